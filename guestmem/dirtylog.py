@@ -1,0 +1,74 @@
+"""The dirty log: which pages were written since the last sync.
+
+The contract (QEMU's): the guest marks a page *after* writing it; `sync` clears a mark *before*
+anybody reads the page. A write is then either in the bytes that are read, or marked again for
+the next sync, or both; never neither. One byte a page, not one bit: byte stores are atomic
+between processes, a read-modify-write of a bit is not.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.segment import create_segment, map_segment
+
+SCAN_PAGES = 1 << 18
+"""Marks looked at in one go: 256 KiB, which stay in cache."""
+
+_fence = threading.Lock()
+
+
+def full_fence() -> None:
+    """Order this process's stores before its later loads and stores, as other processes see it.
+
+    CPython's lock is a POSIX semaphore or an atomic compare-and-swap: a locked instruction on
+    x86-64, which is where the order of a clear before a read would otherwise not be kept.
+    """
+    with _fence:
+        pass
+
+
+class SharedDirtyLog:
+    """One byte a page in shared memory: the guest marks, the migration syncs."""
+
+    def __init__(self, fd: int, pages: int) -> None:
+        """Map a log of `pages` bytes. Raises ValueError when the segment has another size."""
+        self.fd = fd
+        self._mapping = map_segment(fd, writable=True)
+        if len(self._mapping) < pages:
+            raise ValueError(f"a dirty log of {len(self._mapping)} bytes for {pages} pages")
+        self._marks: npt.NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8)[:pages]
+
+    @classmethod
+    def create(cls, pages: int) -> SharedDirtyLog:
+        """A clean log, its memory reserved. Raises OSError when there is none."""
+        return cls(create_segment("log", pages, reserve=True), pages)
+
+    def mark(self, pages: npt.NDArray[np.intp]) -> None:
+        """Mark pages as dirty. Called by the guest, after the pages are written."""
+        full_fence()
+        self._marks[pages] = 1
+
+    def sync(self) -> npt.NDArray[np.intp]:
+        """Fetch and clear: the pages marked since the last sync, ascending.
+
+        Only marks that were fetched are cleared, so one set meanwhile on another page stays.
+        One set meanwhile on a fetched page may be lost: its write came before the clear, so
+        whoever reads the page after this call sees it.
+        """
+        found = []
+        for start in range(0, len(self._marks), SCAN_PAGES):
+            # A copy: numpy refuses to list what changes while it looks.
+            marks = self._marks[start : start + SCAN_PAGES].copy()
+            found.append(np.flatnonzero(marks) + start)
+        dirty = np.concatenate(found)
+        self._marks[dirty] = 0
+        full_fence()
+        return dirty
+
+    def count(self) -> int:
+        """Pages marked now; clears nothing."""
+        return int(np.count_nonzero(self._marks))

@@ -1,0 +1,1 @@
+"""The migration: carries guest RAM from a source image to a destination mapping."""

@@ -1,0 +1,44 @@
+"""CPU seconds, page faults and memory of one process, and of one side of a run."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process used, or a sum or difference of such figures (getrusage(2)).
+
+    `cpu_seconds` is user and system time. `minor_faults` needed no I/O: first touches.
+    """
+
+    cpu_seconds: float = 0.0
+    minor_faults: int = 0
+    major_faults: int = 0
+    involuntary_switches: int = 0
+
+    @classmethod
+    def now(cls) -> Usage:
+        """This process, from its start."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(used.ru_utime + used.ru_stime, used.ru_minflt, used.ru_majflt, used.ru_nivcsw)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+def private_bytes() -> int:
+    """This process's resident anonymous memory: what it holds beside files and shared memory.
+
+    RssAnon of proc(5). After `fork` it still counts pages shared with the parent, so it is an
+    upper bound of what is private.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0

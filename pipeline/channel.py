@@ -1,0 +1,183 @@
+"""One send worker: claim, snapshot, find zero pages, compress, enqueue."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+from guestmem.control import Connection
+from guestmem.prefault import NoMemoryBehind, populate
+from guestmem.ram import WORDS_PER_PAGE, GuestRam
+from guestmem.segment import PAGE_BYTES
+from guestmem.zero import normal_mask
+from pipeline.accounting import Usage, private_bytes
+from pipeline.codecs.method import (
+    CodecError,
+    CodecSettings,
+    CodecUnavailable,
+    Encoder,
+    Method,
+)
+from pipeline.counters import Count, Counters
+from pipeline.errors import HostError, RunFailed
+from pipeline.pacing import Wire, sleep_until
+from pipeline.packet import Packet, front_bytes, write_packet
+from pipeline.queue import PacketQueue
+from pipeline.rounds import RoundList
+
+MAX_CROSSING = 2
+"""Packets of one channel that may be on the wire while it compresses the next."""
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """What a channel works with. Everything shared was created before the fork."""
+
+    number: int
+    source: GuestRam
+    rounds: RoundList
+    queue: PacketQueue
+    counters: Counters
+    wire: Wire
+    method: Method
+    raw: Method
+    settings: CodecSettings
+    packet_pages: int
+
+
+def run_channel(connection: Connection, plan: ChannelPlan) -> None:
+    """Set up, then send rounds as the coordinator calls them, until it says finish."""
+    try:
+        encoder = plan.method.open_encoder(plan.settings)
+        channel = Channel(plan, encoder)
+    except (CodecUnavailable, NoMemoryBehind) as error:
+        raise HostError(str(error)) from error
+    connection.send({"kind": "ready", "fallback_reason": encoder.qat.fallback_reason})
+    before = Usage.now()
+    while True:
+        message, _ = connection.receive()
+        if message["kind"] == "finish":
+            break
+        channel.send_round()
+        connection.send({"kind": "sent"})
+    used = Usage.now() - before
+    connection.send({"kind": "usage", "private_bytes": private_bytes(), **asdict(used)})
+    encoder.close()
+
+
+class Channel:
+    """The loop from guest pages to filled slots."""
+
+    def __init__(self, plan: ChannelPlan, encoder: Encoder) -> None:
+        self._plan = plan
+        self._encoder = encoder
+        self._source = plan.source.remap(writable=False)
+        populate(self._source.mapping, write=False)
+        plan.queue.attach()
+        populate(plan.queue.mapping, write=True)
+        plan.rounds.attach()
+        populate(plan.rounds.mapping, write=False)
+        self._count = plan.counters.rows[plan.number]
+        self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
+        self._crossing: deque[tuple[int, int]] = deque()
+        self._packet = 0
+
+    def send_round(self) -> None:
+        """Claim and send until the round's list is used up. Raises RunFailed."""
+        size = self._plan.packet_pages
+        while len(claimed := self._plan.rounds.claim(size)):
+            for start in range(0, len(claimed), size):
+                self._send(claimed[start : start + size])
+        while self._crossing:
+            self._deliver_first()
+
+    def _send(self, pages: npt.NDArray[np.uint32]) -> None:
+        plan = self._plan
+        self._packet += 1
+        number = self._free_slot()
+        slot = plan.queue.slot(number)
+        payload = plan.queue.payload(slot)
+        stored = plan.method is plan.raw
+        snapshot = _as_pages(payload, len(pages)) if stored else self._scratch[: len(pages)]
+        np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
+        normal, zero = pages, pages[:0]
+        mask = normal_mask(snapshot)
+        if not mask.all():
+            normal, zero = pages[mask], pages[~mask]
+            snapshot[: len(normal)] = snapshot[mask]
+        plain = snapshot[: len(normal)].data.cast("B") if len(normal) else memoryview(b"")
+        length, method = len(plain), plan.raw
+        if len(normal) and not stored:
+            length, method = self._compressed(plain, payload)
+        packet = Packet(
+            method.code,
+            plan.number,
+            plan.rounds.number,
+            normal,
+            zero,
+            length,
+            isal_zlib.crc32(plain),
+        )
+        write_packet(slot, packet)
+        on_wire = front_bytes(len(pages)) + length
+        self._account(packet, on_wire, raw=method is not plan.method and len(normal) > 0)
+        across = plan.wire.reserve(on_wire)
+        if across:
+            self._crossing.append((number, across))
+        else:
+            plan.queue.filled.put(number)
+
+    def _compressed(self, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
+        """Fill `payload`: compressed, or as it is when that is no smaller."""
+        method = self._plan.method
+        try:
+            length = self._encoder.compress(plain, payload)
+            if not 0 < length <= len(payload):
+                raise CodecError(f"compress returned {length} for a buffer of {len(payload)}")
+        except Exception as error:
+            raise RunFailed(
+                f"packet {self._packet}, method {method.name}: {type(error).__name__}: {error}"
+            ) from error
+        if length < len(plain):
+            return length, method
+        payload[: len(plain)] = plain
+        return len(plain), self._plan.raw
+
+    def _account(self, packet: Packet, on_wire: int, *, raw: bool) -> None:
+        count = self._count
+        count[Count.NORMAL_PAGES] += len(packet.normal)
+        count[Count.ZERO_PAGES] += len(packet.zero)
+        count[Count.WIRE_BYTES] += on_wire
+        count[Count.RAW_PACKETS] += raw
+        count[Count.QAT_HARDWARE] = self._encoder.qat.hardware_requests
+        count[Count.QAT_SOFTWARE] = self._encoder.qat.software_requests
+        count[Count.PACKETS] += 1
+
+    def _free_slot(self) -> int:
+        """Wait for a free slot; meanwhile deliver what has crossed the wire."""
+        queue = self._plan.queue
+        if self._crossing:
+            while len(self._crossing) >= MAX_CROSSING:
+                self._deliver_first()
+            while self._crossing:
+                number = queue.free.get_nowait()
+                if number is not None:
+                    return number
+                self._deliver_first()
+        number = queue.free.get()
+        assert number is not None
+        return number
+
+    def _deliver_first(self) -> None:
+        number, across = self._crossing.popleft()
+        sleep_until(across)
+        self._plan.queue.filled.put(number)
+
+
+def _as_pages(payload: memoryview, count: int) -> npt.NDArray[np.uint64]:
+    words = np.frombuffer(payload[: count * PAGE_BYTES], np.uint64)
+    return words.reshape(count, WORDS_PER_PAGE)

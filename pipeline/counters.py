@@ -1,0 +1,44 @@
+"""Counters that workers keep in shared memory while they work, read by the coordinator.
+
+A row a worker, written by that worker alone: eight-byte stores, no lock.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.segment import create_segment, map_segment
+
+
+class Count(IntEnum):
+    """The columns. All only ever grow."""
+
+    PACKETS = 0
+    RAW_PACKETS = 1
+    NORMAL_PAGES = 2
+    ZERO_PAGES = 3
+    WIRE_BYTES = 4
+    QAT_HARDWARE = 5
+    QAT_SOFTWARE = 6
+
+
+Totals = npt.NDArray[np.int64]
+
+
+class Counters:
+    """The rows of one side."""
+
+    def __init__(self, workers: int) -> None:
+        """Create zeroed rows. Raises OSError."""
+        width = len(Count)
+        fd = create_segment("counters", workers * width * 8, reserve=True)
+        self._mapping = map_segment(fd, writable=True)
+        self.rows: npt.NDArray[np.int64] = np.frombuffer(self._mapping, np.int64).reshape(workers, width)
+
+    def totals(self) -> Totals:
+        """The sum over the side's workers, by column."""
+        total: Totals = self.rows.sum(axis=0)
+        return total

@@ -1,0 +1,56 @@
+"""The bandwidth limit: one wire for all channels, which one packet uses at a time.
+
+Each packet reserves the wire for as long as its bytes take at `max_bandwidth`, and is delivered
+when its last byte has crossed. That is smooth by construction: nothing is saved up beyond
+MAX_CREDIT_NS for a wire that stood idle.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from pipeline.rounds import PACE_LOCK, record_lock
+
+MAX_CREDIT_NS = 10_000_000
+"""Idle time that may be made good: what a channel loses by waking late, 10 ms at most."""
+
+SMOOTH_SECONDS = 0.05
+"""No packet holds more than this much wire time, so that none is a burst by itself."""
+
+
+def paced_packet_pages(packet_pages: int, bytes_per_second: int) -> int:
+    """Pages a packet may hold at this bandwidth: `packet_pages`, or fewer on a slow wire."""
+    if not bytes_per_second:
+        return packet_pages
+    return max(1, min(packet_pages, int(bytes_per_second * SMOOTH_SECONDS) // PAGE_BYTES))
+
+
+class Wire:
+    """The time until which the wire is taken, shared by all channels."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        """`bytes_per_second` 0 is a wire without a limit."""
+        self._bytes_per_second = bytes_per_second
+        self._fd = create_segment("wire", PAGE_BYTES, reserve=True)
+        self._free_at = np.frombuffer(map_segment(self._fd, writable=True), np.int64, 1)
+
+    def reserve(self, size_bytes: int) -> int:
+        """Take the wire for `size_bytes`; return when they are across (monotonic ns, or 0)."""
+        if not self._bytes_per_second:
+            return 0
+        duration = size_bytes * 1_000_000_000 // self._bytes_per_second
+        with record_lock(self._fd, PACE_LOCK):
+            earliest = time.monotonic_ns() - MAX_CREDIT_NS
+            across = max(int(self._free_at[0]), earliest) + duration
+            self._free_at[0] = across
+        return across
+
+
+def sleep_until(monotonic_ns: int) -> None:
+    """Sleep until a time of the monotonic clock; not at all when it has passed."""
+    left = monotonic_ns - time.monotonic_ns()
+    if left > 0:
+        time.sleep(left / 1e9)

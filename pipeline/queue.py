@@ -1,0 +1,154 @@
+"""The bounded queue: packet slots in shared memory, slot numbers in POSIX message queues.
+
+    free numbers  --get-->  channel writes the slot  --put-->  filled numbers
+         ^                                                          |
+         +--put--  receiver has applied the slot  <-----get---------+
+
+A slot is somebody's from `get` to `put`. When receivers stop, channels run out of free slots and
+wait: memory is bounded by the number of slots. No lock is held anywhere: the kernel keeps the
+message queues, and a process that dies takes nothing with it but its own slot.
+
+An unprivileged process may make message queues of 10 messages (`fs.mqueue.msg_max`), so the
+numbers are spread over as many queues as that takes: slot n always travels through queue
+n mod queues, which therefore is never full, and `put` never waits.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+from pathlib import Path
+
+import posix_ipc
+
+from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from pipeline.errors import HostError
+
+MSG_MAX = Path("/proc/sys/fs/mqueue/msg_max")
+UNPRIVILEGED_MSG_MAX = 10
+NUMBER_BYTES = 2
+MAX_SLOTS = 1 << 14
+CACHE_LINE_BYTES = 64
+
+
+def messages_per_queue() -> int:
+    """How many messages one queue may hold here, at most what everybody may have."""
+    try:
+        return max(1, min(UNPRIVILEGED_MSG_MAX, int(MSG_MAX.read_text())))
+    except (OSError, ValueError):
+        return UNPRIVILEGED_MSG_MAX
+
+
+def _create_queue(label: str, capacity: int) -> posix_ipc.MessageQueue:
+    name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
+    try:
+        queue = posix_ipc.MessageQueue(
+            name,
+            posix_ipc.O_CREX,
+            mode=0o600,
+            max_messages=capacity,
+            max_message_size=NUMBER_BYTES,
+        )
+    except (OSError, ValueError, posix_ipc.Error) as error:
+        raise HostError(
+            f"cannot create a POSIX message queue ({error}): check ulimit -q and "
+            "/proc/sys/fs/mqueue/queues_max"
+        ) from error
+    queue.unlink()
+    return queue
+
+
+class SlotNumbers:
+    """A bounded set of slot numbers that processes hand each other, first in first out."""
+
+    def __init__(self, label: str, slots: int) -> None:
+        count = -(-slots // messages_per_queue())
+        capacity = -(-slots // count)
+        self._queues = [_create_queue(label, capacity) for _ in range(count)]
+        self._turn = 0
+        self._wait = select.poll()
+        for queue in self._queues:
+            self._wait.register(queue.mqd, select.POLLIN)
+
+    def put(self, slot: int) -> None:
+        """Hand on a slot. Never waits: the slot's queue has room for every slot it serves."""
+        queue = self._queues[slot % len(self._queues)]
+        queue.send(slot.to_bytes(NUMBER_BYTES, "little"), timeout=0)
+
+    def get(self, or_readable: int | None = None) -> int | None:
+        """Wait for a slot; None when the descriptor `or_readable` has something to read first.
+
+        Slots go before the descriptor.
+        """
+        if or_readable is not None:
+            self._wait.register(or_readable, select.POLLIN)
+        while True:
+            slot = self.get_nowait()
+            if slot is not None:
+                return slot
+            ready = [fd for fd, _ in self._wait.poll()]
+            if ready == [or_readable]:
+                return None
+
+    def get_nowait(self) -> int | None:
+        """A slot if there is one. The queues take turns, so none is served last for ever."""
+        for step in range(len(self._queues)):
+            queue = self._queues[(self._turn + step) % len(self._queues)]
+            try:
+                message, _ = queue.receive(0)
+            except posix_ipc.BusyError:
+                continue
+            except posix_ipc.SignalError:
+                return None
+            self._turn = (self._turn + step + 1) % len(self._queues)
+            return int.from_bytes(message, "little")
+        return None
+
+
+class PacketQueue:
+    """The slots, with the free and the filled numbers.
+
+    A slot is `front_bytes` for header and page numbers, then `payload_bytes`, each rounded up to
+    cache lines, the whole to pages. Created by the coordinator before the workers are forked;
+    each worker then calls `attach` for a mapping of its own.
+    """
+
+    def __init__(self, slots: int, front_bytes: int, payload_bytes: int) -> None:
+        """Raises HostError when shared memory or message queues cannot be had."""
+        self.slots = slots
+        self.front_bytes = _round_up(front_bytes, CACHE_LINE_BYTES)
+        self.payload_bytes = payload_bytes
+        self.slot_bytes = _round_up(self.front_bytes + payload_bytes, PAGE_BYTES)
+        self.size_bytes = slots * self.slot_bytes
+        try:
+            self._fd = create_segment("slots", self.size_bytes, reserve=True)
+        except OSError as error:
+            raise HostError(
+                f"no room in /dev/shm for a queue of {self.size_bytes} bytes: {error.strerror}"
+            ) from error
+        self.free = SlotNumbers("free", slots)
+        self.filled = SlotNumbers("filled", slots)
+        for slot in range(slots):
+            self.free.put(slot)
+        self._memory = memoryview(b"")
+
+    def attach(self) -> None:
+        """Map the slots in this process."""
+        self.mapping = map_segment(self._fd, writable=True)
+        self._memory = memoryview(self.mapping)
+
+    def slot(self, number: int) -> memoryview:
+        """The whole of a slot."""
+        if not 0 <= number < self.slots:
+            raise ValueError(f"slot {number} of {self.slots}")
+        start = number * self.slot_bytes
+        return self._memory[start : start + self.slot_bytes]
+
+    def payload(self, slot: memoryview) -> memoryview:
+        """A slot's payload part."""
+        return slot[self.front_bytes : self.front_bytes + self.payload_bytes]
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit

@@ -1,0 +1,165 @@
+"""One receive worker: dequeue, check, decompress into place, count."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+from guestmem.control import Connection
+from guestmem.prefault import NoMemoryBehind, populate
+from guestmem.ram import WORDS_PER_PAGE, GuestRam
+from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from pipeline.accounting import Usage, private_bytes
+from pipeline.codecs.method import (
+    CodecError,
+    CodecSettings,
+    CodecUnavailable,
+    Decoder,
+    Method,
+)
+from pipeline.counters import Count, Counters
+from pipeline.errors import HostError, RunFailed
+from pipeline.packet import Limits, Packet, read_packet
+from pipeline.queue import PacketQueue
+from pipeline.rounds import RoundList
+
+
+class WrittenMap:
+    """Which destination pages hold data: one byte a page, shared by the receivers.
+
+    A zero page is cleared only where something had been written before, so that memory nobody
+    needs is never touched. Rounds are apart (the barrier), and within one a page occurs once,
+    so no two receivers write the same byte.
+    """
+
+    def __init__(self, pages: int) -> None:
+        """Create it, all clean. Raises OSError."""
+        self.mapping = map_segment(create_segment("written", pages, reserve=True), writable=True)
+        self.flags: npt.NDArray[np.bool_] = np.frombuffer(self.mapping, np.bool_)
+
+
+@dataclass(frozen=True)
+class ReceiverPlan:
+    """What a receiver works with. Everything shared was created before the fork."""
+
+    number: int
+    receivers: int
+    destination: GuestRam
+    written: WrittenMap
+    rounds: RoundList
+    queue: PacketQueue
+    counters: Counters
+    method: Method
+    raw: Method
+    settings: CodecSettings
+    limits: Limits
+    prealloc: bool
+
+
+def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
+    """Set up, then apply packets until the coordinator says finish."""
+    try:
+        decoder = plan.method.open_decoder(plan.settings)
+        receiver = Receiver(plan, decoder)
+    except (CodecUnavailable, NoMemoryBehind) as error:
+        raise HostError(str(error)) from error
+    connection.send(
+        {
+            "kind": "ready",
+            "fallback_reason": decoder.qat.fallback_reason,
+            "prealloc_ms": receiver.prealloc_ms,
+        }
+    )
+    before = Usage.now()
+    while (number := plan.queue.filled.get(or_readable=connection.fileno())) is not None:
+        receiver.apply(number)
+    used = Usage.now() - before
+    connection.receive()
+    connection.send({"kind": "usage", "private_bytes": private_bytes(), **asdict(used)})
+    decoder.close()
+
+
+class Receiver:
+    """The loop from filled slots to destination pages."""
+
+    def __init__(self, plan: ReceiverPlan, decoder: Decoder) -> None:
+        self._plan = plan
+        self._decoder = decoder
+        self._destination = plan.destination.remap(writable=True)
+        self.prealloc_ms = 0.0
+        if plan.prealloc:
+            began = time.perf_counter()
+            share = plan.number / plan.receivers
+            populate(self._destination.mapping, write=True, first_share=share)
+            self.prealloc_ms = (time.perf_counter() - began) * 1e3
+        plan.queue.attach()
+        populate(plan.queue.mapping, write=True)
+        populate(plan.written.mapping, write=True)
+        plan.rounds.attach()
+        self._count = plan.counters.rows[plan.number]
+        self._scratch = np.zeros((plan.limits.packet_pages, WORDS_PER_PAGE), np.uint64)
+        self._applied = 0
+
+    def apply(self, number: int) -> None:
+        """Apply one filled slot and free it. Raises RunFailed for what is not a good packet."""
+        plan = self._plan
+        slot = plan.queue.slot(number)
+        self._applied += 1
+        name = plan.method.name
+        try:
+            packet = read_packet(slot, plan.limits, plan.rounds.number)
+            name = plan.raw.name if packet.method_code == plan.raw.code else name
+            if len(packet.normal):
+                self._place(packet, plan.queue.payload(slot)[: packet.payload_bytes])
+            self._clear(packet.zero)
+            plan.written.flags[packet.normal] = True
+        except Exception as error:
+            raise RunFailed(
+                f"packet {self._applied}, method {name}: {type(error).__name__}: {error}"
+            ) from error
+        self._account(packet)
+        plan.queue.free.put(number)
+
+    def _place(self, packet: Packet, payload: memoryview) -> None:
+        """Put the normal pages where they belong: straight, when they lie side by side."""
+        pages = packet.normal
+        first, count = int(pages[0]), len(pages)
+        beside = int(pages[-1]) - first == count - 1
+        raw = packet.method_code == self._plan.raw.code
+        if raw and not beside:
+            plain = payload
+            self._destination.words[pages] = np.frombuffer(payload, np.uint64).reshape(count, -1)
+        elif beside:
+            start = first * PAGE_BYTES
+            plain = self._destination.memory[start : start + count * PAGE_BYTES]
+            if raw:
+                plain[:] = payload
+            else:
+                self._decoder.decompress(payload, plain)
+        else:
+            plain = self._scratch[:count].data.cast("B")
+            self._decoder.decompress(payload, plain)
+            self._destination.words[pages] = self._scratch[:count]
+        found = isal_zlib.crc32(plain)
+        if found != packet.plain_crc32:
+            raise CodecError(f"decompressed bytes have CRC-32 {found:#010x}, not {packet.plain_crc32:#010x}")
+
+    def _clear(self, zero: npt.NDArray[np.uint32]) -> None:
+        if not len(zero):
+            return
+        stale = zero[self._plan.written.flags[zero]]
+        if len(stale):
+            self._destination.words[stale] = 0
+            self._plan.written.flags[stale] = False
+
+    def _account(self, packet: Packet) -> None:
+        count = self._count
+        count[Count.NORMAL_PAGES] += len(packet.normal)
+        count[Count.ZERO_PAGES] += len(packet.zero)
+        count[Count.QAT_HARDWARE] = self._decoder.qat.hardware_requests
+        count[Count.QAT_SOFTWARE] = self._decoder.qat.software_requests
+        count[Count.PACKETS] += 1

@@ -1,0 +1,217 @@
+"""The result: one JSON document a run, and the table made from it.
+
+The columns of the table are those of QEMU's `docs/devel/migration/qatzip-compression.rst`, so
+that a run can be held against a published one. QEMU prints the pages per second of its last
+100 ms window; here the mean stands in the table and the peak beside it in the document.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import zlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from guestmem.segment import PAGE_BYTES
+from pipeline.counters import Count
+from pipeline.memory import memory_figure
+from pipeline.migration import Measured, SideFigures
+from pipeline.options import Options
+from qat.host import device_records
+
+SCHEMA_VERSION = 1
+LIBRARIES = ("numpy", "cffi", "zstandard", "posix_ipc", "isal", "rich")
+
+Result = dict[str, Any]
+
+
+def build_result(
+    options: Options, measured: Measured, command: list[str], status: str, error: str | None
+) -> Result:
+    """The document of DESIGN part 7.
+
+    `guest_bytes` are the bytes of normal pages before compression: zero pages never travel, so
+    they are in no byte count and in no ratio. `wire_bytes` are packet headers, page numbers and
+    payload. `compression_ratio` is the one over the other, null when nothing normal travelled.
+    `cpu_percent` is CPU seconds over `total_ms`: 200 is two full cores; the guest is in neither
+    side. `simulated` is true where a device was modelled and not used.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "error": error,
+        "command": command,
+        "options": options.record(),
+        "host": host_record(),
+        "time": {
+            "setup_ms": measured.setup_ms,
+            "prealloc_ms": measured.prealloc_ms,
+            "total_ms": measured.total_ms,
+            "downtime_ms": measured.downtime_ms,
+        },
+        "traffic": _traffic(measured),
+        "send": _side(measured.send, measured.total_ms),
+        "recv": _side(measured.recv, measured.total_ms),
+        "qat": {
+            "hardware_requests": _both(measured, Count.QAT_HARDWARE),
+            "software_requests": _both(measured, Count.QAT_SOFTWARE),
+            "simulated": False,
+            "fallback_reason": measured.fallback_reason or None,
+        },
+        "guest": measured.guest,
+        "rounds": [vars(figures) for figures in measured.rounds],
+        "verified": measured.verified,
+    }
+
+
+def _both(measured: Measured, column: Count) -> int:
+    return int(measured.sent[column] + measured.received[column])
+
+
+def _traffic(measured: Measured) -> Result:
+    sent = measured.sent
+    normal, zero = int(sent[Count.NORMAL_PAGES]), int(sent[Count.ZERO_PAGES])
+    guest_bytes, wire = normal * PAGE_BYTES, int(sent[Count.WIRE_BYTES])
+    seconds = (measured.total_ms or 0.0) / 1e3
+    mean = (normal + zero) / seconds if seconds else 0.0
+    return {
+        "guest_bytes": guest_bytes,
+        "wire_bytes": wire,
+        "normal_pages": normal,
+        "zero_pages": zero,
+        "packets": int(sent[Count.PACKETS]),
+        "raw_packets": int(sent[Count.RAW_PACKETS]),
+        "compression_ratio": guest_bytes / wire if guest_bytes else None,
+        "throughput_mbps": wire * 8 / 1e6 / seconds if seconds else 0.0,
+        "pages_per_second_mean": mean,
+        "pages_per_second_peak": max(mean, measured.pages_per_second_peak),
+        "guest_megabytes_per_second": guest_bytes / 1e6 / seconds if seconds else 0.0,
+    }
+
+
+def _side(side: SideFigures, total_ms: float | None) -> Result:
+    used = side.usage
+    return {
+        "cpu_seconds": used.cpu_seconds,
+        "cpu_percent": used.cpu_seconds / total_ms * 1e5 if total_ms else 0.0,
+        "minor_faults": used.minor_faults,
+        "major_faults": used.major_faults,
+        "involuntary_switches": used.involuntary_switches,
+        "private_bytes_max": side.private_bytes_max,
+    }
+
+
+def host_record() -> Result:
+    """What this ran on."""
+    return {
+        "cpu_model": _cpu_model(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory_figure("MemTotal"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": {
+            **{name: metadata.version(name) for name in LIBRARIES},
+            "libzstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
+            "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        },
+        "qat_devices": device_records(),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+Cell = Callable[[Result], str]
+
+COLUMNS: tuple[tuple[str, Cell], ...] = (
+    ("method", lambda r: f"{r['options']['method']} {_level(r)}".strip()),
+    ("channels", lambda r: str(r["options"]["channels"])),
+    ("total ms", lambda r: _number(r["time"]["total_ms"], ".0f")),
+    ("downtime ms", lambda r: _number(r["time"]["downtime_ms"], ".1f")),
+    ("throughput mbps", lambda r: _number(r["traffic"]["throughput_mbps"], ".0f")),
+    ("pages/s", lambda r: _number(r["traffic"]["pages_per_second_mean"], ".0f")),
+    ("send CPU %", lambda r: _number(r["send"]["cpu_percent"], ".0f")),
+    ("recv CPU %", lambda r: _number(r["recv"]["cpu_percent"], ".0f")),
+    ("ratio", lambda r: _number(r["traffic"]["compression_ratio"], ".2f")),
+)
+
+
+def _level(result: Result) -> str:
+    return "" if result["options"]["method"] == "none" else str(result["options"]["level"])
+
+
+def render_table(results: list[Result]) -> str:
+    """The table, a row a result, in QEMU's columns."""
+    rows = [[title for title, _ in COLUMNS]]
+    rows += [[cell(result) for _, cell in COLUMNS] for result in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| "
+        + " | ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in rows
+    )
+
+
+def render_summary(result: Result) -> str:
+    """The table of one run, with what it leaves out in the lines below."""
+    time, traffic, recv = result["time"], result["traffic"], result["recv"]
+    prealloc = (
+        f"prealloc took {time['prealloc_ms']:.0f} ms before the clock"
+        if time["prealloc_ms"] is not None
+        else "no prealloc"
+    )
+    verified = {True: "verified byte for byte", False: "NOT the source", None: "not verified"}
+    lines = [
+        render_table([result]),
+        "",
+        f"{len(result['rounds'])} rounds, {traffic['guest_megabytes_per_second']:.0f} guest MB/s, "
+        f"{traffic['normal_pages']} normal and {traffic['zero_pages']} zero pages, "
+        f"peak {traffic['pages_per_second_peak']:.0f} pages/s",
+        f"receivers: {recv['minor_faults']} page faults inside the clock ({prealloc})",
+    ]
+    qat = result["qat"]
+    if qat["hardware_requests"] or qat["software_requests"]:
+        lines.append(
+            f"QAT: {qat['hardware_requests']} requests in hardware, {qat['software_requests']} in software"
+        )
+    lines.append(f"{result['status']}, {verified[result['verified']]}")
+    return "\n".join(lines)
+
+
+def write_json(result: Result, path: str) -> None:
+    """Write the document; a reader never sees half of one. `-` is standard output.
+
+    Raises OSError.
+    """
+    text = json.dumps(result, indent=2) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    if target.exists() and not target.is_file():
+        target.write_text(text)
+        return
+    beside.write_text(text)
+    beside.replace(target)

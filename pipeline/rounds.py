@@ -1,0 +1,83 @@
+"""A round's work: the list of page numbers, and how channels claim their share of it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+
+STATE_BYTES = 4096
+CLAIM_LOCK, PACE_LOCK = 0, 1
+"""Bytes of the segment that stand for the two locks."""
+
+CLAIM_PAGES = (512 << 10) // PAGE_BYTES
+"""Pages claimed at once at least, however small the packets: claims stay rare."""
+
+
+@contextmanager
+def record_lock(fd: int, byte: int) -> Iterator[None]:
+    """Exclude other processes meanwhile: a POSIX record lock on one byte of a segment.
+
+    The kernel drops it when its holder dies, which no lock in shared memory does. What it
+    guards is written in one store, so a dead holder leaves nothing half done.
+    """
+    fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
+    try:
+        yield
+    finally:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
+
+
+class RoundList:
+    """The page numbers of the round, in shared memory: 4 bytes a page of guest RAM.
+
+    The coordinator lays out a round while no channel is claiming; channels then claim
+    contiguous runs of the list until it is used up.
+    """
+
+    def __init__(self, ram_pages: int) -> None:
+        """Create the list. Raises OSError when there is no memory for it."""
+        self.size_bytes = STATE_BYTES + 4 * ram_pages
+        self.fd = create_segment("round", self.size_bytes, reserve=True)
+        self._ram_pages = ram_pages
+        self.attach()
+
+    def attach(self) -> None:
+        """Map the list in this process."""
+        self.mapping = map_segment(self.fd, writable=True)
+        self._state = np.frombuffer(self.mapping, np.uint64, 3)
+        self._pages: npt.NDArray[np.uint32] = np.frombuffer(
+            self.mapping, np.uint32, self._ram_pages, STATE_BYTES
+        )
+
+    @property
+    def number(self) -> int:
+        """The round that is being sent, from 1; 0 before the first."""
+        return int(self._state[0])
+
+    def begin(self, number: int, pages: npt.NDArray[np.intp]) -> None:
+        """Lay out a round. Called by the coordinator behind the barrier."""
+        self._pages[: len(pages)] = pages
+        self._state[1] = len(pages)
+        self._state[2] = 0
+        self._state[0] = number
+
+    def claim(self, packet_pages: int) -> npt.NDArray[np.uint32]:
+        """The next pages of the list, a whole number of packets; empty when all are claimed."""
+        wanted = max(1, CLAIM_PAGES // packet_pages) * packet_pages
+        with record_lock(self.fd, CLAIM_LOCK):
+            start = int(self._state[2])
+            end = min(start + wanted, int(self._state[1]))
+            if start < end:
+                self._state[2] = end
+        claimed: npt.NDArray[np.uint32] = self._pages[start:end].copy()
+        return claimed
+
+    def unclaimed(self) -> int:
+        """Pages of the round that no channel has claimed yet."""
+        return int(self._state[1]) - int(self._state[2])

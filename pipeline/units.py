@@ -1,0 +1,45 @@
+"""Sizes, rates and numbers as users write them."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.errors import UsageError
+
+_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(-?\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_size(option: str, text: str) -> int:
+    """`512K`, `1.5G`, `4096` as bytes (K, M, G, T are powers of 1024). Raises UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} {text}: not a size; write a number with K, M or G, such as 512K")
+    return int(float(match[1]) * _FACTORS[match[2].upper()])
+
+
+def parse_int(option: str, text: str) -> int:
+    """A whole number. Raises UsageError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not a whole number") from None
+
+
+def parse_number(option: str, text: str) -> float:
+    """A finite number. Raises UsageError."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise UsageError(f"{option} {text}: not a finite number")
+    return number
+
+
+def show_size(size_bytes: float) -> str:
+    """Bytes for a reader: `512K`, `1.5G`."""
+    for unit in ("G", "M", "K"):
+        if abs(size_bytes) >= _FACTORS[unit]:
+            return f"{size_bytes / _FACTORS[unit]:.4g}{unit}"
+    return f"{size_bytes:.4g}"

@@ -1,0 +1,1 @@
+"""Intel QAT through libqatzip, by cffi. Imports nothing else of this project."""

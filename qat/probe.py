@@ -1,0 +1,50 @@
+"""Does a QAT device answer? Asked in a process of its own.
+
+qzInit starts the user-space driver, and a process that did so must not fork workers; a device
+that hangs must not hang the caller. So the question goes to a child, with a time limit.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from qat.library import load
+from qat.session import Session
+from qat.status import LibraryMissing, QatStatusError
+
+ANSWERED = "QZ_OK"
+MISSING = "libqatzip is missing"
+SILENT = "no answer"
+TIMEOUT_SECONDS = 10.0
+
+
+def probe(timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+    """ANSWERED when a session can be opened on a device, else the reason why not."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, _ask().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        readable, _, _ = select.select([reading], [], [], timeout_seconds)
+        answer = os.read(reading, 256).decode() if readable else ""
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return answer or SILENT
+
+
+def _ask() -> str:
+    try:
+        Session(load(), level=1, hw_buff_sz=64 << 10).close()
+    except LibraryMissing:
+        return MISSING
+    except QatStatusError as error:
+        return error.name
+    return ANSWERED

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Get libqatzip, Intel's library for QAT compression.
+#
+# Debian 13 and later, Ubuntu 24.04 and later: installed with apt (needs root).
+# Debian 12, which has none: Debian 13's packages are unpacked into .qatzip/ beside this project,
+# where the program finds them; the system itself, its libc too, stays as it is (no root needed).
+# Anything else: says what to install.
+set -eu
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+folder=$here/.qatzip
+packages="libqatzip3 libqat4 libusdm0"
+
+say() { echo "get_qatzip: $*"; }
+fail() { echo "get_qatzip: $*" >&2; exit 1; }
+
+if [ -e "$folder/libqatzip.so.3" ]; then
+    say "already in $folder"
+    exit 0
+fi
+if ldconfig -p 2>/dev/null | grep -q 'libqatzip\.so\.3'; then
+    say "already on the loader's path"
+    exit 0
+fi
+[ "$(uname -m)" = x86_64 ] || fail "libqatzip exists for x86-64 only; this host is $(uname -m)"
+[ -r /etc/os-release ] || fail "no /etc/os-release: install libqatzip 1.2 or later by hand"
+. /etc/os-release
+
+install_with_apt() {
+    [ "$(id -u)" = 0 ] || fail "run as root: apt-get install libqatzip3"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libqatzip3
+    say "installed with apt"
+}
+
+unpack_from_debian_13() {
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    # The machine's own mirror: where apt already gets "bookworm" from.
+    mirror=$(apt-get indextargets --format '$(SUITE) $(CODENAME) $(COMPONENT) $(REPO_URI)' 2>/dev/null |
+        awk '($1 == "bookworm" || $2 == "bookworm") && $3 == "main" { print $4; exit }')
+    [ -n "$mirror" ] || fail "apt has no Debian mirror for bookworm: run apt-get update, then again"
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/debs"
+    : > "$work/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$work/sources.list"
+    apt_private() {
+        apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+            -o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" \
+            -o Dir::Cache="$work/cache" -o APT::Sandbox::User="" -o APT::Get::List-Cleanup=0 "$@"
+    }
+    apt_private update -qq || fail "Debian 13's package list could not be read from the machine's mirror"
+    # shellcheck disable=SC2086
+    (cd "$work/debs" && apt_private download -qq $packages) || fail "could not download $packages"
+    mkdir -p "$work/root" "$work/out"
+    for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/root"; done
+    find "$work/root/usr/lib" -name '*.so.*' -exec cp -a {} "$work/out/" \;
+    [ -e "$work/out/libqatzip.so.3" ] || fail "the packages hold no libqatzip.so.3"
+    rm -rf "$folder"
+    mv "$work/out" "$folder"
+    say "unpacked Debian 13's $packages into $folder"
+    if ! ldconfig -p | grep -q 'liblz4\.so\.1' || ! ldconfig -p | grep -q 'libnuma\.so\.1'; then
+        say "it also needs liblz4-1 and libnuma1: apt-get install liblz4-1 libnuma1"
+        if [ "$(id -u)" = 0 ]; then
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends liblz4-1 libnuma1
+        fi
+    fi
+}
+
+case "${ID:-}:${VERSION_ID:-}" in
+    debian:12) unpack_from_debian_13 ;;
+    debian:*|ubuntu:24.*|ubuntu:25.*|ubuntu:26.*) install_with_apt ;;
+    *)
+        fail "on ${PRETTY_NAME:-this system}, install libqatzip 1.2 or later (soname libqatzip.so.3) from the" \
+            "distribution (package qatzip or libqatzip3), or build github.com/intel/QATzip, and put it on the" \
+            "loader's path or name it in QATZIP_LIBRARY"
+        ;;
+esac
