@@ -264,6 +264,7 @@ class Migration:
         paused_at = time.monotonic()
         self._tell_guest("pause")
         pages = self._log.sync()
+        self._progress.say(f"switchover: the guest is paused, {len(pages)} pages are left")
         if len(pages):
             self._round(last + 1, pages)
         self.measured.downtime_ms = (time.monotonic() - paused_at) * 1e3

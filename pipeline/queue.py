@@ -28,7 +28,9 @@ from pipeline.errors import HostError
 MSG_MAX = Path("/proc/sys/fs/mqueue/msg_max")
 UNPRIVILEGED_MSG_MAX = 10
 NUMBER_BYTES = 2
-MAX_SLOTS = 1 << 14
+MAX_SLOTS = 1000
+"""200 message queues of 10, of the 256 (`queues_max`) that a host has for everybody."""
+
 CACHE_LINE_BYTES = 64
 
 
@@ -105,6 +107,11 @@ class SlotNumbers:
             return int.from_bytes(message, "little")
         return None
 
+    def close(self) -> None:
+        """Close this process's descriptors."""
+        for queue in self._queues:
+            queue.close()
+
 
 class PacketQueue:
     """The slots, with the free and the filled numbers.
@@ -137,6 +144,12 @@ class PacketQueue:
         """Map the slots in this process."""
         self.mapping = map_segment(self._fd, writable=True)
         self._memory = memoryview(self.mapping)
+
+    def close(self) -> None:
+        """Give back this process's hold on the slots and their numbers."""
+        os.close(self._fd)
+        self.free.close()
+        self.filled.close()
 
     def slot(self, number: int) -> memoryview:
         """The whole of a slot."""

@@ -24,7 +24,8 @@ if __name__ == "__main__":
 
 import dataclasses  # noqa: E402
 
-from pipeline.errors import FerryError, one_line  # noqa: E402
+from pipeline.codecs.qatzip import device_needed  # noqa: E402
+from pipeline.errors import FerryError, HostError, one_line  # noqa: E402
 from pipeline.migration import Migration, status_of  # noqa: E402
 from pipeline.options import AUTO, Options, parse, resolved_level  # noqa: E402
 from pipeline.progress import Progress, open_progress  # noqa: E402
@@ -34,12 +35,16 @@ from qat.probe import ANSWERED, probe  # noqa: E402
 
 
 def resolve_method(options: Options, progress: Progress) -> Options:
-    """Settle `auto` by asking the device, and the level by the method. Raises UsageError."""
+    """Settle `auto` by asking the device, and the level by the method. Raises UsageError, HostError."""
     method = options.method
     if method == AUTO:
         answer = probe()
         method = "qatzip" if answer == ANSWERED else "zstd"
         progress.say(f"method {method}, since the QAT device says: {answer}")
+    elif method == "qatzip" and not options.qat_fallback:
+        answer = probe()
+        if answer != ANSWERED:
+            raise HostError(device_needed(answer))
     level = resolved_level(method, options.level)
     return dataclasses.replace(options, method=method, level=level)
 

@@ -39,7 +39,7 @@ def parse_number(option: str, text: str) -> float:
 
 def show_size(size_bytes: float) -> str:
     """Bytes for a reader: `512K`, `1.5G`."""
-    for unit in ("G", "M", "K"):
+    for unit in ("T", "G", "M", "K"):
         if abs(size_bytes) >= _FACTORS[unit]:
             return f"{size_bytes / _FACTORS[unit]:.4g}{unit}"
     return f"{size_bytes:.4g}"

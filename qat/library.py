@@ -35,6 +35,7 @@ class Library:
         self.path = path
         self.calls = calls
         self._kept = kept
+        self._has: dict[str, bool] = {}
         missing = [name for name in REQUIRED if not self.has(name)]
         if missing or not any(self.has(name) for name in SETUPS):
             raise LibraryMissing(f"{path} is not a usable libqatzip: it lacks {', '.join(missing or SETUPS)}")
@@ -43,7 +44,12 @@ class Library:
 
     def has(self, name: str) -> bool:
         """Whether this version exports the function."""
-        return hasattr(self.calls, name)
+        if name not in self._has:
+            try:
+                self._has[name] = bool(getattr(self.calls, name))
+            except (AttributeError, ffi.error):  # cffi's out-of-line mode raises its own
+                self._has[name] = False
+        return self._has[name]
 
 
 def load() -> Library:

@@ -16,7 +16,8 @@ from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, 
 from qat import gzip_ext
 from qat._libqatzip import ffi
 from qat.host import what_to_check
-from qat.library import load
+from qat.library import LIBRARY_VARIABLE, load
+from qat.probe import MISSING
 from qat.session import MAX_LEVEL, MIN_LEVEL, Session
 from qat.status import QZ_NOSW_NO_INST_ATTACH, LibraryMissing, QatError, QatStatusError
 
@@ -32,6 +33,16 @@ ISAL_LEVELS = {1: 1, 2: 2}
 ISAL_BEST_LEVEL = 3
 
 
+def device_needed(reason: str) -> str:
+    """What a user reads who wants a device, and no software, where none answers."""
+    if reason == MISSING:
+        return (
+            "method qatzip needs a QAT device, and none can be asked (a host without one answers "
+            f"QZ_NOSW_NO_HW): {MISSING}; run tools/get_qatzip.sh or set {LIBRARY_VARIABLE}"
+        )
+    return f"method qatzip needs a QAT device, and qzInit says {reason}; check: {what_to_check()}"
+
+
 class Device:
     """The QAT device as one worker sees it: a session, or the reason why there is none."""
 
@@ -44,18 +55,13 @@ class Device:
         try:
             self._session = self._open()
         except LibraryMissing as error:
-            self._work.fallback_reason = "libqatzip is missing"
+            self._work.fallback_reason = MISSING
             if not settings.qat_fallback:
-                raise CodecUnavailable(
-                    "method qatzip needs a QAT device, and no device can be asked (with libqatzip "
-                    f"the answer of a host without one is QZ_NOSW_NO_HW): {error}"
-                ) from error
+                raise CodecUnavailable(device_needed(MISSING)) from error
         except QatStatusError as error:
             self._work.fallback_reason = error.name
             if not settings.qat_fallback:
-                raise CodecUnavailable(
-                    f"method qatzip needs a QAT device: {error}; check: {what_to_check()}"
-                ) from error
+                raise CodecUnavailable(device_needed(error.name)) from error
 
     def _open(self) -> Session:
         library = load()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import mount_mqueue
+from tests.rig import close_rigs
+
+
+@pytest.fixture(autouse=True)
+def _close_rigs() -> Iterator[None]:
+    yield
+    close_rigs()
+
+
+def pytest_configure() -> None:
+    mount_mqueue()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small folder of files that compress about as memory does."""
+    folder = tmp_path_factory.mktemp("corpus")
+    source = Path(os.__file__).parent
+    text = b"".join(path.read_bytes() for path in sorted(source.glob("*.py"))[:60])
+    (folder / "text").write_bytes(text[: 1 << 20])
+    (folder / "noise").write_bytes(random.Random(1).randbytes(70_001))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "sparse").write_bytes(bytes(range(256)) * 40 + bytes(9000))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that does not compress."""
+    path = tmp_path_factory.mktemp("noise") / "noise"
+    path.write_bytes(random.Random(2).randbytes(4 << 20))
+    return path

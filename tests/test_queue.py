@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+from pipeline import queue
+from pipeline.queue import PacketQueue, SlotNumbers
+from tests.harness import leftovers
+
+
+@pytest.mark.parametrize("slots", [1, 2, 9, 10, 11, 25, 200])
+def test_every_slot_number_comes_back_once(slots: int) -> None:
+    numbers = SlotNumbers("test", slots)
+    for slot in range(slots):
+        numbers.put(slot)
+    assert sorted(slot for slot in iter(numbers.get_nowait, None)) == list(range(slots))
+    assert numbers.get_nowait() is None
+
+
+def test_queues_stay_within_what_anybody_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    create = queue._create_queue
+    monkeypatch.setattr(queue, "_create_queue", lambda label, size: made.append(size) or create(label, size))
+    SlotNumbers("test", 194)
+    assert max(made) <= 10
+    assert sum(made) >= 194
+
+
+def test_nothing_has_a_name() -> None:
+    before = leftovers()
+    PacketQueue(4, 64, 4096)
+    assert leftovers() <= before
+
+
+def test_a_full_queue_makes_the_channel_wait() -> None:
+    packets = PacketQueue(3, 64, 4096)
+    taken = [packets.free.get() for _ in range(3)]
+    assert sorted(number for number in taken if number is not None) == [0, 1, 2]
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    assert packets.free.get(or_readable=reading) is None  # nothing but the descriptor was ready
+    assert not select.select([packets.free._queues[0].mqd], [], [], 0)[0]
+    packets.free.put(1)
+    assert packets.free.get() == 1
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_slot_number_out_of_range_is_refused() -> None:
+    packets = PacketQueue(3, 64, 4096)
+    packets.attach()
+    with pytest.raises(ValueError, match="slot 3"):
+        packets.slot(3)
+
+
+def test_slots_do_not_overlap() -> None:
+    packets = PacketQueue(3, 100, 5000)
+    packets.attach()
+    for number in range(3):
+        packets.slot(number)[:] = bytes([number + 1]) * packets.slot_bytes
+    assert all(set(packets.slot(number)) == {number + 1} for number in range(3))
+    assert len(packets.payload(packets.slot(0))) == 5000
