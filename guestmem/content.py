@@ -6,6 +6,7 @@ QEMU's QATzip measurements filled 60 of 64 GB with the repeated bytes of the Sil
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -19,21 +20,30 @@ from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 
+NOT_PYTHONS_OWN = {"site-packages", "dist-packages", "__pycache__"}
+
 POOL_PAGES = 4096
 """Pages of real content that the guest writes from: 16 MiB, above any codec's window."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files whose bytes, one after the other and repeated, fill the first `filled` of RAM."""
+    """Files whose bytes, one after the other and repeated, fill the first `filled` of RAM.
 
-    paths: tuple[Path, ...]
+    `path` is a file, or a folder for all files under it; None is the running Python's own.
+    """
+
+    path: Path | None
     filled: float
+
+    def files(self) -> tuple[Path, ...]:
+        """The files, in the order in which they fill."""
+        return python_files() if self.path is None else files_under(self.path)
 
     def fill(self, ram: GuestRam) -> None:
         """Fill `ram`; what lies behind the filled part stays zero. Raises OSError."""
         limit = int(ram.pages * self.filled) * PAGE_BYTES
-        period = _read_files(self.paths, ram.memory[:limit])
+        period = _read_files(self.files(), ram.memory[:limit])
         if period == 0:
             return
         done = period
@@ -47,7 +57,7 @@ class Corpus:
         found = sample_normal_pages(ram)
         if len(found):
             return found
-        return _pages_of_files(self.paths)
+        return _pages_of_files(self.files())
 
 
 @dataclass(frozen=True)
@@ -85,16 +95,13 @@ def python_files() -> tuple[Path, ...]:
     The interpreter and its extension modules first, so that a small RAM holds both kinds.
     Installed packages and caches are left out: they differ from one environment to the next.
     """
-    library = Path(sysconfig.get_path("stdlib"))
-    found = [
-        path
-        for path in files_under(library)
-        if not {"site-packages", "dist-packages", "__pycache__"} & set(path.parts) and path.suffix != ".pyc"
-    ]
-    interpreter = Path(sys.executable).resolve()
-    sources = [path for path in found if path.suffix == ".py"]
-    others = [path for path in found if path.suffix != ".py"]
-    return tuple(_interleave([interpreter, *others], sources))
+    sources: list[Path] = []
+    others = [Path(sys.executable).resolve()]
+    for folder, folders, names in os.walk(sysconfig.get_path("stdlib")):
+        folders[:] = sorted(set(folders) - NOT_PYTHONS_OWN)
+        for name in sorted(names):
+            (sources if name.endswith(".py") else others).append(Path(folder, name))
+    return tuple(path for path in _interleave(others, sources) if path.is_file())
 
 
 def _interleave(one: list[Path], other: list[Path]) -> Iterator[Path]:

@@ -52,22 +52,24 @@ class SharedDirtyLog:
         full_fence()
         self._marks[pages] = 1
 
-    def sync(self) -> npt.NDArray[np.intp]:
-        """Fetch and clear: the pages marked since the last sync, ascending.
+    def sync(self, into: npt.NDArray[np.uint32]) -> int:
+        """Fetch and clear: the pages marked since the last sync, ascending, to the front of
+        `into`, which has room for every page; returns how many there are.
 
         Only marks that were fetched are cleared, so one set meanwhile on another page stays.
         One set meanwhile on a fetched page may be lost: its write came before the clear, so
         whoever reads the page after this call sees it.
         """
-        found = []
+        count = 0
         for start in range(0, len(self._marks), SCAN_PAGES):
             # A copy: numpy refuses to list what changes while it looks.
             marks = self._marks[start : start + SCAN_PAGES].copy()
-            found.append(np.flatnonzero(marks) + start)
-        dirty = np.concatenate(found)
-        self._marks[dirty] = 0
+            dirty = np.flatnonzero(marks) + start
+            self._marks[dirty] = 0
+            into[count : count + len(dirty)] = dirty
+            count += len(dirty)
         full_fence()
-        return dirty
+        return count
 
     def count(self) -> int:
         """Pages marked now; clears nothing."""

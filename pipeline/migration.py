@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from guestmem.dirtylog import SharedDirtyLog
 from guestmem.guest import GuestSpec, run_guest
@@ -247,8 +246,8 @@ class Migration:
 
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""
-        self._log.sync()
-        pages = np.arange(self._source.pages)
+        self._log.sync(self._rounds.pages)
+        pages = self._rounds.list_all()
         number = 0
         while True:
             number += 1
@@ -258,19 +257,19 @@ class Migration:
                 return number
             if verdict.decision is Decision.GIVE_UP:
                 raise NotConverged(f"did not converge: {verdict.reason}; the guest runs on")
-            pages = self._log.sync()
+            pages = self._log.sync(self._rounds.pages)
 
     def _switch_over(self, last: int) -> None:
         paused_at = time.monotonic()
         self._tell_guest("pause")
-        pages = self._log.sync()
-        self._progress.say(f"switchover: the guest is paused, {len(pages)} pages are left")
-        if len(pages):
+        pages = self._log.sync(self._rounds.pages)
+        self._progress.say(f"switchover: the guest is paused, {pages} pages are left")
+        if pages:
             self._round(last + 1, pages)
         self.measured.downtime_ms = (time.monotonic() - paused_at) * 1e3
 
-    def _round(self, number: int, pages: npt.NDArray[np.intp]) -> Verdict:
-        """Send `pages`, wait until all of it is applied, and judge."""
+    def _round(self, number: int, pages: int) -> Verdict:
+        """Send the first `pages` of the list, wait until all are applied, and judge."""
         began = time.monotonic()
         before = self._sent.totals()
         self._rounds.begin(number, pages)
@@ -281,7 +280,7 @@ class Migration:
             waiting = [worker for worker in waiting if self._crew.take(worker, "sent") is None]
             if waiting:
                 self._step(REFRESH_SECONDS)
-                self._show(number, len(pages))
+                self._show(number, pages)
         self._drain()
         duration = time.monotonic() - began
         pending = self._log.count()
@@ -289,7 +288,7 @@ class Migration:
         self.measured.rounds.append(
             RoundFigures(
                 round=number,
-                pages=len(pages),
+                pages=pages,
                 normal_pages=int(moved[Count.NORMAL_PAGES]),
                 zero_pages=int(moved[Count.ZERO_PAGES]),
                 wire_bytes=int(moved[Count.WIRE_BYTES]),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from guestmem.content import Content, Corpus, Image, files_under, python_files
+from guestmem.content import Content, Corpus, Image, files_under
 from guestmem.ram import MIN_RAM_BYTES
 from guestmem.segment import PAGE_BYTES
 from pipeline.codecs import METHODS
@@ -75,8 +76,7 @@ class Options:
         """What fills guest RAM."""
         if self.image is not None:
             return Image(Path(self.image))
-        paths = python_files() if self.fill is None else files_under(Path(self.fill))
-        return Corpus(paths, self.filled)
+        return Corpus(None if self.fill is None else Path(self.fill), self.filled)
 
     def record(self) -> dict[str, Any]:
         """For the result file."""
@@ -226,7 +226,7 @@ def _levels() -> str:
 
 def parse(arguments: list[str]) -> Options:
     """Options from a command line. Raises UsageError with the value and the valid range."""
-    given = build_parser().parse_args(arguments)
+    given = build_parser().parse_args(_attach_negative(arguments))
     channels = _within("--channels", parse_int("--channels", given.channels), 1, MAX_WORKERS)
     receivers = channels
     if given.receivers is not None:
@@ -266,6 +266,17 @@ def parse(arguments: list[str]) -> Options:
     if options.method != AUTO:
         resolved_level(options.method, options.level)
     return options
+
+
+def _attach_negative(arguments: list[str]) -> list[str]:
+    """`--size -1G` as `--size=-1G`: argparse takes what begins with a dash for an option."""
+    attached: list[str] = []
+    for argument in arguments:
+        if re.match(r"-\d", argument) and attached and re.fullmatch(r"--[a-z-]+", attached[-1]):
+            attached[-1] += "=" + argument
+        else:
+            attached.append(argument)
+    return attached
 
 
 def resolved_level(method_name: str, level: int | None) -> int:

@@ -18,6 +18,8 @@ CLAIM_LOCK, PACE_LOCK = 0, 1
 CLAIM_PAGES = (512 << 10) // PAGE_BYTES
 """Pages claimed at once at least, however small the packets: claims stay rare."""
 
+LIST_STEP_PAGES = 1 << 18
+
 
 @contextmanager
 def record_lock(fd: int, byte: int) -> Iterator[None]:
@@ -51,7 +53,7 @@ class RoundList:
         """Map the list in this process."""
         self.mapping = map_segment(self.fd, writable=True)
         self._state = np.frombuffer(self.mapping, np.uint64, 3)
-        self._pages: npt.NDArray[np.uint32] = np.frombuffer(
+        self.pages: npt.NDArray[np.uint32] = np.frombuffer(
             self.mapping, np.uint32, self._ram_pages, STATE_BYTES
         )
 
@@ -60,10 +62,16 @@ class RoundList:
         """The round that is being sent, from 1; 0 before the first."""
         return int(self._state[0])
 
-    def begin(self, number: int, pages: npt.NDArray[np.intp]) -> None:
-        """Lay out a round. Called by the coordinator behind the barrier."""
-        self._pages[: len(pages)] = pages
-        self._state[1] = len(pages)
+    def list_all(self) -> int:
+        """List every page of RAM; returns how many. Called by the coordinator, as `begin` is."""
+        for start in range(0, self._ram_pages, LIST_STEP_PAGES):
+            end = min(start + LIST_STEP_PAGES, self._ram_pages)
+            self.pages[start:end] = np.arange(start, end)
+        return self._ram_pages
+
+    def begin(self, number: int, count: int) -> None:
+        """Open a round of the first `count` pages that `pages` lists, behind the barrier."""
+        self._state[1] = count
         self._state[2] = 0
         self._state[0] = number
 
@@ -75,7 +83,7 @@ class RoundList:
             end = min(start + wanted, int(self._state[1]))
             if start < end:
                 self._state[2] = end
-        claimed: npt.NDArray[np.uint32] = self._pages[start:end].copy()
+        claimed: npt.NDArray[np.uint32] = self.pages[start:end].copy()
         return claimed
 
     def unclaimed(self) -> int:

@@ -92,5 +92,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def guarded(arguments: list[str]) -> int:
+    """`main`, for a reader of standard output that may go away."""
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(sys.argv[1:]))

@@ -31,6 +31,8 @@ qatzip at the receivers."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+GROUP_SIGNAL_SECONDS = 0.01
+
 FAILED, CANNOT = 1, 2
 """Exit codes of a worker: it failed, or this host cannot do what it was started for."""
 
@@ -105,7 +107,7 @@ class Crew:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            _libc.prctl(PR_SET_NAME, f"ferry {name}".encode()[:15], 0, 0, 0)
+            _libc.prctl(PR_SET_NAME, f"rf {name}".encode()[:15], 0, 0, 0)
             if hasattr(_libc, "mallopt"):
                 _libc.mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES)
                 _libc.mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES)
@@ -141,7 +143,7 @@ class Crew:
             else:
                 self._read(worker)
         if self._cancelled_by:
-            raise Cancelled(f"cancelled by {signal.Signals(self._cancelled_by).name}")
+            raise _cancelled(self._cancelled_by)
 
     def take(self, worker: Worker, kind: str) -> tuple[Message, list[int]] | None:
         """The worker's next message if it has come. Raises RunFailed for one of another kind."""
@@ -183,6 +185,9 @@ class Crew:
             worker.inbox.append((message, descriptors))
         self._reap_quietly(worker)
         if not worker.leaving:
+            if worker.exit_status == signal.SIGTERM:
+                # One sent to the whole group reaches this process too, a moment later perhaps.
+                time.sleep(GROUP_SIGNAL_SECONDS)
             self._raise(worker, _death(worker))
 
     def _reap_quietly(self, worker: Worker) -> None:
@@ -192,6 +197,8 @@ class Crew:
             os.close(worker.pidfd)
 
     def _raise(self, worker: Worker, text: str) -> None:
+        if self._cancelled_by:
+            raise _cancelled(self._cancelled_by)
         status = worker.exit_status
         cannot = status is not None and os.waitstatus_to_exitcode(status) == CANNOT
         kind: type[FerryError] = HostError if cannot else RunFailed
@@ -208,6 +215,10 @@ class Crew:
             os.close(worker.pidfd)
         for worker in self.workers:
             worker.connection.close()
+
+
+def _cancelled(number: int) -> Cancelled:
+    return Cancelled(f"cancelled by {signal.Signals(number).name}")
 
 
 def _described(error: BaseException) -> str:

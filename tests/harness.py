@@ -62,7 +62,7 @@ class Run:
         raise AssertionError(f"never said {text!r}: {''.join(self._said)}")
 
     def pids(self, name: str) -> list[int]:
-        """Processes of this run by kernel name: `ferry channel 0` and so on."""
+        """Processes of this run by kernel name: `rf channel 0` and so on."""
         return [pid for pid in session_pids(self.session) if _comm(pid).startswith(name)]
 
     def one(self, name: str) -> int:

@@ -113,7 +113,8 @@ class Rig:
 
     def send(self, pages: npt.NDArray[np.intp]) -> None:
         """One round as far as the queue."""
-        self.rounds.begin(self.rounds.number + 1, pages)
+        self.rounds.pages[: len(pages)] = pages
+        self.rounds.begin(self.rounds.number + 1, len(pages))
         self.channel.send_round()
 
     def receive(self) -> int:

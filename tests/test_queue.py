@@ -22,7 +22,12 @@ def test_every_slot_number_comes_back_once(slots: int) -> None:
 def test_queues_stay_within_what_anybody_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     create = queue._create_queue
-    monkeypatch.setattr(queue, "_create_queue", lambda label, size: made.append(size) or create(label, size))
+
+    def noting(label: str, capacity: int) -> object:
+        made.append(capacity)
+        return create(label, capacity)
+
+    monkeypatch.setattr(queue, "_create_queue", noting)
     SlotNumbers("test", 194)
     assert max(made) <= 10
     assert sum(made) >= 194
