@@ -1,4 +1,7 @@
-"""The dirty log: which pages were written since the last sync.
+"""The dirty log: which pages were written since the last sync. Two logs, one contract.
+
+*Shared*: the guest marks, one byte a page in shared memory. *Kernel*: the guest marks nothing and
+writes with plain stores, as a real guest does; Linux notes its writes (`guestmem.writeprotect`).
 
 The contract (QEMU's): the guest marks a page *after* writing it; `sync` clears a mark *before*
 anybody reads the page. A write is then either in the bytes that are read, or marked again for
@@ -9,11 +12,13 @@ between processes, a read-modify-write of a bit is not.
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from guestmem.segment import create_segment, map_segment
+from guestmem.writeprotect import WriteScan
 
 SCAN_PAGES = 1 << 18
 """Marks looked at in one go: 256 KiB, which stay in cache."""
@@ -29,6 +34,47 @@ def full_fence() -> None:
     """
     with _fence:
         pass
+
+
+class DirtyLog(Protocol):
+    """The migration's side of a log."""
+
+    def sync(self, into: npt.NDArray[np.uint32]) -> int:
+        """Fetch and clear: the pages written since the last sync, ascending, to the front of
+        `into`, which has room for every page; returns how many there are.
+        """
+
+    def count(self) -> int:
+        """Pages that a sync would fetch now; clears nothing."""
+
+
+class KernelDirtyLog:
+    """The kernel's notes on the guest's own mapping of its RAM.
+
+    A scan write-protects what it fetches, and flushes the guest's address translations before it
+    returns: a store that comes later faults and is noted.
+    """
+
+    def __init__(self, pid: int, address: int, length: int) -> None:
+        """For the mapping at `address` of process `pid`. Raises NoKernelLog."""
+        self._scan = WriteScan(pid, address, length)
+
+    def sync(self, into: npt.NDArray[np.uint32]) -> int:
+        """Fetch and clear; see DirtyLog."""
+        count = self._scan.pages(into, clear=True)
+        full_fence()
+        return count
+
+    def count(self) -> int:
+        """Pages noted now; see DirtyLog."""
+        return self._scan.count()
+
+
+class Unmarked:
+    """What a guest marks that the kernel watches: nothing."""
+
+    def mark(self, pages: npt.NDArray[np.intp]) -> None:
+        """Nothing."""
 
 
 class SharedDirtyLog:
@@ -53,8 +99,7 @@ class SharedDirtyLog:
         self._marks[pages] = 1
 
     def sync(self, into: npt.NDArray[np.uint32]) -> int:
-        """Fetch and clear: the pages marked since the last sync, ascending, to the front of
-        `into`, which has room for every page; returns how many there are.
+        """Fetch and clear; see DirtyLog.
 
         Only marks that were fetched are cleared, so one set meanwhile on another page stays.
         One set meanwhile on a fetched page may be lost: its write came before the clear, so
@@ -72,5 +117,5 @@ class SharedDirtyLog:
         return count
 
     def count(self) -> int:
-        """Pages marked now; clears nothing."""
+        """Pages marked now; see DirtyLog."""
         return int(np.count_nonzero(self._marks))

@@ -1,79 +1,170 @@
-"""The guest's work: dirties pages at a rate, with real content."""
+"""What the guest does: phases of a rate, a pattern and a content.
+
+A rate is bytes written per second; a write is `write_bytes` of one page (a whole page by
+default; `delta` and `increment` change a few bytes of it and count as `write_bytes` too, since a
+migration moves whole pages whatever was written in them).
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from guestmem.dirtylog import SharedDirtyLog
-from guestmem.ram import GuestRam
+from guestmem.patterns import SEQUENTIAL, UNIFORM, Pattern, parse_pattern
 from guestmem.segment import PAGE_BYTES
+from guestmem.units import parse_size
 
-BATCH_PAGES = 64
-"""Pages written between two looks at the clock: about 0.1 ms, and both copies stay in cache."""
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same library, under the name it had before it was Python's own
+    import tomli as tomllib
 
-TICK_SECONDS = 0.005
-"""How long the guest rests when it is ahead of its rate."""
+CONTENTS = ("corpus", "random", "zero", "constant", "delta")
+INCREMENT = "increment"
+"""The self-check: one byte a page is incremented, page after page in order, for ever (QEMU's
+migration tests, check_guests_ram). Chosen by `SELF_CHECK`, never mixed with others."""
 
-MAX_DEBT_SECONDS = 0.1
-"""Writes owed beyond this are forgotten: a guest that was held up does not then burst."""
+MAX_RATE = 1 << 44
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of work. `seconds` 0 lasts for ever; a rate of 0 is an idle guest."""
+
+    rate_bytes_per_second: int
+    pattern: Pattern = UNIFORM
+    content: str = "corpus"
+    write_bytes: int = PAGE_BYTES
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How the guest writes: whole pages, uniformly chosen, at a rate (0 is an idle guest)."""
+    """Phases one after the other; after the last, again from the first (`loop`) or idle."""
 
-    rate_bytes_per_second: int
+    phases: tuple[Phase, ...]
+    loop: bool = True
     seed: int = 1
 
+    @property
+    def self_checking(self) -> bool:
+        """Whether a copy of this guest's RAM can be checked without the source."""
+        return self.phases[0].content == INCREMENT
 
-class Writer:
-    """Writes pages of `pool` into RAM and marks them."""
 
-    def __init__(
-        self,
-        ram: GuestRam,
-        log: SharedDirtyLog,
-        pool: npt.NDArray[np.uint64],
-        workload: Workload,
-    ) -> None:
-        self._ram = ram
-        self._log = log
-        self._pool = pool
-        self._random = np.random.default_rng(workload.seed)
-        self._rate_pages = workload.rate_bytes_per_second / PAGE_BYTES
-        self._owed_since = time.monotonic()
-        self._owed_pages = 0.0
-        self.pages_written = 0
+def steady(phase: Phase, seed: int = 1) -> Workload:
+    """One phase, for ever."""
+    return Workload((replace(phase, seconds=0.0),), seed=seed)
 
-    def restart_clock(self) -> None:
-        """Owe nothing for the time that has passed: called when a pause ends."""
-        self._owed_since = time.monotonic()
-        self._owed_pages = 0.0
 
-    def work(self) -> float:
-        """Write what is due, one batch at most; return how many seconds to rest."""
-        if not self._rate_pages:
-            return 3600.0
-        now = time.monotonic()
-        self._owed_pages += (now - self._owed_since) * self._rate_pages
-        self._owed_pages = min(self._owed_pages, MAX_DEBT_SECONDS * self._rate_pages + 1)
-        self._owed_since = now
-        due = min(int(self._owed_pages), BATCH_PAGES)
-        if due:
-            self.write(due)
-            self._owed_pages -= due
-        if self._owed_pages >= 1:
-            return 0.0
-        return max(TICK_SECONDS, (1 - self._owed_pages) / self._rate_pages)
+def self_check(rate_bytes_per_second: int) -> Workload:
+    """The workload of which `guestmem.selfcheck` can judge a copy."""
+    return steady(Phase(rate_bytes_per_second, SEQUENTIAL, INCREMENT))
 
-    def write(self, count: int) -> None:
-        """Write `count` pages, then mark them."""
-        pages = self._random.integers(0, self._ram.pages, count)
-        source = self._random.integers(0, len(self._pool), count)
-        self._ram.words[pages] = self._pool[source]
-        self._log.mark(pages)
-        self.pages_written += count
+
+PRESETS: dict[str, tuple[str, Workload]] = {
+    "idle-desktop": (
+        "a desktop nobody touches: timers, a browser tab and logs write a few MB/s, nearly all "
+        "into the same few per cent of RAM, and mostly change few bytes of a page",
+        Workload((Phase(3 << 20, Pattern("hotspot", (0.95, 0.02)), "delta"),)),
+    ),
+    "database": (
+        "a buffer pool under an OLTP load: skew of 0.99 as in YCSB, rows of some 100 bytes "
+        "change in pages of real content, with a checkpoint's sequential burst every 20 s",
+        Workload(
+            (
+                Phase(64 << 20, Pattern("zipf", (0.99,)), "corpus", 512, 20.0),
+                Phase(128 << 20, SEQUENTIAL, "corpus", PAGE_BYTES, 4.0),
+            )
+        ),
+    ),
+    "build": (
+        "a compiler farm: processes come and go, so fresh pages are zeroed, then filled with "
+        "text and machine code all over RAM, in bursts with pauses for linking and disk",
+        Workload(
+            (
+                Phase(96 << 20, UNIFORM, "zero", PAGE_BYTES, 1.0),
+                Phase(192 << 20, UNIFORM, "corpus", PAGE_BYTES, 4.0),
+                Phase(16 << 20, UNIFORM, "corpus", PAGE_BYTES, 2.0),
+            )
+        ),
+    ),
+    "memory-stress": (
+        "the worst case of QEMU's stress program without its flaw: sweeps all of RAM as fast as "
+        "one process can, with bytes that do not compress",
+        Workload((Phase(16 << 30, SEQUENTIAL, "random"),)),
+    ),
+}
+"""Named for what they imitate, each with the reason for its numbers."""
+
+
+def load_phases(path: Path, seed: int = 1) -> Workload:
+    """A workload from a TOML file.
+
+        loop = true                  # default true
+        [[phase]]
+        rate = "64M"                 # bytes per second
+        pattern = "zipf:1.1"         # default uniform
+        content = "corpus"           # default corpus
+        write-bytes = 4096           # default a page
+        seconds = 10                 # default 0: for ever
+
+    Raises OSError; ValueError that names the phase, the key and what is valid.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not TOML: {error}") from error
+    unknown = set(document) - {"loop", "phase"}
+    if unknown:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; valid are loop and phase")
+    loop, phases = document.get("loop", True), document.get("phase")
+    if not isinstance(loop, bool) or not isinstance(phases, list) or not phases:
+        raise ValueError("must hold at least one [[phase]], and loop must be true or false")
+    read = tuple(_phase(number, table) for number, table in enumerate(phases, 1))
+    if any(not phase.seconds for phase in read[:-1]):
+        raise ValueError("only the last phase may last for ever (seconds = 0)")
+    return Workload(read, loop, seed)
+
+
+def _phase(number: int, table: Any) -> Phase:
+    where = f"phase {number}"
+    valid = {"rate", "pattern", "content", "write-bytes", "seconds"}
+    if not isinstance(table, dict) or set(table) - valid or "rate" not in table:
+        raise ValueError(f"{where}: needs rate, and may have {', '.join(sorted(valid - {'rate'}))}")
+    try:
+        rate = parse_rate(str(table["rate"]))
+        pattern = parse_pattern(str(table.get("pattern", "uniform")))
+        content = parse_content(str(table.get("content", "corpus")))
+        size = parse_write_bytes(str(table.get("write-bytes", PAGE_BYTES)))
+        seconds = float(table.get("seconds", 0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not 0 <= seconds < 1e9:
+        raise ValueError(f"{where}: seconds {seconds:g} must be 0 or more")
+    return Phase(rate, pattern, content, size, seconds)
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second. Raises ValueError."""
+    rate = parse_size(text)
+    if not 0 <= rate <= MAX_RATE:
+        raise ValueError("must be 0 to 16T bytes per second")
+    return rate
+
+
+def parse_content(text: str) -> str:
+    """A content by name. Raises ValueError."""
+    if text not in CONTENTS:
+        raise ValueError(f"must be one of {', '.join(CONTENTS)}")
+    return text
+
+
+def parse_write_bytes(text: str) -> int:
+    """Bytes of a page that one write changes. Raises ValueError."""
+    size = parse_size(text)
+    if not 1 <= size <= PAGE_BYTES:
+        raise ValueError(f"must be 1 to {PAGE_BYTES} bytes")
+    return size

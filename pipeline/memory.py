@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from guestmem.units import show_size
 from pipeline.errors import HostError
-from pipeline.units import show_size
 
 SHM = Path("/dev/shm")
 WORKER_BYTES = 24 << 20

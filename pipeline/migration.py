@@ -5,28 +5,27 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from guestmem.dirtylog import SharedDirtyLog
-from guestmem.guest import GuestSpec, run_guest
+from guestmem.guest import GuestSpec
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
-from guestmem.workload import Workload
+from guestmem.selfcheck import inconsistency
 from pipeline.accounting import Usage, private_bytes
 from pipeline.channel import ChannelPlan, run_channel
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
 from pipeline.counters import Count, Counters, Totals
+from pipeline.curve import CurveRecorder
 from pipeline.errors import FerryError, HostError, NotConverged, RunFailed
+from pipeline.guestlink import GuestLink
+from pipeline.measured import Downtime, Measured
 from pipeline.memory import check_memory
 from pipeline.options import Options
 from pipeline.pacing import Wire, paced_packet_pages
 from pipeline.packet import Limits as PacketLimits
 from pipeline.packet import front_bytes
-from pipeline.policy import Decision, Limits, RoundFigures, Verdict, decide
+from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.progress import REFRESH_SECONDS, Moment, Progress
 from pipeline.queue import PacketQueue
 from pipeline.receiver import ReceiverPlan, WrittenMap, run_receiver
@@ -37,39 +36,12 @@ from pipeline.workers import Crew, Deadline, Worker
 DRAIN_STEP_SECONDS = 0.0002
 """How often the barrier looks whether the last packets of a round are applied."""
 
-GUEST_ANSWER_SECONDS = 5.0
+AFTER_SECONDS = 1.1
+"""How long a visited guest runs on before it is asked for its slowest second afterwards."""
 
-
-@dataclass
-class SideFigures:
-    """What one side used inside the clock, and the most private memory one of its processes has."""
-
-    usage: Usage = field(default_factory=Usage)
-    private_bytes_max: int = 0
-
-    def add(self, usage: Usage, private: int) -> None:
-        """One process more."""
-        self.usage = self.usage + usage
-        self.private_bytes_max = max(self.private_bytes_max, private)
-
-
-@dataclass
-class Measured:
-    """Everything a run measured, filled in as it goes; what never came stays None or empty."""
-
-    setup_ms: float | None = None
-    prealloc_ms: float | None = None
-    total_ms: float | None = None
-    downtime_ms: float | None = None
-    pages_per_second_peak: float = 0.0
-    sent: Totals = field(default_factory=lambda: np.zeros(len(Count), np.int64))
-    received: Totals = field(default_factory=lambda: np.zeros(len(Count), np.int64))
-    send: SideFigures = field(default_factory=SideFigures)
-    recv: SideFigures = field(default_factory=SideFigures)
-    rounds: list[RoundFigures] = field(default_factory=list)
-    guest: dict[str, Any] = field(default_factory=dict)
-    fallback_reason: str = ""
-    verified: bool | None = None
+JUDGED_SECONDS = 1.0
+HELD_SHARE = 0.95
+"""A guest that reaches less of the rate it was asked for could not hold it."""
 
 
 class Migration:
@@ -90,16 +62,16 @@ class Migration:
             decode_on_qat=options.qat_decode == "hardware",
         )
         self._packet_pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
-        self._limits = Limits(options.downtime_limit_ms, options.max_rounds)
+        self._throttle_percent = 0
+        self._released: float | None = None
+        self._downtime_limit_ms = options.policy.downtime_limit_ms
         self._deadline = Deadline(0)
         self.measured = Measured()
 
     def run(self) -> None:
         """Migrate. Raises FerryError; the guest in the source is never harmed."""
-        self._check_memory()
         began = time.monotonic()
-        self._start_guest()
-        self._tell_guest("run")
+        self._open_guest()
         try:
             self._start_workers()
         except OSError as error:
@@ -109,34 +81,51 @@ class Migration:
         try:
             self._migrate()
         except NotConverged:
-            self._leave_guest_running()
+            self._release_guest()
             raise
-        if self._options.verify:
-            self._verify()
+        self._verify()
+        if self._options.attach is not None:
+            self._release_guest()
+        else:
+            self._note_guest()
 
-    def _check_memory(self) -> None:
+    def _check_memory(self, size_bytes: int, images: int) -> None:
         payload = self._method.bound_bytes(self._packet_pages * PAGE_BYTES, self._settings)
         check_memory(
-            self._options.size_bytes,
-            images=2,
+            size_bytes,
+            images,
             queue_bytes=self._options.queue_depth * (payload + front_bytes(self._packet_pages)),
             workers=self._options.channels + self._options.receivers,
         )
 
     # ---------------------------------------------------------------- set-up
 
-    def _start_guest(self) -> None:
+    def _open_guest(self) -> None:
+        """A guest that writes: one's own, or the one that is there."""
         options = self._options
-        spec = GuestSpec(options.size_bytes, options.content(), Workload(options.dirty_rate, options.seed))
-        self._progress.say(f"filling {options.size_bytes >> 20} MiB of guest RAM")
-        self._guest = self._crew.start("guest", "source", lambda c: run_guest(c, spec))
-        _, (ram_fd, log_fd) = self._await(self._guest, "ready")
-        self._source = GuestRam(ram_fd, writable=False)
-        self._log = SharedDirtyLog(log_fd, self._source.pages)
+        if options.attach is not None:
+            self._link = GuestLink.attach(self._crew, options.attach, options.dirty_log)
+            self._check_memory(self._link.source.size_bytes, images=1)
+        else:
+            assert options.guest is not None
+            size = options.guest.size_bytes
+            self._check_memory(size, images=2)
+            self._progress.say(f"filling {size >> 20} MiB of guest RAM")
+            spec = GuestSpec(size, options.guest.content(), options.guest.workload())
+            self._link = GuestLink.start(self._crew, spec, options.dirty_log)
+        self._source, self._log = self._link.source, self._link.log
+        self.measured.size_bytes = self._source.size_bytes
+        self.measured.dirty_log = self._link.log_kind
+        if options.verify in ("invariant", "both") and not self._link.self_checking:
+            raise HostError(
+                f"--verify {options.verify}: this guest does not do the self-check workload "
+                "(--preset self-check), so its copy cannot be judged without the source"
+            )
+        self._link.order("run")
 
     def _start_workers(self) -> None:
         options = self._options
-        self._destination = GuestRam.create(options.size_bytes, "destination")
+        self._destination = GuestRam.create(self._source.size_bytes, "destination")
         self._rounds = RoundList(self._source.pages)
         self._queue = PacketQueue(
             options.queue_depth,
@@ -232,13 +221,14 @@ class Migration:
         used_before = Usage.now()
         self._began = self._sampled_at = time.monotonic()
         self._sampled_pages = 0
+        self._curve = CurveRecorder(self._source.pages)
         try:
             last = self._precopy()
             self._switch_over(last)
         finally:
             self._sample(self._sent.totals())
-            ended = time.monotonic()
-            self.measured.total_ms = (ended - self._began) * 1e3
+            self._ended = time.monotonic()
+            self.measured.total_ms = (self._ended - self._began) * 1e3
             self.measured.sent = self._sent.totals()
             self.measured.received = self._received.totals()
         self.measured.send.add(Usage.now() - used_before, private_bytes())
@@ -246,30 +236,60 @@ class Migration:
 
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""
-        self._log.sync(self._rounds.pages)
+        self._sync()
         pages = self._rounds.list_all()
         number = 0
         while True:
             number += 1
-            verdict = self._round(number, pages)
+            self._round(number, pages)
+            verdict = self._judge()
             self._progress.say(f"round {number}: {verdict.decision.value}: {verdict.reason}")
             if verdict.decision is Decision.SWITCH_OVER:
                 return number
             if verdict.decision is Decision.GIVE_UP:
                 raise NotConverged(f"did not converge: {verdict.reason}; the guest runs on")
-            pages = self._log.sync(self._rounds.pages)
+            pages = self._sync()
+
+    def _sync(self) -> int:
+        """Fetch and clear the dirty log into the round's list; how many pages."""
+        count = self._log.sync(self._rounds.pages)
+        self._synced_at = time.monotonic()
+        self._curve.restart()
+        return count
+
+    def _judge(self) -> Verdict:
+        measured = self.measured
+        verdict = decide(
+            self._options.policy,
+            Situation(measured.rounds, measured.verdicts, self._throttle_percent, self._downtime_limit_ms),
+        )
+        measured.verdicts.append(verdict)
+        self._downtime_limit_ms = verdict.downtime_limit_ms
+        if verdict.throttle_percent != self._throttle_percent:
+            self._throttle_percent = verdict.throttle_percent
+            self._link.order("throttle", percent=verdict.throttle_percent)
+        return verdict
 
     def _switch_over(self, last: int) -> None:
+        """The guest stands still: from the request to pause until the last page is applied."""
         paused_at = time.monotonic()
-        self._tell_guest("pause")
-        pages = self._log.sync(self._rounds.pages)
+        self._link.order("pause")
+        pages = self._sync()
+        synced_at = sent_at = applied_at = time.monotonic()
         self._progress.say(f"switchover: the guest is paused, {pages} pages are left")
         if pages:
-            self._round(last + 1, pages)
-        self.measured.downtime_ms = (time.monotonic() - paused_at) * 1e3
+            sent_at = self._round(last + 1, pages)
+            applied_at = time.monotonic()
+        ended_at = time.monotonic()
+        self.measured.downtime = Downtime(
+            last_sync_ms=(synced_at - paused_at) * 1e3,
+            last_send_ms=(sent_at - synced_at) * 1e3,
+            last_apply_ms=(applied_at - sent_at) * 1e3,
+            hand_over_ms=(ended_at - applied_at) * 1e3,
+        )
 
-    def _round(self, number: int, pages: int) -> Verdict:
-        """Send the first `pages` of the list, wait until all are applied, and judge."""
+    def _round(self, number: int, pages: int) -> float:
+        """Send the first `pages` of the list and wait until all are applied; when all were sent."""
         began = time.monotonic()
         before = self._sent.totals()
         self._rounds.begin(number, pages)
@@ -281,9 +301,10 @@ class Migration:
             if waiting:
                 self._step(REFRESH_SECONDS)
                 self._show(number, pages)
+        sent_at = time.monotonic()
         self._drain()
         duration = time.monotonic() - began
-        pending = self._log.count()
+        dirty = self._note_dirty()
         moved = self._sent.totals() - before
         self.measured.rounds.append(
             RoundFigures(
@@ -293,10 +314,18 @@ class Migration:
                 zero_pages=int(moved[Count.ZERO_PAGES]),
                 wire_bytes=int(moved[Count.WIRE_BYTES]),
                 duration_ms=duration * 1e3,
-                dirty_pages_per_second=pending / duration,
+                dirty_pages=dirty,
+                curve=self._curve.curve(),
+                throttle_percent=self._throttle_percent,
             )
         )
-        return decide(self.measured.rounds, pending, self._limits)
+        return sent_at
+
+    def _note_dirty(self) -> int:
+        """Pages dirty now, kept as a point of the guest's dirty curve."""
+        dirty = self._log.count()
+        self._curve.add(time.monotonic() - self._synced_at, dirty)
+        return dirty
 
     def _drain(self) -> None:
         """The barrier: every packet sent is applied before anything of the next round is sent."""
@@ -324,15 +353,14 @@ class Migration:
             return
         wire = int(sent[Count.WIRE_BYTES])
         done = 1 - self._rounds.unclaimed() / pages if pages else 1.0
-        self._progress.show(
-            Moment(
-                round=number,
-                percent=100 * done,
-                guest_megabytes_per_second=rate * PAGE_BYTES / 1e6,
-                ratio=int(sent[Count.NORMAL_PAGES]) * PAGE_BYTES / wire if wire else 0.0,
-                dirty_pages=self._log.count(),
-            )
+        moment = Moment(
+            round=number,
+            percent=100 * done,
+            guest_megabytes_per_second=rate * PAGE_BYTES / 1e6,
+            ratio=int(sent[Count.NORMAL_PAGES]) * PAGE_BYTES / wire if wire else 0.0,
+            dirty_pages=self._note_dirty(),
         )
+        self._progress.show(moment.line())
 
     def _sample(self, sent: Totals) -> float | None:
         """Pages per second since the last sample, kept when it is the peak; None within 100 ms."""
@@ -359,43 +387,76 @@ class Migration:
                 used = {name: message[name] for name in Usage.__dataclass_fields__}
                 side.add(Usage(**used), int(message["private_bytes"]))
 
-    # ---------------------------------------------------------------- the guest
-
-    def _tell_guest(self, kind: str) -> None:
-        """Tell the guest and wait until it has done so. Raises RunFailed when it does not answer."""
-        self._crew.tell(self._guest, {"kind": kind})
-        deadline = Deadline(GUEST_ANSWER_SECONDS)
-        while not self._guest.inbox:
-            self._crew.wait(REFRESH_SECONDS)
-            if deadline.passed():
-                raise RunFailed(f"the guest did not answer {kind!r} for {GUEST_ANSWER_SECONDS} s")
-        message, _ = self._guest.inbox.pop(0)
-        seconds = float(message["written_seconds"])
-        self.measured.guest = {
-            "state": message["kind"],
-            "pages_written": message["pages_written"],
-            "written_seconds": seconds,
-            "written_bytes_per_second": (message["pages_written"] * PAGE_BYTES / seconds if seconds else 0.0),
-        }
-
-    def _leave_guest_running(self) -> None:
-        """After giving up: the guest runs, and has said so."""
-        self._tell_guest("run")
-
     def _await(self, worker: Worker, kind: str) -> tuple[dict[str, Any], list[int]]:
         while (found := self._crew.take(worker, kind)) is None:
             self._crew.wait(REFRESH_SECONDS)
         return found
 
+    # ---------------------------------------------------------------- the guest, afterwards
+
+    def _release_guest(self) -> None:
+        """The guest runs in the source at full speed, and has said so."""
+        self._link.order("throttle", percent=0)
+        self._link.order("run")
+        self._released = time.monotonic()
+        if self._options.attach is not None:
+            self._link.rest(AFTER_SECONDS)
+        self._note_guest()
+
+    def _note_guest(self) -> None:
+        """The guest's own view: what it reached, and its slowest second in each part of the run."""
+        link = self._link
+        slowest = {
+            "before": link.slowest_second(0.0, self._began - 1),
+            "during": link.slowest_second(self._began, self._ended - 1),
+            "after": None,
+        }
+        if self._released is not None:
+            slowest["after"] = link.slowest_second(self._released + 1, time.monotonic())
+        state = link.state
+        seconds = float(state["written_seconds"])
+        reached = state["written_bytes"] / seconds if seconds else 0.0
+        self.measured.guest = {
+            "state": state["state"],
+            "writes": state["writes"],
+            "written_bytes": state["written_bytes"],
+            "written_seconds": seconds,
+            "bytes_per_second_reached": reached,
+            "slowest_second_bytes": slowest,
+        }
+        self._say_rate(reached)
+
+    def _say_rate(self, reached: float) -> None:
+        guest = self._options.guest
+        self.measured.guest["rate_held"] = None
+        if guest is None or not guest.dirty_rate or self._throttle_percent:
+            return
+        if self.measured.guest["written_seconds"] < JUDGED_SECONDS:
+            return
+        self.measured.guest["rate_held"] = reached >= HELD_SHARE * guest.dirty_rate
+        if not self.measured.guest["rate_held"]:
+            self._progress.warn(
+                f"the guest wrote {reached / (1 << 20):.0f} MiB/s, not the "
+                f"{guest.dirty_rate / (1 << 20):.0f} MiB/s asked for: one process cannot hold that here"
+            )
+
     # ---------------------------------------------------------------- the proof
 
     def _verify(self) -> None:
-        self._progress.say("comparing both images")
+        how = self._options.verify
         between: Callable[[], None] = functools.partial(self._crew.wait, 0)
-        page = first_difference(self._source, self._destination, between)
-        self.measured.verified = page is None
-        if page is not None:
-            raise RunFailed(f"the copy is not the source: page {page} differs")
+        if how in ("invariant", "both"):
+            self._progress.say("checking the copy's invariant")
+            wrong = inconsistency(self._destination)
+            self.measured.verification["invariant"] = wrong is None
+            if wrong is not None:
+                raise RunFailed(f"the copy is not of one moment: {wrong}")
+        if how in ("images", "both"):
+            self._progress.say("comparing both images")
+            page = first_difference(self._source, self._destination, between)
+            self.measured.verification["images"] = page is None
+            if page is not None:
+                raise RunFailed(f"the copy is not the source: page {page} differs")
 
 
 def status_of(error: FerryError | None) -> str:

@@ -1,24 +1,62 @@
-"""When to go on, when to stop and copy, when to give up: pure functions over measured rounds."""
+"""When to go on, when to stop and copy, throttle, give up: pure functions over measured rounds.
+
+Two policies. `ferry`, ours, asks how long the dirty pages will take at the rate at which *guest*
+bytes were moved lately, and foresees later rounds by the guest's dirty curve. `qemu` decides as
+QEMU's migration_iteration_run does: uncompressed pages against *wire* bandwidth, so that with a
+compression ratio of r it waits for a dirty set r times smaller than needed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from guestmem.segment import PAGE_BYTES
+from pipeline.curve import DirtyCurve
+
+POLICIES = ("ferry", "qemu")
+CONVERGE = ("none", "throttle", "downtime-ramp")
 
 RATE_WINDOW_BYTES = 64 << 20
 RATE_WINDOW_MS = 200.0
 """The rate is taken over the latest rounds that together moved this much, or took this long:
 enough that one delayed wake-up does not decide, recent enough to follow a change."""
 
+KEPT_BACK = 0.2
+"""The share of the downtime limit that the ferry policy leaves for noise: the last round's pages
+may compress worse than those before, and a worker may wake late."""
+
+FORESEEN_ROUNDS = 200
+STALLED_ROUNDS = 3
+"""So many rounds one after the other must foresee no end before the run is given up."""
+
+RAMP_STEPS = 5
+QEMU_PATIENCE = 2
+"""QEMU throttles each second time the trigger is exceeded (migration_trigger_throttle)."""
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What the user allows. Throttle figures in per cent; `max_rounds` 0 is no limit."""
+
+    policy: str = "ferry"
+    downtime_limit_ms: float = 300.0
+    downtime_max_ms: float = 900.0
+    max_rounds: int = 100
+    converge: str = "none"
+    throttle_trigger: int = 50
+    throttle_initial: int = 20
+    throttle_increment: int = 10
+    throttle_max: int = 99
+
 
 @dataclass(frozen=True)
 class RoundFigures:
     """What one round moved, and what the guest did meanwhile.
 
-    `dirty_pages_per_second` counts pages found dirty at the end of the round; a page written
-    twice counts once.
+    `dirty_pages` were dirty at its end, a page written twice counting once. `foreseen` is whether
+    the verdict after the round foresaw an end.
     """
 
     round: int
@@ -27,7 +65,14 @@ class RoundFigures:
     zero_pages: int
     wire_bytes: int
     duration_ms: float
-    dirty_pages_per_second: float
+    dirty_pages: int
+    curve: DirtyCurve
+    throttle_percent: int = 0
+
+    @property
+    def dirty_pages_per_second(self) -> float:
+        """The mean over the round."""
+        return self.dirty_pages / self.duration_ms * 1e3 if self.duration_ms else 0.0
 
 
 class Decision(Enum):
@@ -40,27 +85,36 @@ class Decision(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision with the downtime it expects of a switchover now, and its reason."""
+    """A decision, the downtime it expects of a switchover now, and its reason in words.
+
+    `rounds_left` is how many more rounds are foreseen, None for no end. `wasted_rounds`: with
+    GIVE_UP, how many rounds the limit would still have allowed.
+    """
 
     decision: Decision
     expected_downtime_ms: float
     reason: str
+    throttle_percent: int
+    downtime_limit_ms: float
+    rounds_left: int | None = None
+    wasted_rounds: int | None = None
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the user allows. `max_rounds` 0 is no limit."""
+class Situation:
+    """Where a migration stands after a round: every verdict and round so far."""
 
+    rounds: Sequence[RoundFigures]
+    verdicts: Sequence[Verdict]
+    throttle_percent: int
     downtime_limit_ms: float
-    max_rounds: int
 
 
-def guest_bytes_per_second(rounds: list[RoundFigures]) -> float:
+def guest_bytes_per_second(rounds: Sequence[RoundFigures]) -> float:
     """The rate at which guest bytes were moved lately: uncompressed, whatever the wire carried.
 
-    QEMU compares uncompressed pages with compressed bandwidth instead, and so switches over too
-    late by the compression ratio (migration.c, threshold_size). Pages that were not zero are
-    counted, since those are what a busy guest leaves; where there were none, all pages.
+    Pages that were not zero are counted, since those are what a busy guest leaves; where there
+    were none, all pages.
     """
     milliseconds = 0.0
     normal = pages = 0
@@ -75,27 +129,130 @@ def guest_bytes_per_second(rounds: list[RoundFigures]) -> float:
     return (normal or pages) * PAGE_BYTES / milliseconds * 1e3
 
 
-def decide(rounds: list[RoundFigures], pending_pages: int, limits: Limits) -> Verdict:
-    """What to do after the last of `rounds`, when `pending_pages` are dirty."""
-    rate = guest_bytes_per_second(rounds)
-    pending_bytes = pending_pages * PAGE_BYTES
-    expected = pending_bytes / rate * 1e3 if rate else (0.0 if not pending_pages else float("inf"))
-    moved = f"{pending_pages} pages dirty, moved at {rate / 1e6:.0f} MB/s"
-    if expected <= limits.downtime_limit_ms:
-        return Verdict(
-            Decision.SWITCH_OVER,
-            expected,
-            f"{moved}: {expected:.1f} ms fit the limit of {limits.downtime_limit_ms:g} ms",
-        )
-    if limits.max_rounds and len(rounds) >= limits.max_rounds:
-        return Verdict(
+def wire_bytes_per_second(rounds: Sequence[RoundFigures]) -> float:
+    """What QEMU calls bandwidth: bytes on the wire, compressed."""
+    last = rounds[-1]
+    return last.wire_bytes / last.duration_ms * 1e3 if last.duration_ms else 0.0
+
+
+def milliseconds_for(pages: float, bytes_per_second: float) -> float:
+    """How long `pages` take at a rate; no pages take no time, whatever the rate."""
+    if not pages:
+        return 0.0
+    return pages * PAGE_BYTES / bytes_per_second * 1e3 if bytes_per_second else float("inf")
+
+
+def foreseen_rounds(
+    curve: DirtyCurve, pending_pages: int, bytes_per_second: float, limit_ms: float
+) -> int | None:
+    """How many more rounds until the dirty pages fit the limit, by this guest's curve.
+
+    Each round lasts as long as its pages take, and leaves what the curve says of that time. None
+    when that does not come down to the limit within FORESEEN_ROUNDS.
+    """
+    pages: float = pending_pages
+    for number in range(FORESEEN_ROUNDS):
+        duration = milliseconds_for(pages, bytes_per_second)
+        if duration <= limit_ms:
+            return number
+        if duration == float("inf"):
+            return None
+        pages = curve.pages_after(duration / 1e3)
+    return None
+
+
+def decide(settings: PolicySettings, now: Situation) -> Verdict:
+    """What to do after the last round."""
+    if settings.policy == "qemu":
+        return _decide_as_qemu(settings, now)
+    return _decide(settings, now)
+
+
+def _decide(settings: PolicySettings, now: Situation) -> Verdict:
+    last = now.rounds[-1]
+    rate = guest_bytes_per_second(now.rounds)
+    expected = milliseconds_for(last.dirty_pages, rate)
+    moved = f"{last.dirty_pages} pages are dirty and guest bytes move at {rate / 1e6:.0f} MB/s"
+
+    limit = now.downtime_limit_ms
+    ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - KEPT_BACK))
+    ramped = ""
+    if settings.converge == "downtime-ramp" and ahead is None and limit < settings.downtime_max_ms:
+        step = (settings.downtime_max_ms - settings.downtime_limit_ms) / RAMP_STEPS
+        limit = min(limit + step, settings.downtime_max_ms)
+        ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - KEPT_BACK))
+        ramped = f"; the limit is raised to {limit:g} ms"
+    throttle, throttled = _throttle(settings, now, ahead)
+
+    def verdict(decision: Decision, reason: str, wasted: int | None = None) -> Verdict:
+        return Verdict(decision, expected, moved + reason, throttle, limit, ahead, wasted)
+
+    if expected <= limit * (1 - KEPT_BACK):
+        return verdict(Decision.SWITCH_OVER, f": {expected:.1f} ms fit the limit of {limit:g} ms{ramped}")
+    above = f": {expected:.0f} ms, of a limit of {limit:g} ms less {KEPT_BACK:.0%} for noise"
+    wasted = max(0, settings.max_rounds - len(now.rounds)) if settings.max_rounds else None
+    may_still_help = throttled or ramped
+    if ahead is None and not may_still_help and _stalled(now):
+        saved = f"; ends {wasted} rounds early" if wasted is not None else ""
+        return verdict(
             Decision.GIVE_UP,
-            expected,
-            f"{moved}: {expected:.0f} ms, above the limit of {limits.downtime_limit_ms:g} ms "
-            f"after {len(rounds)} rounds",
+            f"{above}; for {STALLED_ROUNDS} rounds the dirty curve has shown no end{saved}",
+            wasted,
         )
-    return Verdict(
-        Decision.CONTINUE,
-        expected,
-        f"{moved}: {expected:.0f} ms are above the limit of {limits.downtime_limit_ms:g} ms",
+    if settings.max_rounds and len(now.rounds) >= settings.max_rounds:
+        return verdict(Decision.GIVE_UP, f"{above} after {len(now.rounds)} rounds", 0)
+    hope = "no end is in sight" if ahead is None else f"{ahead} more rounds are foreseen"
+    return verdict(Decision.CONTINUE, f"{above}; {hope}{throttled}{ramped}")
+
+
+def _stalled(now: Situation) -> bool:
+    """Whether the verdicts before this one foresaw no end either."""
+    before = now.verdicts[-(STALLED_ROUNDS - 1) :]
+    return len(before) == STALLED_ROUNDS - 1 and all(verdict.rounds_left is None for verdict in before)
+
+
+def _throttle(settings: PolicySettings, now: Situation, ahead: int | None) -> tuple[int, str]:
+    """The throttle for the next round, and words for a change. Ours steps up only when the curve
+    shows no end: a guest that would converge by itself keeps its speed."""
+    last = now.rounds[-1]
+    current = now.throttle_percent
+    busy = last.dirty_pages > last.normal_pages * settings.throttle_trigger / 100
+    if settings.converge != "throttle" or ahead is not None or not busy:
+        return current, ""
+    return _step_up(settings, current)
+
+
+def _step_up(settings: PolicySettings, current: int) -> tuple[int, str]:
+    higher = current + settings.throttle_increment if current else settings.throttle_initial
+    higher = min(higher, settings.throttle_max)
+    if higher <= current:
+        return current, ""
+    return higher, f"; the guest is throttled to {100 - higher} % of its speed"
+
+
+def _decide_as_qemu(settings: PolicySettings, now: Situation) -> Verdict:
+    last = now.rounds[-1]
+    bandwidth = wire_bytes_per_second(now.rounds)
+    pending = last.dirty_pages * PAGE_BYTES
+    threshold = bandwidth / 1e3 * settings.downtime_limit_ms
+    expected = milliseconds_for(last.dirty_pages, bandwidth)
+    said = (
+        f"{pending / 1e6:.1f} MB are dirty, and the wire carries {threshold / 1e6:.1f} MB "
+        f"in {settings.downtime_limit_ms:g} ms"
     )
+    throttle, throttled = now.throttle_percent, ""
+    busy = [
+        one
+        for one in now.rounds
+        if one.dirty_pages * PAGE_BYTES > one.wire_bytes * settings.throttle_trigger / 100
+    ]
+    if settings.converge == "throttle" and last in busy and len(busy) % QEMU_PATIENCE == 0:
+        throttle, throttled = _step_up(settings, throttle)
+    decision = Decision.CONTINUE
+    wasted = None
+    if pending <= threshold:
+        decision = Decision.SWITCH_OVER
+    elif settings.max_rounds and len(now.rounds) >= settings.max_rounds:
+        decision, wasted = Decision.GIVE_UP, 0
+        said += f", after {len(now.rounds)} rounds"
+    return Verdict(decision, expected, said + throttled, throttle, settings.downtime_limit_ms, None, wasted)

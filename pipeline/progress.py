@@ -45,8 +45,8 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """Something the user should know, in one line."""
 
-    def show(self, moment: Moment) -> None:
-        """Where the round stands; called about ten times a second."""
+    def show(self, line: str) -> None:
+        """Where things stand; only the latest matters. Called up to ten times a second."""
 
     def close(self) -> None:
         """Leave the screen as a shell expects it."""
@@ -61,7 +61,7 @@ class Silent:
     def warn(self, text: str) -> None:
         """Nothing."""
 
-    def show(self, moment: Moment) -> None:
+    def show(self, line: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -82,8 +82,8 @@ class LogLines:
         """A line that says it is a warning."""
         self.say(f"warning: {text}")
 
-    def show(self, moment: Moment) -> None:
-        """Nothing: a log keeps rounds, not moments."""
+    def show(self, line: str) -> None:
+        """Nothing: a log keeps steps, not moments."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -105,9 +105,9 @@ class LiveLine:
         """A line that stays."""
         self._console.print(Text(f"warning: {text}"))
 
-    def show(self, moment: Moment) -> None:
-        """The moment as the line."""
-        self.say(moment.line())
+    def show(self, line: str) -> None:
+        """The same as a step."""
+        self.say(line)
 
     def close(self) -> None:
         """Take the line away."""

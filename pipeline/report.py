@@ -13,6 +13,7 @@ import platform
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ import zstandard
 
 from guestmem.segment import PAGE_BYTES
 from pipeline.counters import Count
+from pipeline.measured import Measured, SideFigures
 from pipeline.memory import memory_figure
-from pipeline.migration import Measured, SideFigures
 from pipeline.options import Options
+from pipeline.policy import Decision, Verdict
 from qat.host import device_records
 
 SCHEMA_VERSION = 1
@@ -48,14 +50,19 @@ def build_result(
         "status": status,
         "error": error,
         "command": command,
-        "options": options.record(),
+        "options": {
+            **options.record(),
+            "size_bytes": measured.size_bytes or (options.guest.size_bytes if options.guest else None),
+            "dirty_log": measured.dirty_log or options.dirty_log,
+        },
         "host": host_record(),
         "time": {
             "setup_ms": measured.setup_ms,
             "prealloc_ms": measured.prealloc_ms,
             "total_ms": measured.total_ms,
-            "downtime_ms": measured.downtime_ms,
+            "downtime_ms": measured.downtime.total_ms if measured.downtime else None,
         },
+        "downtime": asdict(measured.downtime) if measured.downtime else None,
         "traffic": _traffic(measured),
         "send": _side(measured.send, measured.total_ms),
         "recv": _side(measured.recv, measured.total_ms),
@@ -66,9 +73,47 @@ def build_result(
             "fallback_reason": measured.fallback_reason or None,
         },
         "guest": measured.guest,
-        "rounds": [vars(figures) for figures in measured.rounds],
+        "rounds": _rounds(measured),
+        "verdict": _verdict(measured.verdicts[-1]) if measured.verdicts else None,
+        "verification": measured.verification,
         "verified": measured.verified,
     }
+
+
+def _rounds(measured: Measured) -> list[Result]:
+    """Every round, with the decision that led to it and what came true.
+
+    `expected_downtime_ms` is what the policy expected a switchover at that point to take, that is,
+    sending just these pages; `came_true_ms` is how long that took, for the last round the whole
+    downtime. Round 1 was preceded by no decision.
+    """
+    records = []
+    for index, figures in enumerate(measured.rounds):
+        before = measured.verdicts[index - 1] if index else None
+        paused = before is not None and before.decision is Decision.SWITCH_OVER
+        downtime = measured.downtime.total_ms if paused and measured.downtime else None
+        records.append(
+            {
+                "round": figures.round,
+                "pages": figures.pages,
+                "normal_pages": figures.normal_pages,
+                "zero_pages": figures.zero_pages,
+                "wire_bytes": figures.wire_bytes,
+                "duration_ms": figures.duration_ms,
+                "dirty_pages": figures.dirty_pages,
+                "dirty_pages_per_second": figures.dirty_pages_per_second,
+                "throttle_percent": figures.throttle_percent,
+                "expected_downtime_ms": before.expected_downtime_ms if before else None,
+                "decision": before.decision.value if before else None,
+                "reason": before.reason if before else "the first round sends every page",
+                "came_true_ms": downtime if downtime is not None else figures.duration_ms,
+            }
+        )
+    return records
+
+
+def _verdict(verdict: Verdict) -> Result:
+    return {**asdict(verdict), "decision": verdict.decision.value}
 
 
 def _both(measured: Measured, column: Count) -> int:

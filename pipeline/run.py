@@ -24,10 +24,11 @@ if __name__ == "__main__":
 
 import dataclasses  # noqa: E402
 
+from pipeline.arguments import AUTO  # noqa: E402
 from pipeline.codecs.qatzip import device_needed  # noqa: E402
 from pipeline.errors import FerryError, HostError, one_line  # noqa: E402
 from pipeline.migration import Migration, status_of  # noqa: E402
-from pipeline.options import AUTO, Options, parse, resolved_level  # noqa: E402
+from pipeline.options import Options, parse, resolved_level  # noqa: E402
 from pipeline.progress import Progress, open_progress  # noqa: E402
 from pipeline.report import Result, build_result, render_summary, write_json  # noqa: E402
 from pipeline.workers import Crew, signals_cancel  # noqa: E402

@@ -92,6 +92,13 @@ class Crew:
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
         return worker
 
+    def adopt(self, name: str, side: str, connection: Connection) -> Worker:
+        """Watch a process that is not this run's: it is told things, but never killed."""
+        worker = Worker(name, side, 0, -1, connection, exit_status=0)
+        self.workers.append(worker)
+        self._selector.register(connection, selectors.EVENT_READ, worker)
+        return worker
+
     def _become_worker(
         self,
         name: str,
@@ -116,7 +123,8 @@ class Crew:
             others_end.close()
             for worker in self.workers:
                 worker.connection.close()
-                os.close(worker.pidfd)
+                if worker.exit_status is None:
+                    os.close(worker.pidfd)
             main(connection)
             code = 0
         except BaseException as error:  # a worker's every end is reported
@@ -166,6 +174,8 @@ class Crew:
             message, descriptors = worker.connection.receive()
         except PeerGone:
             self._selector.unregister(worker.connection)
+            if worker.pid == 0:
+                raise RunFailed(f"{worker.side} side: {worker.name} is gone") from None
             return
         if message["kind"] == "error":
             self._reap_quietly(worker)

@@ -13,7 +13,8 @@ from guestmem.dirtylog import SharedDirtyLog
 from guestmem.prefault import NoMemoryBehind, populate
 from guestmem.ram import GuestRam
 from guestmem.segment import create_segment
-from guestmem.workload import Workload, Writer
+from guestmem.workload import Phase, steady
+from guestmem.writer import Writer
 from guestmem.zero import normal_mask
 from pipeline.accounting import Usage
 from tests.harness import leftovers
@@ -119,7 +120,7 @@ def synced(log: SharedDirtyLog, ram: GuestRam) -> np.ndarray[tuple[int], np.dtyp
 
 def writer(ram: GuestRam, log: SharedDirtyLog, rate: int = 0) -> Writer:
     pool = np.arange(64 * 512, dtype=np.uint64).reshape(64, 512)
-    return Writer(ram, log, pool, Workload(rate))
+    return Writer(ram, log, pool, steady(Phase(rate)))
 
 
 def test_the_same_seed_writes_the_same() -> None:

@@ -90,7 +90,7 @@ def test_incompressible_ram(method: str, noise: Path) -> None:
     traffic = result["traffic"]
     # The guest may have written one page's bytes to two pages of a packet; that compresses.
     assert traffic["raw_packets"] >= (0 if method == "none" else 0.7 * traffic["packets"])
-    assert 0.98 < traffic["compression_ratio"] <= 1
+    assert 0.98 < traffic["compression_ratio"] < 1.05
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,7 +138,7 @@ def test_the_wire_is_limited() -> None:
 def test_the_guest_writes_before_and_during() -> None:
     result = migrate("--size", "32M", "--dirty-rate", "16M", "--method", "zlib", "--downtime-limit", "5")
     assert result["guest"]["state"] == "paused"
-    assert result["guest"]["pages_written"] > 0
+    assert result["guest"]["writes"] > 0
     assert any(one["dirty_pages_per_second"] > 0 for one in result["rounds"])
     assert len(result["rounds"]) >= 2
 

@@ -1,0 +1,92 @@
+"""The migration's side of its conversation with the guest (`guestmem.guest`).
+
+The guest is a worker of this run, or one that somebody else keeps running and that this run
+visits. Either way the same orders, and the same end: when the conversation closes, a visited
+guest runs on at full speed, whatever became of the run.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from guestmem.dirtylog import DirtyLog, KernelDirtyLog, SharedDirtyLog
+from guestmem.guest import GuestSpec, NoSuchGuest, run_guest, visit
+from guestmem.ram import GuestRam
+from guestmem.writeprotect import NoKernelLog
+from pipeline.errors import HostError, RunFailed
+from pipeline.workers import Crew, Deadline, Worker
+
+ANSWER_SECONDS = 5.0
+STEP_SECONDS = 0.1
+
+State = dict[str, Any]
+
+
+class GuestLink:
+    """An open guest: its RAM, read-only, its dirty log, and its obedience."""
+
+    def __init__(self, crew: Crew, worker: Worker, log: str) -> None:
+        """Ask the guest for its RAM and a log of a kind (auto, kernel, shared).
+
+        Waits as long as the guest takes to fill its RAM. Raises HostError when it refuses.
+        """
+        self._crew = crew
+        self.worker = worker
+        crew.tell(worker, {"kind": "open", "log": log})
+        while not worker.inbox:
+            crew.wait(STEP_SECONDS)
+        ready, descriptors = worker.inbox.pop(0)
+        if ready["kind"] != "ready":
+            raise HostError(f"the guest cannot be opened: {ready.get('text', ready['kind'])}")
+        self.log_kind = str(ready["log"])
+        self.self_checking = bool(ready["self_checking"])
+        self.source = GuestRam(descriptors[0], writable=False)
+        self.log: DirtyLog
+        if self.log_kind == "shared":
+            self.log = SharedDirtyLog(descriptors[1], self.source.pages)
+        else:
+            try:
+                self.log = KernelDirtyLog(int(ready["pid"]), int(ready["address"]), self.source.size_bytes)
+            except NoKernelLog as error:
+                raise HostError(str(error)) from error
+        self.state: State = {}
+
+    @classmethod
+    def start(cls, crew: Crew, spec: GuestSpec, log: str) -> GuestLink:
+        """Make a guest of this run's own."""
+        return cls(crew, crew.start("guest", "source", lambda owner: run_guest(owner, spec)), log)
+
+    @classmethod
+    def attach(cls, crew: Crew, name: str, log: str) -> GuestLink:
+        """Visit a guest that is there. Raises HostError when it is not."""
+        try:
+            connection = visit(name)
+        except NoSuchGuest as error:
+            raise HostError(f"{error}; make one with python -m tools.dirtyrate --create {name}") from error
+        return cls(crew, crew.adopt(f"guest {name}", "source", connection), log)
+
+    def order(self, kind: str, **fields: object) -> State:
+        """Give an order and wait until the guest has obeyed. Raises RunFailed when it does not."""
+        self._crew.tell(self.worker, {"kind": kind, **fields})
+        deadline = Deadline(ANSWER_SECONDS)
+        while not self.worker.inbox:
+            self._crew.wait(STEP_SECONDS)
+            if deadline.passed():
+                raise RunFailed(f"the guest did not answer {kind!r} for {ANSWER_SECONDS:g} s")
+        message, _ = self.worker.inbox.pop(0)
+        if message["kind"] != "state":
+            raise RunFailed(f"the guest said {message['kind']!r} to {kind!r}: {message.get('text')}")
+        self.state = message
+        return message
+
+    def slowest_second(self, since: float, until: float) -> float | None:
+        """The fewest bytes the guest wrote in any whole second that overlaps an interval."""
+        slowest = self.order("ask", since=since, until=until)["slowest_second_bytes"]
+        return None if slowest is None else float(slowest)
+
+    def rest(self, seconds: float) -> None:
+        """Let the guest run for a while, and watch the crew meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._crew.wait(min(left, STEP_SECONDS))

@@ -1,0 +1,306 @@
+"""`python -m tools.dirtyrate`: a guest that writes, kept running for a migration, or measured.
+
+    python -m tools.dirtyrate --create web --size 2G --preset database     keeps a guest running
+    python -m tools.dirtyrate --attach web --for 10 --measure              its dirty curve
+    python -m pipeline.run --attach web --prealloc                         migrates it
+
+The dirty curve is the number of distinct pages written within a time, since a moment when none
+was dirty. A rate alone misleads: the curve is what decides how many rounds a migration takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from guestmem.guest import LOGS, UNWATCHED, GuestSpec
+from guestmem.segment import PAGE_BYTES
+from guestmem.units import show_size
+from pipeline.errors import FerryError, UsageError, one_line
+from pipeline.guest_options import (
+    GuestOptions,
+    OneLineParser,
+    add_guest_arguments,
+    attach_negative,
+    parse_guest,
+    parse_number,
+)
+from pipeline.guestlink import GuestLink
+from pipeline.memory import check_memory
+from pipeline.options import GUEST_OPTIONS, valid_guest_name, writable_json
+from pipeline.progress import Progress, open_progress
+from pipeline.workers import Crew, signals_cancel
+
+POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+REPORT_SECONDS = 1.0
+HELD_SHARE = 0.95
+DEFAULT_MEASURE_SECONDS = 10.0
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A validated command line. `seconds` 0 is until Ctrl-C."""
+
+    create: str | None
+    attach: str | None
+    guest: GuestOptions | None
+    seconds: float
+    measure: bool
+    dirty_log: str
+    json: str | None
+    quiet: bool
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options, with units and defaults."""
+    parser = OneLineParser(
+        prog="python -m tools.dirtyrate",
+        description="Make a guest that writes and keep it running, or measure how a guest dirties its RAM.",
+        epilog="Three commands: --create NAME keeps a guest running; --attach NAME --measure prints its "
+        "dirty curve; python -m pipeline.run --attach NAME migrates it. Exit codes: 0 done, 1 failed, "
+        "2 wrong usage or this host cannot do it, 130 ended by Ctrl-C or SIGTERM.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--create",
+        metavar="NAME",
+        help="make a guest of this name, for others to attach to (default none)",
+    )
+    add("--attach", metavar="NAME", help="measure the guest of this name (default: make one)")
+    add(
+        "--for",
+        dest="seconds",
+        metavar="SECONDS",
+        help=f"how long, seconds; 0 is until Ctrl-C (default 0; {DEFAULT_MEASURE_SECONDS:g} with --measure)",
+    )
+    add("--measure", action="store_true", help="print the dirty curve at the end (default off)")
+    add(
+        "--dirty-log",
+        metavar="LOG",
+        default="auto",
+        help="who notes the writes that are measured: shared, kernel, auto (default auto)",
+    )
+    add("--json", metavar="FILE", help="write the figures as JSON; - is standard output (default none)")
+    add("--quiet", action="store_true", help="no progress and no warnings (default off)")
+    add_guest_arguments(parser)
+    return parser
+
+
+def parse(arguments: list[str]) -> Request:
+    """Raises UsageError."""
+    given = build_parser().parse_args(attach_negative(arguments))
+    if given.attach is not None:
+        if given.create is not None:
+            raise UsageError(f"--attach {given.attach}: either --attach or --create")
+        if not given.measure:
+            raise UsageError(f"--attach {given.attach}: say --measure; a guest writes by itself")
+        for name in GUEST_OPTIONS:
+            if getattr(given, name) is not None:
+                raise UsageError(
+                    f"--attach {given.attach}: that guest is there already; leave out "
+                    f"--{name.replace('_', '-')}"
+                )
+    elif given.create is None and not given.measure:
+        raise UsageError("say --create NAME, or --measure, or both (see --help)")
+    if given.dirty_log not in LOGS:
+        raise UsageError(f"--dirty-log {given.dirty_log}: must be one of {', '.join(LOGS)}")
+    seconds = DEFAULT_MEASURE_SECONDS if given.measure else 0.0
+    if given.seconds is not None:
+        seconds = parse_number("--for", given.seconds)
+    if seconds < 0 or (given.measure and seconds < POINTS_SECONDS[0]):
+        least = POINTS_SECONDS[0] if given.measure else 0
+        raise UsageError(f"--for {given.seconds}: must be {least:g} or more seconds")
+    return Request(
+        create=None if given.create is None else valid_guest_name("--create", given.create),
+        attach=None if given.attach is None else valid_guest_name("--attach", given.attach),
+        guest=parse_guest(given) if given.attach is None else None,
+        seconds=seconds,
+        measure=given.measure,
+        dirty_log=given.dirty_log,
+        json=writable_json(given.json),
+        quiet=given.quiet,
+    )
+
+
+@dataclass
+class Curve:
+    """Samples of distinct pages, by the seconds since the log was clean."""
+
+    samples: dict[float, list[int]] = field(default_factory=dict)
+
+    def record(self, ram_pages: int) -> list[dict[str, Any]]:
+        """A row a point: seconds, pages (minimum, median, maximum, samples), share of RAM."""
+        return [
+            {
+                "seconds": seconds,
+                "pages_min": min(found),
+                "pages_median": int(median(found)),
+                "pages_max": max(found),
+                "samples": len(found),
+                "share_of_ram": median(found) / ram_pages,
+            }
+            for seconds, found in sorted(self.samples.items())
+        ]
+
+
+def measure_curve(crew: Crew, link: GuestLink, seconds: float) -> Curve:
+    """Sync, then count at each point; over again as long as another point fits into `seconds`."""
+    curve = Curve()
+    scratch = np.zeros(link.source.pages, np.uint32)
+    end = time.monotonic() + seconds
+    while time.monotonic() + POINTS_SECONDS[0] <= end + 0.01:
+        link.log.sync(scratch)
+        began = time.monotonic()
+        for point in POINTS_SECONDS:
+            if began + point > end + 0.01:
+                break
+            while (left := began + point - time.monotonic()) > 0:
+                crew.wait(left)
+            curve.samples.setdefault(point, []).append(link.log.count())
+    return curve
+
+
+def keep_running(crew: Crew, link: GuestLink, seconds: float, progress: Progress) -> None:
+    """Let the guest write, and say each second what it reaches."""
+    end = time.monotonic() + seconds if seconds else float("inf")
+    before = link.order("ask")
+    held = True
+    while (now := time.monotonic()) < end:
+        link.rest(min(REPORT_SECONDS, end - now))
+        state = link.order("ask")
+        elapsed = state["written_seconds"] - before["written_seconds"]
+        if elapsed >= REPORT_SECONDS / 2:
+            reached = (state["written_bytes"] - before["written_bytes"]) / elapsed
+            asked = float(before["rate_asked"])
+            steady = asked == float(state["rate_asked"])
+            progress.show(f"the guest writes {show_size(reached)} bytes/s, asked for {show_size(asked)}")
+            if steady and reached < HELD_SHARE * asked and held:
+                progress.warn(
+                    f"the guest reaches {show_size(reached)} of {show_size(asked)} bytes/s: "
+                    "one process cannot hold that rate here"
+                )
+            held = not steady or reached >= HELD_SHARE * asked
+        before = state
+
+
+def run(request: Request, progress: Progress) -> dict[str, Any]:
+    """Do what was asked; the figures. Raises FerryError."""
+    with Crew() as crew, signals_cancel(crew):
+        if request.attach is not None:
+            link = GuestLink.attach(crew, request.attach, request.dirty_log)
+        else:
+            assert request.guest is not None
+            check_memory(request.guest.size_bytes, images=1, queue_bytes=0, workers=1)
+            progress.say(f"filling {request.guest.size_bytes >> 20} MiB of guest RAM")
+            spec = GuestSpec(
+                request.guest.size_bytes,
+                request.guest.content(),
+                request.guest.workload(),
+                request.create,
+            )
+            log = request.dirty_log if request.measure else UNWATCHED
+            link = GuestLink.start(crew, spec, log)
+            link.order("run")
+        if request.create is not None:
+            progress.say(f"guest {request.create} runs; python -m pipeline.run --attach {request.create}")
+        began = time.monotonic()
+        first = link.order("ask")
+        points: list[dict[str, Any]] = []
+        if request.measure:
+            progress.say(f"measuring for {request.seconds:g} s")
+            points = measure_curve(crew, link, request.seconds).record(link.source.pages)
+        else:
+            keep_running(crew, link, request.seconds, progress)
+        slowest = link.slowest_second(began, time.monotonic() - 1)
+        return _figures(request, link, first, points, slowest)
+
+
+def _figures(
+    request: Request,
+    link: GuestLink,
+    first: dict[str, Any],
+    points: list[dict[str, Any]],
+    slowest: float | None,
+) -> dict[str, Any]:
+    last = link.state
+    seconds = last["written_seconds"] - first["written_seconds"]
+    reached = (last["written_bytes"] - first["written_bytes"]) / seconds if seconds else 0.0
+    asked = float(last["rate_asked"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "guest": request.attach or request.create,
+        "size_bytes": link.source.size_bytes,
+        "dirty_log": link.log_kind,
+        "bytes_per_second_mean": reached,
+        "bytes_per_second_asked": asked,
+        "rate_held": reached >= HELD_SHARE * asked,
+        "slowest_second_bytes": slowest,
+        "writes": last["writes"] - first["writes"],
+        "curve": points,
+        "options": request.guest.record() if request.guest else None,
+    }
+
+
+def render(figures: dict[str, Any]) -> str:
+    """The curve as a table, with the mean rate below."""
+    lines = []
+    if figures["curve"]:
+        lines.append("| within s | distinct pages |       min |       max |      MiB | % of RAM | samples |")
+        lines.append("| -------- | -------------- | --------- | --------- | -------- | -------- | ------- |")
+        lines += [
+            f"| {row['seconds']:8g} | {row['pages_median']:14d} | {row['pages_min']:9d} "
+            f"| {row['pages_max']:9d} | {row['pages_median'] * PAGE_BYTES / (1 << 20):8.1f} "
+            f"| {row['share_of_ram']:8.2%} | {row['samples']:7d} |"
+            for row in figures["curve"]
+        ]
+        lines.append("")
+    asked = show_size(figures["bytes_per_second_asked"])
+    held = "" if figures["rate_held"] else f", not the {asked} asked for"
+    slowest = figures["slowest_second_bytes"]
+    lines.append(
+        f"mean {show_size(figures['bytes_per_second_mean'])} bytes/s written{held}"
+        + (f", slowest second {show_size(slowest)}" if slowest is not None else "")
+        + f" ({figures['dirty_log']} log)"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, and return the exit code."""
+    try:
+        request = parse(arguments)
+        progress = open_progress(request.quiet)
+        try:
+            figures = run(request, progress)
+        finally:
+            progress.close()
+    except FerryError as raised:
+        print(f"error: {one_line(raised)}", file=sys.stderr)
+        return raised.exit_code
+    if request.json is not None:
+        text = json.dumps(figures, indent=2) + "\n"
+        try:
+            if request.json == "-":
+                sys.stdout.write(text)
+            else:
+                with open(request.json, "w") as file:
+                    file.write(text)
+        except OSError as raised:
+            print(f"error: --json {request.json}: {raised.strerror}", file=sys.stderr)
+            return 1
+    if request.json != "-":
+        print(render(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
