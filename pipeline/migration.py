@@ -5,36 +5,23 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
 
 from guestmem.guest import GuestSpec
-from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.selfcheck import inconsistency
 from pipeline.accounting import Usage, private_bytes
-from pipeline.channel import ChannelPlan, run_channel
-from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecSettings
-from pipeline.counters import Count, Counters, Totals
+from pipeline.counters import Count, Totals
 from pipeline.curve import CurveRecorder
 from pipeline.errors import FerryError, HostError, NotConverged, RunFailed
 from pipeline.guestlink import GuestLink
 from pipeline.measured import Downtime, Measured
 from pipeline.memory import check_memory
 from pipeline.options import Options
-from pipeline.pacing import Wire, paced_packet_pages
-from pipeline.packet import Limits as PacketLimits
-from pipeline.packet import front_bytes
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.progress import REFRESH_SECONDS, Moment, Progress
-from pipeline.queue import PacketQueue
-from pipeline.receiver import ReceiverPlan, WrittenMap, run_receiver
-from pipeline.rounds import RoundList
+from pipeline.transport import Transport, queue_bytes
 from pipeline.verify import first_difference
-from pipeline.workers import Crew, Deadline, Worker
-
-DRAIN_STEP_SECONDS = 0.0002
-"""How often the barrier looks whether the last packets of a round are applied."""
+from pipeline.workers import Crew, Deadline
 
 AFTER_SECONDS = 1.1
 """How long a visited guest runs on before it is asked for its slowest second afterwards."""
@@ -49,19 +36,9 @@ class Migration:
 
     def __init__(self, options: Options, crew: Crew, progress: Progress) -> None:
         """`options` with method and level resolved."""
-        assert options.level is not None
         self._options = options
         self._crew = crew
         self._progress = progress
-        self._method = METHODS[options.method]
-        self._raw = METHODS["none"]
-        self._settings = CodecSettings(
-            level=options.level,
-            qat_buffer_bytes=options.qat_buffer_bytes,
-            qat_fallback=options.qat_fallback,
-            decode_on_qat=options.qat_decode == "hardware",
-        )
-        self._packet_pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
         self._throttle_percent = 0
         self._released: float | None = None
         self._downtime_limit_ms = options.policy.downtime_limit_ms
@@ -72,10 +49,7 @@ class Migration:
         """Migrate. Raises FerryError; the guest in the source is never harmed."""
         began = time.monotonic()
         self._open_guest()
-        try:
-            self._start_workers()
-        except OSError as error:
-            raise HostError(f"cannot set up shared memory: {error}") from error
+        self._start_transport()
         prealloc = self.measured.prealloc_ms or 0.0
         self.measured.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
         try:
@@ -88,15 +62,6 @@ class Migration:
             self._release_guest()
         else:
             self._note_guest()
-
-    def _check_memory(self, size_bytes: int, images: int) -> None:
-        payload = self._method.bound_bytes(self._packet_pages * PAGE_BYTES, self._settings)
-        check_memory(
-            size_bytes,
-            images,
-            queue_bytes=self._options.queue_depth * (payload + front_bytes(self._packet_pages)),
-            workers=self._options.channels + self._options.receivers,
-        )
 
     # ---------------------------------------------------------------- set-up
 
@@ -123,95 +88,26 @@ class Migration:
             )
         self._link.order("run")
 
-    def _start_workers(self) -> None:
+    def _check_memory(self, size_bytes: int, images: int) -> None:
+        workers = self._options.channels + self._options.receivers
+        check_memory(size_bytes, images, queue_bytes(self._options), workers)
+
+    def _start_transport(self) -> None:
         options = self._options
-        self._destination = GuestRam.create(self._source.size_bytes, "destination")
-        self._rounds = RoundList(self._source.pages)
-        self._queue = PacketQueue(
-            options.queue_depth,
-            front_bytes(self._packet_pages),
-            max(
-                self._method.bound_bytes(self._packet_pages * PAGE_BYTES, self._settings),
-                self._packet_pages * PAGE_BYTES,
-            ),
-        )
-        self._sent = Counters(options.channels)
-        self._received = Counters(options.receivers)
         self._progress.say(
             f"starting {options.channels} channels and {options.receivers} receivers"
             + (", giving the destination its pages" if options.prealloc else "")
         )
-        self._receivers = self._start_receivers()
-        self._channels = self._start_channels()
-        reasons = [self._await(worker, "ready")[0] for worker in self._channels]
-        ready = [self._await(worker, "ready")[0] for worker in self._receivers]
-        if options.prealloc:
-            self.measured.prealloc_ms = max(message["prealloc_ms"] for message in ready)
-        self._say_fallback([str(message["fallback_reason"]) for message in reasons + ready])
-
-    def _start_channels(self) -> list[Worker]:
-        options = self._options
-        wire = Wire(options.max_bandwidth)
-        plans = [
-            ChannelPlan(
-                number=number,
-                source=self._source,
-                rounds=self._rounds,
-                queue=self._queue,
-                counters=self._sent,
-                wire=wire,
-                method=self._method,
-                raw=self._raw,
-                settings=self._settings,
-                packet_pages=self._packet_pages,
-            )
-            for number in range(options.channels)
-        ]
-        return [
-            self._crew.start(f"channel {plan.number}", "send", functools.partial(run_channel, plan=plan))
-            for plan in plans
-        ]
-
-    def _start_receivers(self) -> list[Worker]:
-        options = self._options
-        written = WrittenMap(self._source.pages)
-        limits = PacketLimits(
-            ram_pages=self._source.pages,
-            packet_pages=self._packet_pages,
-            payload_bytes=self._queue.payload_bytes,
-            channels=options.channels,
-            method_codes=frozenset({self._method.code, self._raw.code}),
-            raw_code=self._raw.code,
-        )
-        plans = [
-            ReceiverPlan(
-                number=number,
-                receivers=options.receivers,
-                destination=self._destination,
-                written=written,
-                rounds=self._rounds,
-                queue=self._queue,
-                counters=self._received,
-                method=self._method,
-                raw=self._raw,
-                settings=self._settings,
-                limits=limits,
-                prealloc=options.prealloc,
-            )
-            for number in range(options.receivers)
-        ]
-        return [
-            self._crew.start(f"receiver {plan.number}", "recv", functools.partial(run_receiver, plan=plan))
-            for plan in plans
-        ]
-
-    def _say_fallback(self, reasons: list[str]) -> None:
-        given = sorted({reason for reason in reasons if reason})
-        if given:
-            self.measured.fallback_reason = ", ".join(given)
+        try:
+            self._transport = Transport(options, self._crew, self._source)
+        except OSError as error:
+            raise HostError(f"cannot set up shared memory: {error}") from error
+        self._transport.await_ready()
+        self.measured.prealloc_ms = self._transport.prealloc_ms
+        reason = self.measured.fallback_reason = self._transport.fallback_reason
+        if reason:
             self._progress.warn(
-                f"no QAT device ({self.measured.fallback_reason}): "
-                "compressing in software (ISA-L) into the same GZIP_EXT members"
+                f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members"
             )
 
     # ---------------------------------------------------------------- the clock
@@ -226,18 +122,19 @@ class Migration:
             last = self._precopy()
             self._switch_over(last)
         finally:
-            self._sample(self._sent.totals())
+            self._sample(self._transport.sent.totals())
             self._ended = time.monotonic()
             self.measured.total_ms = (self._ended - self._began) * 1e3
-            self.measured.sent = self._sent.totals()
-            self.measured.received = self._received.totals()
-        self.measured.send.add(Usage.now() - used_before, private_bytes())
-        self._finish_workers()
+            self.measured.sent = self._transport.sent.totals()
+            self.measured.received = self._transport.received.totals()
+        coordinator = Usage.now() - used_before
+        self.measured.send, self.measured.recv = self._transport.finish()
+        self.measured.send.add(coordinator, private_bytes())
 
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""
         self._sync()
-        pages = self._rounds.list_all()
+        pages = self._transport.rounds.list_all()
         number = 0
         while True:
             number += 1
@@ -252,7 +149,7 @@ class Migration:
 
     def _sync(self) -> int:
         """Fetch and clear the dirty log into the round's list; how many pages."""
-        count = self._log.sync(self._rounds.pages)
+        count = self._log.sync(self._transport.rounds.pages)
         self._synced_at = time.monotonic()
         self._curve.restart()
         return count
@@ -291,21 +188,11 @@ class Migration:
     def _round(self, number: int, pages: int) -> float:
         """Send the first `pages` of the list and wait until all are applied; when all were sent."""
         began = time.monotonic()
-        before = self._sent.totals()
-        self._rounds.begin(number, pages)
-        for channel in self._channels:
-            self._crew.tell(channel, {"kind": "round"})
-        waiting = list(self._channels)
-        while waiting:
-            waiting = [worker for worker in waiting if self._crew.take(worker, "sent") is None]
-            if waiting:
-                self._step(REFRESH_SECONDS)
-                self._show(number, pages)
-        sent_at = time.monotonic()
-        self._drain()
+        before = self._transport.sent.totals()
+        sent_at = self._transport.send(number, pages, functools.partial(self._step, number, pages))
         duration = time.monotonic() - began
         dirty = self._note_dirty()
-        moved = self._sent.totals() - before
+        moved = self._transport.sent.totals() - before
         self.measured.rounds.append(
             RoundFigures(
                 round=number,
@@ -327,32 +214,23 @@ class Migration:
         self._curve.add(time.monotonic() - self._synced_at, dirty)
         return dirty
 
-    def _drain(self) -> None:
-        """The barrier: every packet sent is applied before anything of the next round is sent."""
-        sent = int(self._sent.totals()[Count.PACKETS])
-        looks = 0
-        while int(self._received.totals()[Count.PACKETS]) != sent:
-            looks += 1
-            if looks % 50 == 0:
-                self._step(0.0)
-            time.sleep(DRAIN_STEP_SECONDS)
-
-    def _step(self, timeout_seconds: float) -> None:
-        """Wait for something to happen, within the user's time limit."""
+    def _step(self, number: int, pages: int, timeout_seconds: float) -> None:
+        """Wait for something to happen, within the user's time limit, and show where things stand."""
         self._crew.wait(timeout_seconds)
         if self._deadline.passed():
             raise NotConverged(
                 f"did not converge within --timeout {self._options.timeout_seconds:g} seconds "
-                f"(round {self._rounds.number}); the guest runs on"
+                f"(round {number}); the guest runs on"
             )
+        self._show(number, pages)
 
     def _show(self, number: int, pages: int) -> None:
-        sent = self._sent.totals()
+        sent = self._transport.sent.totals()
         rate = self._sample(sent)
         if rate is None:
             return
         wire = int(sent[Count.WIRE_BYTES])
-        done = 1 - self._rounds.unclaimed() / pages if pages else 1.0
+        done = 1 - self._transport.rounds.unclaimed() / pages if pages else 1.0
         moment = Moment(
             round=number,
             percent=100 * done,
@@ -373,24 +251,6 @@ class Migration:
         self._sampled_at, self._sampled_pages = now, pages
         self.measured.pages_per_second_peak = max(self.measured.pages_per_second_peak, rate)
         return rate
-
-    def _finish_workers(self) -> None:
-        for side, workers in (
-            (self.measured.send, self._channels),
-            (self.measured.recv, self._receivers),
-        ):
-            for worker in workers:
-                worker.leaving = True
-                self._crew.tell(worker, {"kind": "finish"})
-            for worker in workers:
-                message, _ = self._await(worker, "usage")
-                used = {name: message[name] for name in Usage.__dataclass_fields__}
-                side.add(Usage(**used), int(message["private_bytes"]))
-
-    def _await(self, worker: Worker, kind: str) -> tuple[dict[str, Any], list[int]]:
-        while (found := self._crew.take(worker, kind)) is None:
-            self._crew.wait(REFRESH_SECONDS)
-        return found
 
     # ---------------------------------------------------------------- the guest, afterwards
 
@@ -447,13 +307,13 @@ class Migration:
         between: Callable[[], None] = functools.partial(self._crew.wait, 0)
         if how in ("invariant", "both"):
             self._progress.say("checking the copy's invariant")
-            wrong = inconsistency(self._destination)
+            wrong = inconsistency(self._transport.destination)
             self.measured.verification["invariant"] = wrong is None
             if wrong is not None:
                 raise RunFailed(f"the copy is not of one moment: {wrong}")
         if how in ("images", "both"):
             self._progress.say("comparing both images")
-            page = first_difference(self._source, self._destination, between)
+            page = first_difference(self._source, self._transport.destination, between)
             self.measured.verification["images"] = page is None
             if page is not None:
                 raise RunFailed(f"the copy is not the source: page {page} differs")
