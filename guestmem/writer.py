@@ -110,6 +110,7 @@ class Writer:
     def _follow_phases(self, now: float) -> None:
         while self.phase is not None and self._until_next_phase(now) == 0.0:
             self._phase_began += self.phase.seconds
+            self._owed_since = max(self._owed_since, self._phase_began)
             if self._index + 1 < len(self._workload.phases):
                 self._enter(self._index + 1)
             elif self._workload.loop:
