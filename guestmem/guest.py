@@ -108,6 +108,7 @@ class _Talk:
     """One connection, and what it has opened."""
 
     connection: Connection
+    refusal: str = ""
     kernel_log: int | None = field(default=None)
 
 
@@ -151,19 +152,18 @@ class Guest:
 
     def _welcome(self, listener: socket.socket, talks: list[_Talk]) -> None:
         sock, _ = listener.accept()
-        if len(talks) > 1 or _peer_uid(sock) not in (os.geteuid(), 0):
-            try:
-                text = "it is busy with another visitor" if len(talks) > 1 else "you are not its user"
-                Connection(sock).send({"kind": "refused", "text": text})
-            except PeerGone:
-                pass
-            sock.close()
-            return
-        talks.append(_Talk(Connection(sock)))
+        talk = _Talk(Connection(sock))
+        if _peer_uid(sock) not in (os.geteuid(), 0):
+            talk.refusal = "it belongs to another user"
+        elif any(not other.refusal for other in talks[1:]):
+            talk.refusal = "it is busy with another visitor"
+        talks.append(talk)
 
     def _forget(self, talk: _Talk) -> None:
         """A visitor is gone: full speed, unwatched."""
         talk.connection.close()
+        if talk.refusal:
+            return
         self._unwatch(talk)
         self._writer.throttle_percent = 0
         if not self._running:
@@ -174,6 +174,10 @@ class Guest:
         for descriptor in descriptors:
             os.close(descriptor)
         kind = order["kind"]
+        if talk.refusal:
+            # Said in answer to an order: closing with one unread would break off the answer.
+            talk.connection.send({"kind": "refused", "text": talk.refusal})
+            raise PeerGone("refused")
         if kind == "open":
             if order.get("log") != UNWATCHED and self._watched_by not in (None, talk):
                 talk.connection.send({"kind": "refused", "text": "its writes are being watched already"})

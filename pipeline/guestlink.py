@@ -7,11 +7,14 @@ guest runs on at full speed, whatever became of the run.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
+from guestmem.control import Connection
 from guestmem.dirtylog import DirtyLog, KernelDirtyLog, SharedDirtyLog
-from guestmem.guest import GuestSpec, NoSuchGuest, run_guest, visit
+from guestmem.guest import GuestExists, GuestSpec, NoSuchGuest, run_guest, visit
+from guestmem.prefault import NoMemoryBehind
 from guestmem.ram import GuestRam
 from guestmem.writeprotect import NoKernelLog
 from pipeline.errors import HostError, RunFailed
@@ -21,6 +24,14 @@ ANSWER_SECONDS = 5.0
 STEP_SECONDS = 0.1
 
 State = dict[str, Any]
+
+
+def _live(spec: GuestSpec, owner: Connection) -> None:
+    """The guest's process. What keeps it from coming to life is the host's fault."""
+    try:
+        run_guest(owner, spec)
+    except (GuestExists, NoMemoryBehind) as error:
+        raise HostError(str(error)) from error
 
 
 class GuestLink:
@@ -55,7 +66,7 @@ class GuestLink:
     @classmethod
     def start(cls, crew: Crew, spec: GuestSpec, log: str) -> GuestLink:
         """Make a guest of this run's own."""
-        return cls(crew, crew.start("guest", "source", lambda owner: run_guest(owner, spec)), log)
+        return cls(crew, crew.start("guest", "source", functools.partial(_live, spec)), log)
 
     @classmethod
     def attach(cls, crew: Crew, name: str, log: str) -> GuestLink:

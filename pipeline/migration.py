@@ -149,10 +149,18 @@ class Migration:
 
     def _sync(self) -> int:
         """Fetch and clear the dirty log into the round's list; how many pages."""
-        count = self._log.sync(self._transport.rounds.pages)
+        count = self._of_living_guest(lambda: self._log.sync(self._transport.rounds.pages))
         self._synced_at = time.monotonic()
         self._curve.restart()
         return count
+
+    def _of_living_guest(self, ask: Callable[[], int]) -> int:
+        """What the dirty log says. The kernel's log ends with its guest: then that is the news."""
+        try:
+            return ask()
+        except ProcessLookupError:
+            self._crew.wait(REFRESH_SECONDS)
+            raise RunFailed("source side: the guest is gone") from None
 
     def _judge(self) -> Verdict:
         measured = self.measured
@@ -210,7 +218,7 @@ class Migration:
 
     def _note_dirty(self) -> int:
         """Pages dirty now, kept as a point of the guest's dirty curve."""
-        dirty = self._log.count()
+        dirty = self._of_living_guest(self._log.count)
         self._curve.add(time.monotonic() - self._synced_at, dirty)
         return dirty
 

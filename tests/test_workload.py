@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import guestmem.writer
 from guestmem.patterns import SEQUENTIAL, UNIFORM, Pattern, parse_pattern
 from guestmem.ram import GuestRam
 from guestmem.selfcheck import inconsistency
@@ -25,6 +26,7 @@ from guestmem.workload import (
 from guestmem.writer import BLOCK_WRITES, Writer
 
 MIB = 1 << 20
+Words = npt.NDArray[np.uint64]
 PATTERNS = ["uniform", "sequential", "hotspot:0.8,0.1", "hotspot:1,1", "zipf:0.5", "zipf:1", "zipf:1.3"]
 
 
@@ -119,12 +121,13 @@ def test_only_what_is_marked_changes_and_no_more_than_asked(content: str, size: 
 
 
 def test_contents_are_what_they_say() -> None:
-    for content, check in {
+    checks: dict[str, Callable[[Words], object]] = {
         "zero": lambda words: not words.any(),
         "constant": lambda words: (words == words.flat[0]).all() and words.all(),
         "random": lambda words: len(np.unique(words)) == words.size,
         "corpus": lambda words: words.all(),
-    }.items():
+    }
+    for content, check in checks.items():
         one, ram, noted = writer(steady(Phase(MIB, SEQUENTIAL, content)))
         ram.words[:] = 7
         for _ in range(3):
@@ -137,7 +140,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(guestmem.writer.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
 
     def run(self, hand: Writer, seconds: float, step: float = 0.0005) -> int:
         """Bytes written in so many seconds, each call of `work` taking `step`."""
