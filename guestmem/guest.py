@@ -142,7 +142,7 @@ class Guest:
             for talk in [talk for talk in talks if talk.connection in readable]:
                 try:
                     self._obey(talk)
-                except (PeerGone, ValueError):
+                except (PeerGone, ValueError, KeyError, TypeError):  # gone, or talks nonsense
                     if talk.connection is owner:
                         return
                     talks.remove(talk)

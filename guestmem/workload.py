@@ -27,6 +27,8 @@ INCREMENT = "increment"
 migration tests, check_guests_ram). Chosen by `SELF_CHECK`, never mixed with others."""
 
 MAX_RATE = 1 << 44
+HELD_SHARE = 0.95
+"""A guest that reaches less of the rate it was asked for could not hold it."""
 
 
 @dataclass(frozen=True)

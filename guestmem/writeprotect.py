@@ -97,6 +97,12 @@ class WriteScan:
             count += _expand(regions, self._address, into[count:])
         return count
 
+    def clear(self) -> None:
+        """Clear all, and list nothing."""
+        at, end = self._address, self._address + self._length
+        while at < end:
+            _, at = self._scan(at, end, clear=True)
+
     def count(self) -> int:
         """How many pages are written; clears nothing."""
         count = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from guestmem.guest import GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.selfcheck import inconsistency
+from guestmem.workload import HELD_SHARE
 from pipeline.accounting import Usage, private_bytes
 from pipeline.counters import Count, Totals
 from pipeline.curve import CurveRecorder
@@ -27,8 +28,7 @@ AFTER_SECONDS = 1.1
 """How long a visited guest runs on before it is asked for its slowest second afterwards."""
 
 JUDGED_SECONDS = 1.0
-HELD_SHARE = 0.95
-"""A guest that reaches less of the rate it was asked for could not hold it."""
+"""A guest that ran for less than this is not judged by the rate it reached."""
 
 
 class Migration:

@@ -21,6 +21,7 @@ from typing import Any
 import zstandard
 
 from guestmem.segment import PAGE_BYTES
+from guestmem.units import show_size
 from pipeline.counters import Count
 from pipeline.measured import Measured, SideFigures
 from pipeline.memory import memory_figure
@@ -234,6 +235,15 @@ def render_summary(result: Result) -> str:
         f"peak {traffic['pages_per_second_peak']:.0f} pages/s",
         f"receivers: {recv['minor_faults']} page faults inside the clock ({prealloc})",
     ]
+    if result["downtime"] is not None:
+        parts = " + ".join(
+            f"{name[:-3].replace('_', ' ')} {ms:.1f}" for name, ms in result["downtime"].items()
+        )
+        lines.append(f"downtime, ms: {parts}")
+    slowest = result["guest"].get("slowest_second_bytes", {})
+    seen = [f"{when} {show_size(amount)}" for when, amount in slowest.items() if amount is not None]
+    if seen:
+        lines.append(f"guest, bytes written in its slowest second: {', '.join(seen)}")
     qat = result["qat"]
     if qat["hardware_requests"] or qat["software_requests"]:
         lines.append(

@@ -278,6 +278,15 @@ def test_the_curve_of_a_kept_guest_is_measured(kept: Kept) -> None:
     kept.assert_runs_on()
 
 
+def test_a_visitor_that_talks_nonsense_is_sent_away(kept: Kept) -> None:
+    for nonsense in (b"hello", b"[]", b'{"kind": "throttle"}', b'{"kind": "throttle", "percent": [1]}'):
+        connection = kept.visit()
+        connection.socket.send(nonsense)
+        assert connection.socket.recv(100) == b""
+        connection.close()
+    kept.assert_runs_on()
+
+
 def test_a_guest_is_watched_by_one_at_a_time(kept: Kept) -> None:
     with_measure = subprocess.Popen(
         [sys.executable, "-m", "tools.dirtyrate", "--attach", kept.name, "--measure", "--for", "2"],

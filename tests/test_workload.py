@@ -103,6 +103,23 @@ def test_the_same_seed_writes_the_same_however_it_is_cut(content: str, size: int
     assert len(noted.pages) < BLOCK_WRITES * 4
 
 
+def test_a_page_is_marked_after_it_is_written() -> None:
+    """Marked before, a page could be fetched, sent as it was, and never be sent as it is."""
+    ram = GuestRam.create(MIB, "test")
+    pool = np.random.default_rng(0).integers(1, 1 << 63, (256, 512), dtype=np.uint64)
+    marked = 0
+
+    class Looking:
+        def mark(self, pages: npt.NDArray[np.intp]) -> None:
+            nonlocal marked
+            marked += len(pages)
+            assert ram.words[pages].all()  # was zero: every word is new
+
+    hand = Writer(ram, Looking(), pool, steady(Phase(MIB, SEQUENTIAL)))
+    while marked < ram.pages:
+        hand.write(64)
+
+
 @pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("size", [1, 64, 4096])
 def test_only_what_is_marked_changes_and_no_more_than_asked(content: str, size: int) -> None:

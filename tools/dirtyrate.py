@@ -23,6 +23,7 @@ import numpy as np
 from guestmem.guest import LOGS, UNWATCHED, GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
+from guestmem.workload import HELD_SHARE
 from pipeline.errors import FerryError, UsageError, one_line
 from pipeline.guest_options import (
     GuestOptions,
@@ -40,7 +41,6 @@ from pipeline.workers import Crew, signals_cancel
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 REPORT_SECONDS = 1.0
-HELD_SHARE = 0.95
 DEFAULT_MEASURE_SECONDS = 10.0
 SCHEMA_VERSION = 1
 
