@@ -65,7 +65,14 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
         channel.send_round()
         connection.send({"kind": "sent"})
     used = Usage.now() - before
-    connection.send({"kind": "usage", "private_bytes": private_bytes(), **asdict(used)})
+    connection.send(
+        {
+            "kind": "usage",
+            "private_bytes": private_bytes(),
+            "fallback_reason": encoder.qat.fallback_reason if encoder.qat.software_requests else "",
+            **asdict(used),
+        }
+    )
     encoder.close()
 
 

@@ -44,24 +44,30 @@ class GuestLink:
         """
         self._crew = crew
         self.worker = worker
-        crew.tell(worker, {"kind": "open", "log": log})
-        while not worker.inbox:
-            crew.wait(STEP_SECONDS)
-        ready, descriptors = worker.inbox.pop(0)
+        self.state: State = {}
+        try:
+            self._open(log)
+        except NoKernelLog as error:
+            # The guest could be watched by the kernel, but not by this process.
+            if log != "auto":
+                raise HostError(str(error)) from error
+            self._open("shared")
+
+    def _open(self, log: str) -> None:
+        self._crew.tell(self.worker, {"kind": "open", "log": log})
+        while not self.worker.inbox:
+            self._crew.wait(STEP_SECONDS)
+        ready, descriptors = self.worker.inbox.pop(0)
         if ready["kind"] != "ready":
             raise HostError(f"the guest cannot be opened: {ready.get('text', ready['kind'])}")
         self.log_kind = str(ready["log"])
         self.self_checking = bool(ready["self_checking"])
         self.source = GuestRam(descriptors[0], writable=False)
         self.log: DirtyLog
-        if self.log_kind == "shared":
-            self.log = SharedDirtyLog(descriptors[1], self.source.pages)
+        if self.log_kind == "kernel":
+            self.log = KernelDirtyLog(int(ready["pid"]), int(ready["address"]), self.source.size_bytes)
         else:
-            try:
-                self.log = KernelDirtyLog(int(ready["pid"]), int(ready["address"]), self.source.size_bytes)
-            except NoKernelLog as error:
-                raise HostError(str(error)) from error
-        self.state: State = {}
+            self.log = SharedDirtyLog(descriptors[1], self.source.pages)
 
     @classmethod
     def start(cls, crew: Crew, spec: GuestSpec, log: str) -> GuestLink:

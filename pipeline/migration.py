@@ -130,6 +130,17 @@ class Migration:
         coordinator = Usage.now() - used_before
         self.measured.send, self.measured.recv = self._transport.finish()
         self.measured.send.add(coordinator, private_bytes())
+        self._say_busy()
+
+    def _say_busy(self) -> None:
+        """A device that answered at first, but not always."""
+        reason = self._transport.fallback_reason
+        if reason and not self.measured.fallback_reason:
+            self.measured.fallback_reason = reason
+            software = int(
+                self.measured.sent[Count.QAT_SOFTWARE] + self.measured.received[Count.QAT_SOFTWARE]
+            )
+            self._progress.warn(f"the QAT device was busy ({reason}): {software} requests done in software")
 
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""

@@ -79,7 +79,14 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
         receiver.apply(number)
     used = Usage.now() - before
     connection.receive()
-    connection.send({"kind": "usage", "private_bytes": private_bytes(), **asdict(used)})
+    connection.send(
+        {
+            "kind": "usage",
+            "private_bytes": private_bytes(),
+            "fallback_reason": decoder.qat.fallback_reason if decoder.qat.software_requests else "",
+            **asdict(used),
+        }
+    )
     decoder.close()
 
 

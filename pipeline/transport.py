@@ -59,6 +59,10 @@ def queue_bytes(options: Options) -> int:
     return options.queue_depth * (payload + front_bytes(pages))
 
 
+def _joined(reasons: set[str]) -> str:
+    return ", ".join(sorted(reasons - {""}))
+
+
 class Transport:
     """The workers of both sides and what they share."""
 
@@ -88,7 +92,7 @@ class Transport:
         if self._options.prealloc:
             self.prealloc_ms = max(float(message["prealloc_ms"]) for message in received)
         reasons = {str(message["fallback_reason"]) for message in sent + received}
-        self.fallback_reason = ", ".join(sorted(reasons - {""}))
+        self.fallback_reason = _joined(reasons)
 
     def _start_channels(self) -> list[Worker]:
         options = self._options
@@ -176,6 +180,7 @@ class Transport:
     def finish(self) -> tuple[SideFigures, SideFigures]:
         """End the workers; what the send side's and the receive side's used inside the clock."""
         sides = SideFigures(), SideFigures()
+        reasons = set()
         for side, workers in zip(sides, (self._channels, self._receivers), strict=True):
             for worker in workers:
                 worker.leaving = True
@@ -184,6 +189,8 @@ class Transport:
                 message = self._await(worker, "usage")
                 used = {name: message[name] for name in Usage.__dataclass_fields__}
                 side.add(Usage(**used), int(message["private_bytes"]))
+                reasons.add(str(message["fallback_reason"]))
+        self.fallback_reason = _joined(reasons)
         return sides
 
     def _await(self, worker: Worker, kind: str) -> dict[str, Any]:

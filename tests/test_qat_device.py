@@ -90,9 +90,13 @@ def test_a_busy_device_is_retried(device: Path) -> None:
 
 
 def test_a_device_that_stays_busy_is_replaced_by_software_and_counted(device: Path) -> None:
-    result = migrate(*SMALL, "--channels", "1", environment=with_device(device, "busy:6"))
+    ended = run(*SMALL, "--channels", "1", "--json", "-", environment=with_device(device, "busy:6"))
+    assert ended.code == 0
+    assert "QZ_NOSW_NO_INST_ATTACH" in ended.err
+    result = ended.result
     assert result["qat"]["software_requests"] > 0
     assert result["qat"]["hardware_requests"] > 0
+    assert result["qat"]["fallback_reason"] == "QZ_NOSW_NO_INST_ATTACH"
 
 
 def test_an_always_busy_device_still_ends_well(device: Path) -> None:
