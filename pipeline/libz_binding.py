@@ -35,10 +35,6 @@ int deflateInit_(z_stream *strm, int level, const char *version, int stream_size
 int deflate(z_stream *strm, int flush);
 int deflateReset(z_stream *strm);
 int deflateEnd(z_stream *strm);
-int inflateInit_(z_stream *strm, const char *version, int stream_size);
-int inflate(z_stream *strm, int flush);
-int inflateReset(z_stream *strm);
-int inflateEnd(z_stream *strm);
 """
 
 

@@ -1,6 +1,7 @@
-"""`zlib`: one zlib stream (RFC 1950) a packet, by the C library between buffers of ours.
+"""`zlib`: one zlib stream (RFC 1950) a packet.
 
-Python's own `zlib` returns `bytes`; see `pipeline.codecs.method` for what that costs.
+Deflated by the C library between buffers of ours (Python's own `zlib` returns `bytes`; see
+`pipeline.codecs.method` for what that costs), inflated by ISA-L.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline._libz import ffi
+from pipeline.codecs.inflate import ZLIB, inflate_exactly
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 
 SONAME = "libz.so.1"
@@ -36,41 +38,29 @@ def _library() -> Any:
         raise CodecUnavailable(f"method zlib needs {SONAME}: install zlib1g ({error})") from error
 
 
-class _Stream:
-    """A z_stream and the two buffers of one call."""
-
-    def __init__(self) -> None:
-        self.qat = QatWork()
-        self._libz = _library()
-        self._version = self._libz.zlibVersion()
-        self._stream = ffi.new("z_stream *")
-        self._size = ffi.sizeof("z_stream")
-
-    def _point(self, source: memoryview, dest: memoryview) -> tuple[Any, Any]:
-        """Aim the stream at two buffers; keep what is returned until the call is done."""
-        into = ffi.from_buffer("unsigned char[]", dest, require_writable=True)
-        out_of = ffi.from_buffer("unsigned char[]", source)
-        self._stream.next_in, self._stream.avail_in = out_of, len(source)
-        self._stream.next_out, self._stream.avail_out = into, len(dest)
-        return out_of, into
-
-
-class ZlibEncoder(_Stream):
+class ZlibEncoder:
     """One deflate stream, reset for every packet."""
 
     def __init__(self, settings: CodecSettings) -> None:
-        super().__init__()
-        code = self._libz.deflateInit_(self._stream, settings.level, self._version, self._size)
+        self.qat = QatWork()
+        self._libz = _library()
+        self._stream = ffi.new("z_stream *")
+        code = self._libz.deflateInit_(
+            self._stream, settings.level, self._libz.zlibVersion(), ffi.sizeof("z_stream")
+        )
         if code != Z_OK:
             raise _error("deflateInit", code)
 
     def compress(self, source: memoryview, dest: memoryview) -> int:
         """Compress into `dest`; stops at its end, which is where the result is no smaller."""
-        held = self._point(source, dest)
-        code = self._libz.deflate(self._stream, Z_FINISH)
-        length = len(dest) - int(self._stream.avail_out)
-        self._libz.deflateReset(self._stream)
-        del held
+        out_of = ffi.from_buffer("unsigned char[]", source)
+        into = ffi.from_buffer("unsigned char[]", dest, require_writable=True)
+        stream = self._stream
+        stream.next_in, stream.avail_in = out_of, len(source)
+        stream.next_out, stream.avail_out = into, len(dest)
+        code = self._libz.deflate(stream, Z_FINISH)
+        length = len(dest) - int(stream.avail_out)
+        self._libz.deflateReset(stream)
         if code == Z_STREAM_END:
             return length
         if code == Z_OK and length == len(dest):
@@ -82,30 +72,18 @@ class ZlibEncoder(_Stream):
         self._libz.deflateEnd(self._stream)
 
 
-class ZlibDecoder(_Stream):
-    """One inflate stream, reset for every packet."""
+class ZlibDecoder:
+    """Inflates whole zlib streams."""
 
     def __init__(self, settings: CodecSettings) -> None:
-        super().__init__()
-        code = self._libz.inflateInit_(self._stream, self._version, self._size)
-        if code != Z_OK:
-            raise _error("inflateInit", code)
+        self.qat = QatWork()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:
         """Inflate one stream that holds exactly `len(dest)` bytes and ends with `payload`."""
-        held = self._point(payload, dest)
-        code = self._libz.inflate(self._stream, Z_FINISH)
-        left_in, left_out = self._stream.avail_in, self._stream.avail_out
-        self._libz.inflateReset(self._stream)
-        del held
-        if code != Z_STREAM_END:
-            raise _error("inflate", code)
-        if left_in or left_out:
-            raise CodecError(f"a zlib stream leaves {left_in} bytes unread, {left_out} unfilled")
+        dest[:] = inflate_exactly(payload, ZLIB, len(dest))
 
     def close(self) -> None:
-        """Free the stream."""
-        self._libz.inflateEnd(self._stream)
+        """Nothing is held."""
 
 
 METHOD = Method(
