@@ -14,6 +14,8 @@ import secrets
 
 import posix_ipc
 
+from guestmem.names import SEGMENT, guarded_name
+
 PAGE_BYTES = 4096
 """Bytes of a guest page: QEMU's target page size on x86."""
 
@@ -28,8 +30,9 @@ def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int
     Raises OSError (ENOSPC and others).
     """
     name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
-    memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
-    memory.unlink()
+    with guarded_name(SEGMENT, name):
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+        memory.unlink()
     try:
         os.ftruncate(memory.fd, size_bytes)
         if reserve:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import posix_ipc
 
+from guestmem.names import QUEUE, guarded_name
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.errors import HostError
 
@@ -45,19 +46,20 @@ def messages_per_queue() -> int:
 def _create_queue(label: str, capacity: int) -> posix_ipc.MessageQueue:
     name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
     try:
-        queue = posix_ipc.MessageQueue(
-            name,
-            posix_ipc.O_CREX,
-            mode=0o600,
-            max_messages=capacity,
-            max_message_size=NUMBER_BYTES,
-        )
+        with guarded_name(QUEUE, name):
+            queue = posix_ipc.MessageQueue(
+                name,
+                posix_ipc.O_CREX,
+                mode=0o600,
+                max_messages=capacity,
+                max_message_size=NUMBER_BYTES,
+            )
+            queue.unlink()
     except (OSError, ValueError, posix_ipc.Error) as error:
         raise HostError(
             f"cannot create a POSIX message queue ({error}): check ulimit -q and "
             "/proc/sys/fs/mqueue/queues_max"
         ) from error
-    queue.unlink()
     return queue
 
 

@@ -67,3 +67,36 @@ def test_slots_do_not_overlap() -> None:
         packets.slot(number)[:] = bytes([number + 1]) * packets.slot_bytes
     assert all(set(packets.slot(number)) == {number + 1} for number in range(3))
     assert len(packets.payload(packets.slot(0))) == 5000
+
+
+def test_a_name_does_not_outlive_its_creator_killed_in_between() -> None:
+    """Killed between creating and unlinking, with its whole process group."""
+    import signal
+    import time
+
+    import posix_ipc
+
+    from guestmem.names import QUEUE, SEGMENT, guarded_name
+
+    before = leftovers()
+    for kind in (SEGMENT, QUEUE):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.setpgid(0, 0)
+            name = f"/ramferry-{os.getpid()}-guarded"
+            with guarded_name(kind, name):
+                if kind == SEGMENT:
+                    posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=4096)
+                else:
+                    posix_ipc.MessageQueue(name, posix_ipc.O_CREX, max_messages=1)
+                os.write(writing, b"x")
+                time.sleep(60)
+        os.read(reading, 1)
+        assert kind == QUEUE or leftovers() - before
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        deadline = time.monotonic() + 2
+        while leftovers() - before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert leftovers() <= before

@@ -1,0 +1,90 @@
+"""A name in shared memory or among message queues exists for microseconds; this covers those.
+
+POSIX gives no way to create a segment or a queue without a name, so each has one from its creation
+to its unlinking in the next statement, and `kill -9` in between would leave it behind (seen: once
+in 300 kills of a whole process group). So a name is told to a guard first: a small process in a
+session of its own, which a signal to the group does not reach. When its creator is gone, it
+unlinks what was told and not taken back, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import posix_ipc
+
+SEGMENT, QUEUE = "segment", "queue"
+MAX_DESCRIPTORS = 4096
+
+_UNLINKERS: dict[str, Callable[[str], None]] = {
+    SEGMENT: posix_ipc.unlink_shared_memory,
+    QUEUE: posix_ipc.unlink_message_queue,
+}
+
+
+class _Guard:
+    """This process's guard; `owner` is the process that started it."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        reading, self._tell = os.pipe()
+        ready, say_ready = os.pipe()
+        if os.fork() == 0:
+            _guard(reading, say_ready)
+        os.close(reading)
+        os.close(say_ready)
+        os.read(ready, 1)
+        os.close(ready)
+
+    def tell(self, line: str) -> None:
+        try:
+            os.write(self._tell, line.encode() + b"\n")
+        except BrokenPipeError:
+            pass  # somebody killed the guard: nothing is worse than without one
+
+
+def _guard(reading: int, say_ready: int) -> None:
+    """The guard's process: read what is told until every teller is gone, then clean up."""
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.write(say_ready, b"x")
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("rf guard")
+        # Held open here, a descriptor of the creator's would hide from others that it is closed.
+        os.dup2(reading, 3)
+        sink = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(sink, standard)
+        os.closerange(4, MAX_DESCRIPTORS)
+        told: set[tuple[str, str]] = set()
+        with os.fdopen(3) as lines:
+            for line in lines:
+                sign, kind, name = line.split()
+                (told.add if sign == "+" else told.discard)((kind, name))
+        for kind, name in told:
+            try:
+                _UNLINKERS[kind](name)
+            except posix_ipc.Error:
+                pass
+    finally:
+        os._exit(0)
+
+
+_current: _Guard | None = None
+
+
+@contextmanager
+def guarded_name(kind: str, name: str) -> Iterator[None]:
+    """Create and unlink `name` inside: it will not outlive this process, however that ends."""
+    global _current
+    if _current is None or _current.owner != os.getpid():
+        _current = _Guard()
+    _current.tell(f"+ {kind} {name}")
+    yield
+    _current.tell(f"- {kind} {name}")
