@@ -23,6 +23,13 @@ class NoMemoryBehind(Exception):
     """The pages of a mapping could not be allocated: /dev/shm or the memory is full."""
 
 
+def warm_heap(size_bytes: int) -> None:
+    """Touch so much of this process's heap and free it again, before the clock: what a codec
+    allocates later then lies in pages that are there (workers keep freed heap)."""
+    touched = b"\1" * size_bytes
+    del touched
+
+
 def populate(mapping: mmap.mmap, *, write: bool, first_share: float = 0.0) -> None:
     """Populate every page of `mapping` in this process's page tables.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from guestmem.control import Connection
-from guestmem.prefault import NoMemoryBehind, populate
+from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
@@ -28,6 +28,9 @@ from pipeline.pacing import Wire, sleep_until
 from pipeline.packet import Packet, front_bytes, write_packet
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
+
+HEAP_PACKETS = 3
+"""Packets' worth of heap that a codec and numpy use at most for one packet."""
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""
@@ -54,6 +57,7 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
     try:
         encoder = plan.method.open_encoder(plan.settings)
         channel = Channel(plan, encoder)
+        warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
     except (CodecUnavailable, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
     connection.send({"kind": "ready", "fallback_reason": encoder.qat.fallback_reason})

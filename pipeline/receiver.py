@@ -10,7 +10,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from guestmem.control import Connection
-from guestmem.prefault import NoMemoryBehind, populate
+from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.accounting import Usage, private_bytes
@@ -26,6 +26,9 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.packet import Limits, Packet, read_packet
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
+
+HEAP_PACKETS = 3
+"""Packets' worth of heap that a codec and numpy use at most for one packet."""
 
 
 class WrittenMap:
@@ -65,6 +68,7 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
     try:
         decoder = plan.method.open_decoder(plan.settings)
         receiver = Receiver(plan, decoder)
+        warm_heap(HEAP_PACKETS * plan.limits.packet_pages * PAGE_BYTES)
     except (CodecUnavailable, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
     connection.send(
