@@ -16,6 +16,7 @@ from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.accounting import Usage, private_bytes
 from pipeline.codecs.method import (
+    HEAP_PACKETS,
     CodecError,
     CodecSettings,
     CodecUnavailable,
@@ -28,9 +29,6 @@ from pipeline.pacing import Wire, sleep_until
 from pipeline.packet import Packet, front_bytes, write_packet
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
-
-HEAP_PACKETS = 3
-"""Packets' worth of heap that a codec and numpy use at most for one packet."""
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""

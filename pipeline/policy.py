@@ -58,8 +58,7 @@ class PolicySettings:
 class RoundFigures:
     """What one round moved, and what the guest did meanwhile.
 
-    `dirty_pages` were dirty at its end, a page written twice counting once. `foreseen` is whether
-    the verdict after the round foresaw an end.
+    `dirty_pages` were dirty at its end, a page written twice counting once.
     """
 
     round: int

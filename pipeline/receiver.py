@@ -15,6 +15,7 @@ from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.accounting import Usage, private_bytes
 from pipeline.codecs.method import (
+    HEAP_PACKETS,
     CodecError,
     CodecSettings,
     CodecUnavailable,
@@ -26,9 +27,6 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.packet import Limits, Packet, read_packet
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
-
-HEAP_PACKETS = 3
-"""Packets' worth of heap that a codec and numpy use at most for one packet."""
 
 
 class WrittenMap:

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+HEAP_PACKETS = 3
+"""Packets' worth of heap that a codec and numpy use at most for one packet."""
+
 
 class CodecError(Exception):
     """A codec could not do its work, with the return code by name where there is one."""
