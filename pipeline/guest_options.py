@@ -49,14 +49,26 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 @dataclass(frozen=True)
-class GuestOptions:
-    """A guest to make: sizes in bytes, rates in bytes per second. `preset` and `phases` name a
-    workload; without them rate, pattern, content and write size do."""
+class RamOptions:
+    """Guest RAM to make: its size in bytes, and what fills it."""
 
     size_bytes: int
     image: str | None
     fill: str | None
     filled: float
+
+    def content(self) -> Content:
+        """What fills guest RAM."""
+        if self.image is not None:
+            return Image(Path(self.image))
+        return Corpus(None if self.fill is None else Path(self.fill), self.filled)
+
+
+@dataclass(frozen=True)
+class GuestOptions(RamOptions):
+    """A guest to make: rates in bytes per second. `preset` and `phases` name a workload; without
+    them rate, pattern, content and write size do."""
+
     dirty_rate: int | None
     dirty_pattern: str | None
     dirty_content: str | None
@@ -64,12 +76,6 @@ class GuestOptions:
     preset: str | None
     phases: str | None
     seed: int
-
-    def content(self) -> Content:
-        """What fills guest RAM."""
-        if self.image is not None:
-            return Image(Path(self.image))
-        return Corpus(None if self.fill is None else Path(self.fill), self.filled)
 
     def workload(self) -> Workload:
         """How the guest writes."""
@@ -93,8 +99,8 @@ class GuestOptions:
         return asdict(self)
 
 
-def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options; `parse_guest` checks their values."""
+def add_ram_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options; `parse_ram` checks their values."""
     ram = parser.add_argument_group("guest RAM")
     add = ram.add_argument
     add("--size", metavar="SIZE", help="RAM of the guest, bytes (default 1G, or the image's)")
@@ -110,6 +116,11 @@ def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help=f"share of RAM that is filled, 0 to 1; the rest is zero (default {DEFAULT_FILLED})",
     )
+
+
+def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options, those of RAM too; `parse_guest` checks their values."""
+    add_ram_arguments(parser)
     work = parser.add_argument_group("how the guest writes")
     add = work.add_argument
     add(
@@ -130,11 +141,22 @@ def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", help="seed of the guest's writes, 0 or more (default 1)")
 
 
-def parse_guest(given: argparse.Namespace) -> GuestOptions:
-    """Check what `add_guest_arguments` added. Raises UsageError."""
+def parse_ram(given: argparse.Namespace) -> RamOptions:
+    """Check what `add_ram_arguments` added. Raises UsageError."""
     if given.image is not None and (given.fill is not None or given.filled is not None):
         raise UsageError("--image: a RAM image is used as it is; leave out --fill and --filled")
     filled = DEFAULT_FILLED if given.filled is None else _share("--filled", given.filled)
+    return RamOptions(
+        size_bytes=_size(given.size, given.image),
+        image=given.image,
+        fill=_readable_corpus(given.fill),
+        filled=1.0 if given.image is not None else filled,
+    )
+
+
+def parse_guest(given: argparse.Namespace) -> GuestOptions:
+    """Check what `add_guest_arguments` added. Raises UsageError."""
+    ram = parse_ram(given)
     named = _named_workload(given)
     rate = given.dirty_rate
     if rate is None and (named is None or given.preset == SELF_CHECK):
@@ -143,10 +165,7 @@ def parse_guest(given: argparse.Namespace) -> GuestOptions:
     if pattern is not None:
         pattern = str(checked("--dirty-pattern", pattern, parse_pattern))
     options = GuestOptions(
-        size_bytes=_size(given.size, given.image),
-        image=given.image,
-        fill=_readable_corpus(given.fill),
-        filled=1.0 if given.image is not None else filled,
+        **asdict(ram),
         dirty_rate=None if rate is None else checked("--dirty-rate", rate, parse_rate),
         dirty_pattern=pattern or ("uniform" if named is None else None),
         dirty_content=checked("--dirty-content", content, parse_content)

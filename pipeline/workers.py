@@ -37,6 +37,13 @@ FAILED, CANNOT = 1, 2
 """Exit codes of a worker: it failed, or this host cannot do what it was started for."""
 
 
+def keep_heap() -> None:
+    """Make this process keep freed memory, where its C library can be told so."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES)
+        _libc.mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES)
+
+
 @dataclass
 class Worker:
     """A process of this run, as its coordinator sees it."""
@@ -115,9 +122,7 @@ class Crew:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _libc.prctl(PR_SET_NAME, f"rf {name}".encode()[:15], 0, 0, 0)
-            if hasattr(_libc, "mallopt"):
-                _libc.mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES)
-                _libc.mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES)
+            keep_heap()
             if os.getppid() != parent:
                 os._exit(FAILED)
             others_end.close()
@@ -125,6 +130,7 @@ class Crew:
                 worker.connection.close()
                 if worker.exit_status is None:
                     os.close(worker.pidfd)
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
             main(connection)
             code = 0
         except BaseException as error:  # a worker's every end is reported
