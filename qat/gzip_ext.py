@@ -59,9 +59,17 @@ def bound_bytes(plain_bytes: int, member_bytes: int) -> int:
     return plain_bytes + plain_bytes // 8 + members * (FRAMING_BYTES + 512)
 
 
-def write_member(into: memoryview, deflate: bytes, plain_bytes: int, crc32: int) -> int:
-    """Write one member; return its length. Raises ValueError when it does not fit."""
-    end = HEADER.size + len(deflate)
+def deflate_room(into: memoryview) -> memoryview:
+    """Where the deflate stream of a member lies that begins with `into`, and how far it may reach."""
+    return into[HEADER.size : len(into) - FOOTER.size]
+
+
+def frame_member(into: memoryview, deflate_bytes: int, plain_bytes: int, crc32: int) -> int:
+    """Put header and footer around a deflate stream in its place; return the member's length.
+
+    Raises ValueError when they do not fit.
+    """
+    end = HEADER.size + deflate_bytes
     if end + FOOTER.size > len(into):
         raise ValueError(f"a member of {end + FOOTER.size} bytes in {len(into)}")
     HEADER.pack_into(
@@ -75,9 +83,8 @@ def write_member(into: memoryview, deflate: bytes, plain_bytes: int, crc32: int)
         SUBFIELD,
         SUBFIELD_BYTES,
         plain_bytes,
-        len(deflate),
+        deflate_bytes,
     )
-    into[HEADER.size : end] = deflate
     FOOTER.pack_into(into, end, crc32, plain_bytes)
     return end + FOOTER.size
 

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from pipeline.codecs.igzip import Deflater, Inflater
 from pipeline.codecs.method import CodecError
-from pipeline.codecs.qatzip import compress_in_software, decompress_on_cpu
+from pipeline.codecs.qatzip import read_members, write_members
 from qat import gzip_ext
 from qat._libqatzip import ffi
 from qat.library import Library, load
@@ -41,7 +42,7 @@ def packed_by(session: Session, data: bytes) -> bytes:
 
 def packed_by_us(data: bytes, member_bytes: int) -> bytes:
     dest = memoryview(bytearray(gzip_ext.bound_bytes(len(data), member_bytes)))
-    return bytes(dest[: compress_in_software(memoryview(data), dest, member_bytes, 1)])
+    return bytes(dest[: write_members(Deflater(1), memoryview(data), dest, member_bytes)])
 
 
 def unpacked_by(session: Session, packed: bytes, expected: int) -> bytes:
@@ -53,7 +54,7 @@ def unpacked_by(session: Session, packed: bytes, expected: int) -> bytes:
 
 def unpacked_by_us(packed: bytes, expected: int) -> bytes:
     dest = bytearray(expected)
-    decompress_on_cpu(memoryview(packed), memoryview(dest))
+    read_members(Inflater(), memoryview(packed), memoryview(dest))
     return bytes(dest)
 
 

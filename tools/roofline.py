@@ -12,10 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from guestmem.prefault import populate, warm_heap
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
+from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
@@ -61,7 +59,7 @@ def roofline(
     encoder, decoder = method.open_encoder(settings), method.open_decoder(settings)
     plain_bytes = packet_pages * PAGE_BYTES
     room = max(plain_bytes, method.bound_bytes(plain_bytes, settings))
-    buffer = memoryview(np.zeros(-(-room // PAGE_BYTES) * WORDS_PER_PAGE, np.uint64)).cast("B")
+    buffer = memoryview(bytearray(room))
     populate(source.mapping, write=False)
     populate(destination.mapping, write=True)
     guest = wire = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.codecs import none, qatzip, zlib, zstd
+from pipeline.codecs import isal, lz4, none, qatzip, zlib, zstd
 from pipeline.codecs.method import Method
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (none.METHOD, zlib.METHOD, zstd.METHOD, qatzip.METHOD)
+    module.METHOD.name: module.METHOD for module in (none, lz4, zlib, isal, zstd, qatzip)
 }

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
-from pipeline.codecs.inflate import RAW, inflate_exactly
+from pipeline.codecs.igzip import Deflater, Inflater
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 from qat import gzip_ext
 from qat._libqatzip import ffi
@@ -30,8 +30,10 @@ BUSY_WAIT_SECONDS = 0.0002
 PATIENT_RETRIES = 5000
 """Without a fallback a busy device is waited for, a second or more, before the run fails."""
 
-ISAL_LEVELS = {1: 1, 2: 2}
+ISAL_LEVELS = {1: 2}
 ISAL_BEST_LEVEL = 3
+"""ISA-L's level 1 in members of 64 KiB has a ratio of 3.39 on Silesia, below zlib's 3.43 in packets;
+level 2 has 3.45 at 98 % of its speed."""
 
 
 def device_needed(reason: str) -> str:
@@ -130,7 +132,7 @@ class QatzipEncoder:
         self.qat = QatWork()
         self._device = Device(settings, self.qat)
         self._member_bytes = settings.qat_buffer_bytes
-        self._isal_level = ISAL_LEVELS.get(settings.level, ISAL_BEST_LEVEL)
+        self._deflater = Deflater(ISAL_LEVELS.get(settings.level, ISAL_BEST_LEVEL))
 
     def compress(self, source: memoryview, dest: memoryview) -> int:
         """Compress into members of at most `qat_buffer_bytes` plain bytes each."""
@@ -140,7 +142,7 @@ class QatzipEncoder:
             self.qat.hardware_requests += requests
             return length
         self.qat.software_requests += requests
-        return compress_in_software(source, dest, self._member_bytes, self._isal_level)
+        return write_members(self._deflater, source, dest, self._member_bytes)
 
     def close(self) -> None:
         """End the session."""
@@ -154,18 +156,19 @@ class QatzipDecoder:
         self.qat = QatWork()
         self._device = Device(settings, self.qat) if settings.decode_on_qat else None
         self._member_bytes = settings.qat_buffer_bytes
+        self._inflater = Inflater()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:
         """Fill exactly `dest` from the members of `payload`."""
         if self._device is None:
-            decompress_on_cpu(payload, dest)
+            read_members(self._inflater, payload, dest)
             return
         requests = -(-len(dest) // self._member_bytes)
         if self._device.decompress(payload, dest):
             self.qat.hardware_requests += requests
         else:
             self.qat.software_requests += requests
-            decompress_on_cpu(payload, dest)
+            read_members(self._inflater, payload, dest)
 
     def close(self) -> None:
         """End the session."""
@@ -173,31 +176,32 @@ class QatzipDecoder:
             self._device.close()
 
 
-def compress_in_software(source: memoryview, dest: memoryview, member_bytes: int, isal_level: int) -> int:
+def write_members(deflater: Deflater, source: memoryview, dest: memoryview, member_bytes: int) -> int:
     """Cut `source` every `member_bytes` and write a GZIP_EXT member of each piece.
 
-    The pieces are small enough (64 KiB by default) that python-isal's `bytes` come from the
-    heap and cost no page faults: 444 MB/s with them, 504 MB/s with 512 KiB pieces.
+    Returns the bytes written, or `len(source)` where they do not fit.
     """
     written = 0
     for start in range(0, len(source), member_bytes):
         piece = source[start : start + member_bytes]
-        deflate = igzip_lib.compress(piece, isal_level, igzip_lib.COMP_DEFLATE)
-        written += gzip_ext.write_member(dest[written:], deflate, len(piece), isal_zlib.crc32(piece))
+        member = dest[written:]
+        length = deflater.deflate(piece, gzip_ext.deflate_room(member))
+        if length is None:
+            return len(source)
+        written += gzip_ext.frame_member(member, length, len(piece), isal_zlib.crc32(piece))
     return written
 
 
-def decompress_on_cpu(payload: memoryview, dest: memoryview) -> None:
+def read_members(inflater: Inflater, payload: memoryview, dest: memoryview) -> None:
     """Fill exactly `dest` from the members of `payload`. Raises CodecError."""
     filled = 0
     try:
         for member in gzip_ext.walk(payload, len(dest)):
-            stream = payload[member.deflate_start : member.deflate_end]
-            plain = inflate_exactly(stream, RAW, member.plain_bytes)
+            plain = dest[filled : filled + member.plain_bytes]
+            inflater.inflate(payload[member.deflate_start : member.deflate_end], plain)
             if isal_zlib.crc32(plain) != member.crc32:
                 raise CodecError("a member's CRC-32 does not match its bytes")
-            dest[filled : filled + len(plain)] = plain
-            filled += len(plain)
+            filled += member.plain_bytes
     except gzip_ext.CorruptMember as error:
         raise CodecError(str(error)) from error
 

@@ -1,6 +1,6 @@
 """`zlib`: one zlib stream (RFC 1950) a packet.
 
-Deflated by the C library between buffers of ours (Python's own `zlib` returns `bytes`; see
+Deflated by zlib's C library between buffers of ours (Python's own `zlib` returns `bytes`; see
 `pipeline.codecs.method` for what that costs), inflated by ISA-L.
 """
 
@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from isal import isal_zlib
+
 from pipeline._libz import ffi
-from pipeline.codecs.inflate import ZLIB, inflate_exactly
+from pipeline.codecs.igzip import Inflater
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 
 SONAME = "libz.so.1"
+HEADER_BYTES, ADLER_BYTES = 2, 4
+DEFLATE, PRESET_DICTIONARY = 8, 0x20
+"""RFC 1950, 2.2: compression method and flag."""
+
 Z_OK, Z_STREAM_END, Z_FINISH = 0, 1, 4
 
 _NAMES = {
@@ -77,10 +83,18 @@ class ZlibDecoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
+        self._inflater = Inflater()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:
         """Inflate one stream that holds exactly `len(dest)` bytes and ends with `payload`."""
-        dest[:] = inflate_exactly(payload, ZLIB, len(dest))
+        end = len(payload) - ADLER_BYTES
+        if end < HEADER_BYTES or payload[0] & 0x0F != DEFLATE or (payload[0] << 8 | payload[1]) % 31:
+            raise CodecError("no zlib stream begins the payload")
+        if payload[1] & PRESET_DICTIONARY:
+            raise CodecError("a zlib stream with a preset dictionary")
+        self._inflater.inflate(payload[HEADER_BYTES:end], dest)
+        if isal_zlib.adler32(dest) != int.from_bytes(payload[end:], "big"):
+            raise CodecError("a zlib stream's Adler-32 does not match its bytes")
 
     def close(self) -> None:
         """Nothing is held."""

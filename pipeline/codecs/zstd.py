@@ -1,17 +1,19 @@
-"""`zstd`: one Zstandard frame a packet.
+"""`zstd`: one Zstandard frame a packet, between buffers of ours.
 
-python-zstandard's `stream_reader(...).readinto(view)` compresses and decompresses between two
-buffers of ours with no copy, as fast as the C call.
+By the libzstd inside the zstandard package, through that package's own cffi module: its Python
+classes either return `bytes` or stream, and a stream goes through libzstd's window buffer (4 %).
 """
 
 from __future__ import annotations
 
 import zstandard
+from zstandard._cffi import ffi, lib
 
 from pipeline.codecs.method import CodecError, CodecSettings, Method, QatWork
 
-MAX_WINDOW_BYTES = 8 << 20
-"""The largest window a decoder accepts: twice the largest packet."""
+
+def _error(call: str, code: int) -> CodecError:
+    return CodecError(f"{call}: {ffi.string(lib.ZSTD_getErrorName(code)).decode()}")
 
 
 class ZstdEncoder:
@@ -19,18 +21,28 @@ class ZstdEncoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
+        self._context = ffi.gc(lib.ZSTD_createCCtx(), lib.ZSTD_freeCCtx)
+        if self._context == ffi.NULL:
+            raise MemoryError("no memory for a zstd compression context")
         # No checksum: the packet header carries one of the plain bytes, whatever the method.
-        self._context = zstandard.ZstdCompressor(
-            level=settings.level, write_checksum=False, write_content_size=True
-        )
+        code = lib.ZSTD_CCtx_setParameter(self._context, lib.ZSTD_c_compressionLevel, settings.level)
+        if lib.ZSTD_isError(code):
+            raise _error("ZSTD_CCtx_setParameter", code)
 
     def compress(self, source: memoryview, dest: memoryview) -> int:
-        """Compress into `dest`; stops at its end, which is where the result is no smaller."""
-        try:
-            reader = self._context.stream_reader(source, size=len(source))
-            return reader.readinto(dest)
-        except zstandard.ZstdError as error:
-            raise CodecError(f"zstd compress: {error}") from error
+        """Compress into `dest`; where it does not fit, the result is no smaller."""
+        code = lib.ZSTD_compress2(
+            self._context,
+            ffi.from_buffer(dest, require_writable=True),
+            len(dest),
+            ffi.from_buffer(source),
+            len(source),
+        )
+        if not lib.ZSTD_isError(code):
+            return int(code)
+        if lib.ZSTD_getErrorCode(code) == lib.ZSTD_error_dstSize_tooSmall:
+            return len(source)
+        raise _error("ZSTD_compress2", code)
 
     def close(self) -> None:
         """The context goes with its object."""
@@ -41,20 +53,24 @@ class ZstdDecoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
-        self._context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        self._context = ffi.gc(lib.ZSTD_createDCtx(), lib.ZSTD_freeDCtx)
+        if self._context == ffi.NULL:
+            raise MemoryError("no memory for a zstd decompression context")
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:
-        """Decompress one frame that holds exactly `len(dest)` bytes."""
-        try:
-            size = zstandard.frame_content_size(payload)
-            if size != len(dest):
-                raise CodecError(f"a zstd frame of {size} bytes for {len(dest)}")
-            reader = self._context.stream_reader(payload)
-            length = reader.readinto(dest)
-        except zstandard.ZstdError as error:
-            raise CodecError(f"zstd decompress: {error}") from error
-        if length != len(dest):
-            raise CodecError(f"a zstd frame ends after {length} of {len(dest)} bytes")
+        """Decompress one frame that holds exactly `len(dest)` bytes and ends with `payload`."""
+        out_of = ffi.from_buffer(payload)
+        size = int(lib.ZSTD_getFrameContentSize(out_of, len(payload)))
+        if size != len(dest):
+            raise CodecError(f"a zstd frame of {size} bytes for {len(dest)}")
+        if lib.ZSTD_findFrameCompressedSize(out_of, len(payload)) != len(payload):
+            raise CodecError(f"a zstd frame does not end with its {len(payload)} bytes")
+        into = ffi.from_buffer(dest, require_writable=True)
+        code = lib.ZSTD_decompressDCtx(self._context, into, len(dest), out_of, len(payload))
+        if lib.ZSTD_isError(code):
+            raise _error("ZSTD_decompressDCtx", code)
+        if code != len(dest):
+            raise CodecError(f"a zstd frame ends after {code} of {len(dest)} bytes")
 
     def close(self) -> None:
         """The context goes with its object."""
