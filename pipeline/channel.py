@@ -90,8 +90,9 @@ class Channel:
         populate(plan.queue.mapping, write=True)
         plan.rounds.attach()
         populate(plan.rounds.mapping, write=False)
-        self._count = plan.counters.rows[plan.number]
+        self._count = plan.counters.row(plan.number)
         self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
+        self._plain = self._scratch.data.cast("B")
         self._crossing: deque[tuple[int, int]] = deque()
         self._packet = 0
 
@@ -109,19 +110,18 @@ class Channel:
         self._packet += 1
         number = self._free_slot()
         slot = plan.queue.slot(number)
-        payload = plan.queue.payload(slot)
         stored = plan.method is plan.raw
-        snapshot = _as_pages(payload, len(pages)) if stored else self._scratch[: len(pages)]
-        np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
+        snapshot = (slot.words if stored else self._scratch)[: len(pages)]
+        self._take(pages, snapshot)
         normal, zero = pages, pages[:0]
         mask = normal_mask(snapshot)
         if not mask.all():
             normal, zero = pages[mask], pages[~mask]
             snapshot[: len(normal)] = snapshot[mask]
-        plain = snapshot[: len(normal)].data.cast("B") if len(normal) else memoryview(b"")
+        plain = (slot.payload if stored else self._plain)[: len(normal) * PAGE_BYTES]
         length, method = len(plain), plan.raw
         if len(normal) and not stored:
-            length, method = self._compressed(plain, payload)
+            length, method = self._compressed(plain, slot.payload)
         packet = Packet(
             method.code,
             plan.number,
@@ -131,7 +131,7 @@ class Channel:
             length,
             isal_zlib.crc32(plain),
         )
-        write_packet(slot, packet)
+        write_packet(slot.memory, packet)
         on_wire = front_bytes(len(pages)) + length
         self._account(packet, on_wire, raw=method is not plan.method and len(normal) > 0)
         across = plan.wire.reserve(on_wire)
@@ -139,6 +139,14 @@ class Channel:
             self._crossing.append((number, across))
         else:
             plan.queue.filled.put(number)
+
+    def _take(self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]) -> None:
+        """Copy pages out of live RAM."""
+        first, count = int(pages[0]), len(pages)
+        if int(pages[-1]) - first == count - 1:
+            np.copyto(snapshot, self._source.words[first : first + count])
+        else:
+            np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
 
     def _compressed(self, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
         """Fill `payload`: compressed, or as it is when that is no smaller."""
@@ -185,8 +193,3 @@ class Channel:
         number, across = self._crossing.popleft()
         sleep_until(across)
         self._plan.queue.filled.put(number)
-
-
-def _as_pages(payload: memoryview, count: int) -> npt.NDArray[np.uint64]:
-    words = np.frombuffer(payload[: count * PAGE_BYTES], np.uint64)
-    return words.reshape(count, WORDS_PER_PAGE)

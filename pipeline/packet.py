@@ -42,7 +42,7 @@ class BadPacket(Exception):
     """A packet that breaks the layout or the limits, with the field and what it holds."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Packet:
     """One packet's header and page numbers, copied out of shared memory."""
 
@@ -118,16 +118,19 @@ def read_packet(slot: memoryview, limits: Limits, current_round: int) -> Packet:
         _refuse(normal > 0 and payload >= plain, "payload", f"{payload} bytes for {normal} pages")
     _refuse(payload > limits.payload_bytes, "payload", f"{payload} bytes")
     pages = np.frombuffer(numbers, np.uint32)
-    for part in (pages[:normal], pages[normal:]):
-        _check_pages(part, limits.ram_pages)
+    _check_pages(pages[:normal], limits.ram_pages)
+    _check_pages(pages[normal:], limits.ram_pages)
     return Packet(code, channel, round_, pages[:normal], pages[normal:], payload, plain_crc)
 
 
 def _check_pages(pages: npt.NDArray[np.uint32], ram_pages: int) -> None:
     if not len(pages):
         return
-    _refuse(int(pages[-1]) >= ram_pages, "page number", f"{pages[-1]} of {ram_pages} pages")
-    _refuse(bool((pages[1:] <= pages[:-1]).any()), "page numbers", "not strictly ascending")
+    last = int(pages[-1])
+    if last >= ram_pages:
+        raise BadPacket(f"page number: {last} of {ram_pages} pages")
+    if np.count_nonzero(pages[1:] <= pages[:-1]):
+        raise BadPacket("page numbers: not strictly ascending")
 
 
 def _refuse(bad: bool, field: str, value: object) -> None:

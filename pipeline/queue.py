@@ -19,10 +19,14 @@ import os
 import secrets
 import select
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import posix_ipc
 
 from guestmem.names import QUEUE, guarded_name
+from guestmem.ram import WORDS_PER_PAGE
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.errors import HostError
 
@@ -117,6 +121,14 @@ class SlotNumbers:
             queue.close()
 
 
+class Slot(NamedTuple):
+    """One slot: the whole of it, its payload part, and that as (pages, 512) uint64."""
+
+    memory: memoryview
+    payload: memoryview
+    words: npt.NDArray[np.uint64]
+
+
 class PacketQueue:
     """The slots, with the free and the filled numbers.
 
@@ -142,12 +154,20 @@ class PacketQueue:
         self.filled = SlotNumbers("filled", slots)
         for slot in range(slots):
             self.free.put(slot)
-        self._memory = memoryview(b"")
+        self._slots: list[Slot] = []
 
     def attach(self) -> None:
         """Map the slots in this process."""
         self.mapping = map_segment(self._fd, writable=True)
-        self._memory = memoryview(self.mapping)
+        memory = memoryview(self.mapping)
+        starts = range(0, self.size_bytes, self.slot_bytes)
+        self._slots = [self._slot(memory[start : start + self.slot_bytes]) for start in starts]
+
+    def _slot(self, memory: memoryview) -> Slot:
+        payload = memory[self.front_bytes : self.front_bytes + self.payload_bytes]
+        pages = self.payload_bytes // PAGE_BYTES
+        words = np.frombuffer(payload[: pages * PAGE_BYTES], np.uint64)
+        return Slot(memory, payload, words.reshape(pages, WORDS_PER_PAGE))
 
     def close(self) -> None:
         """Give back this process's hold on the slots and their numbers."""
@@ -155,16 +175,11 @@ class PacketQueue:
         self.free.close()
         self.filled.close()
 
-    def slot(self, number: int) -> memoryview:
-        """The whole of a slot."""
+    def slot(self, number: int) -> Slot:
+        """A slot in this process's mapping. Raises ValueError for a number that is none."""
         if not 0 <= number < self.slots:
             raise ValueError(f"slot {number} of {self.slots}")
-        start = number * self.slot_bytes
-        return self._memory[start : start + self.slot_bytes]
-
-    def payload(self, slot: memoryview) -> memoryview:
-        """A slot's payload part."""
-        return slot[self.front_bytes : self.front_bytes + self.payload_bytes]
+        return self._slots[number]
 
 
 def _round_up(size: int, unit: int) -> int:

@@ -25,7 +25,7 @@ from pipeline.codecs.method import (
 from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.packet import Limits, Packet, read_packet
-from pipeline.queue import PacketQueue
+from pipeline.queue import PacketQueue, Slot
 from pipeline.rounds import RoundList
 
 
@@ -109,8 +109,9 @@ class Receiver:
         populate(plan.queue.mapping, write=True)
         populate(plan.written.mapping, write=True)
         plan.rounds.attach()
-        self._count = plan.counters.rows[plan.number]
+        self._count = plan.counters.row(plan.number)
         self._scratch = np.zeros((plan.limits.packet_pages, WORDS_PER_PAGE), np.uint64)
+        self._plain = self._scratch.data.cast("B")
         self._applied = 0
 
     def apply(self, number: int) -> None:
@@ -120,12 +121,11 @@ class Receiver:
         self._applied += 1
         name = plan.method.name
         try:
-            packet = read_packet(slot, plan.limits, plan.rounds.number)
+            packet = read_packet(slot.memory, plan.limits, plan.rounds.number)
             name = plan.raw.name if packet.method_code == plan.raw.code else name
             if len(packet.normal):
-                self._place(packet, plan.queue.payload(slot)[: packet.payload_bytes])
+                self._place(packet, slot)
             self._clear(packet.zero)
-            plan.written.flags[packet.normal] = True
         except Exception as error:
             raise RunFailed(
                 f"packet {self._applied}, method {name}: {type(error).__name__}: {error}"
@@ -133,26 +133,29 @@ class Receiver:
         self._account(packet)
         plan.queue.free.put(number)
 
-    def _place(self, packet: Packet, payload: memoryview) -> None:
+    def _place(self, packet: Packet, slot: Slot) -> None:
         """Put the normal pages where they belong: straight, when they lie side by side."""
-        pages = packet.normal
+        pages, payload = packet.normal, slot.payload[: packet.payload_bytes]
         first, count = int(pages[0]), len(pages)
         beside = int(pages[-1]) - first == count - 1
         raw = packet.method_code == self._plan.raw.code
-        if raw and not beside:
-            plain = payload
-            self._destination.words[pages] = np.frombuffer(payload, np.uint64).reshape(count, -1)
-        elif beside:
+        if beside:
             start = first * PAGE_BYTES
             plain = self._destination.memory[start : start + count * PAGE_BYTES]
             if raw:
                 plain[:] = payload
             else:
                 self._decoder.decompress(payload, plain)
+            self._plan.written.flags[first : first + count] = True
         else:
-            plain = self._scratch[:count].data.cast("B")
-            self._decoder.decompress(payload, plain)
-            self._destination.words[pages] = self._scratch[:count]
+            plain = payload
+            words = slot.words[:count]
+            if not raw:
+                plain = self._plain[: count * PAGE_BYTES]
+                words = self._scratch[:count]
+                self._decoder.decompress(payload, plain)
+            self._destination.words[pages] = words
+            self._plan.written.flags[pages] = True
         found = isal_zlib.crc32(plain)
         if found != packet.plain_crc32:
             raise CodecError(f"decompressed bytes have CRC-32 {found:#010x}, not {packet.plain_crc32:#010x}")

@@ -64,9 +64,9 @@ def test_slots_do_not_overlap() -> None:
     packets = PacketQueue(3, 100, 5000)
     packets.attach()
     for number in range(3):
-        packets.slot(number)[:] = bytes([number + 1]) * packets.slot_bytes
-    assert all(set(packets.slot(number)) == {number + 1} for number in range(3))
-    assert len(packets.payload(packets.slot(0))) == 5000
+        packets.slot(number).memory[:] = bytes([number + 1]) * packets.slot_bytes
+    assert all(set(packets.slot(number).memory) == {number + 1} for number in range(3))
+    assert len(packets.slot(0).payload) == 5000
 
 
 def test_a_name_does_not_outlive_its_creator_killed_in_between() -> None:

@@ -125,15 +125,15 @@ def test_other_bytes_than_were_sent_are_refused(method: str) -> None:
     rig.send(np.arange(8))
     slot = rig.queue.filled.get()
     assert slot is not None
-    whole = rig.queue.slot(slot)
+    whole = rig.queue.slot(slot).memory
     other = Rig(8, method, 8)
     other.source.words[:] = text(8)
     other.send(np.arange(8))
     other_slot = other.queue.filled.get()
     assert other_slot is not None
-    payload = other.queue.payload(other.queue.slot(other_slot))
+    payload = other.queue.slot(other_slot).payload
     if method == "none":
-        rig.queue.payload(whole)[:100] = payload[:100]
+        rig.queue.slot(slot).payload[:100] = payload[:100]
         with pytest.raises(RunFailed, match="CRC-32"):
             rig.receiver.apply(slot)
         return
@@ -141,11 +141,11 @@ def test_other_bytes_than_were_sent_are_refused(method: str) -> None:
     from pipeline.packet import read_packet, write_packet
 
     ours = read_packet(whole, rig.receiver._plan.limits, 1)
-    theirs = read_packet(other.queue.slot(other_slot), rig.receiver._plan.limits, 1)
+    theirs = read_packet(other.queue.slot(other_slot).memory, rig.receiver._plan.limits, 1)
     import dataclasses
 
     write_packet(whole, dataclasses.replace(theirs, plain_crc32=ours.plain_crc32))
-    rig.queue.payload(whole)[: theirs.payload_bytes] = payload[: theirs.payload_bytes]
+    rig.queue.slot(slot).payload[: theirs.payload_bytes] = payload[: theirs.payload_bytes]
     with pytest.raises(RunFailed, match="CRC-32"):
         rig.receiver.apply(slot)
 
