@@ -114,8 +114,8 @@ class Channel:
         snapshot = (slot.words if stored else self._scratch)[: len(pages)]
         self._take(pages, snapshot)
         normal, zero = pages, pages[:0]
-        mask = normal_mask(snapshot)
-        if not mask.all():
+        if np.count_nonzero(snapshot[:, 0]) < len(pages):
+            mask = normal_mask(snapshot)
             normal, zero = pages[mask], pages[~mask]
             snapshot[: len(normal)] = snapshot[mask]
         plain = (slot.payload if stored else self._plain)[: len(normal) * PAGE_BYTES]

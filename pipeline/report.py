@@ -18,10 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
+from pipeline.codecs import zstd
 from pipeline.counters import Count
 from pipeline.measured import Measured, SideFigures
 from pipeline.memory import memory_figure
@@ -164,7 +163,7 @@ def host_record() -> Result:
         "python": platform.python_version(),
         "libraries": {
             **{name: metadata.version(name) for name in LIBRARIES},
-            "libzstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
+            "libzstd": zstd.library_version(),
             "zlib": zlib.ZLIB_RUNTIME_VERSION,
         },
         "qat_devices": device_records(),

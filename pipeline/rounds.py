@@ -15,8 +15,12 @@ STATE_BYTES = 4096
 CLAIM_LOCK, PACE_LOCK = 0, 1
 """Bytes of the segment that stand for the two locks."""
 
-CLAIM_PAGES = (512 << 10) // PAGE_BYTES
-"""Pages claimed at once at least, however small the packets: claims stay rare."""
+CLAIM_PAGES = (2 << 20) // PAGE_BYTES
+"""Pages claimed at once at most (or one packet), however small the packets: claims stay rare."""
+
+CLAIM_SHARE = 64
+"""A claim is at most this part of what is left, so that channels end a round side by side, and
+one packet at least."""
 
 LIST_STEP_PAGES = 1 << 18
 
@@ -77,10 +81,10 @@ class RoundList:
 
     def claim(self, packet_pages: int) -> npt.NDArray[np.uint32]:
         """The next pages of the list, a whole number of packets; empty when all are claimed."""
-        wanted = max(1, CLAIM_PAGES // packet_pages) * packet_pages
         with record_lock(self.fd, CLAIM_LOCK):
-            start = int(self._state[2])
-            end = min(start + wanted, int(self._state[1]))
+            start, count = int(self._state[2]), int(self._state[1])
+            pages = min(CLAIM_PAGES, (count - start) // CLAIM_SHARE)
+            end = min(start + max(1, pages // packet_pages) * packet_pages, count)
             if start < end:
                 self._state[2] = end
         claimed: npt.NDArray[np.uint32] = self.pages[start:end].copy()
