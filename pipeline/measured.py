@@ -64,6 +64,7 @@ class Measured:
     received: Totals = field(default_factory=_no_totals)
     send: SideFigures = field(default_factory=SideFigures)
     recv: SideFigures = field(default_factory=SideFigures)
+    coordinator_cpu_seconds: float = 0.0
     rounds: list[RoundFigures] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     guest: dict[str, Any] = field(default_factory=dict)

@@ -130,6 +130,7 @@ class Migration:
         coordinator = Usage.now() - used_before
         self.measured.send, self.measured.recv = self._transport.finish()
         self.measured.send.add(coordinator, private_bytes())
+        self.measured.coordinator_cpu_seconds = coordinator.cpu_seconds
         self._say_busy()
 
     def _say_busy(self) -> None:

@@ -64,7 +64,10 @@ def build_result(
         },
         "downtime": asdict(measured.downtime) if measured.downtime else None,
         "traffic": _traffic(measured),
-        "send": _side(measured.send, measured.total_ms),
+        "send": {
+            **_side(measured.send, measured.total_ms),
+            "coordinator_cpu_seconds": measured.coordinator_cpu_seconds,
+        },
         "recv": _side(measured.recv, measured.total_ms),
         "qat": {
             "hardware_requests": _both(measured, Count.QAT_HARDWARE),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from guestmem.content import Content
 from guestmem.prefault import populate
-from guestmem.ram import GuestRam
+from guestmem.ram import MIN_RAM_BYTES, GuestRam
 from guestmem.workload import parse_rate
 from pipeline.arguments import MAX_WORKERS
 from pipeline.errors import FerryError, HostError, RunFailed, UsageError, one_line
@@ -196,6 +196,14 @@ def migrate(content: Content, size_bytes: int, options: PeerOptions) -> PeerRow:
             return _migrate(sending, receiving, source, destination)
         except QmpError as error:
             raise RunFailed(f"QEMU: {error}") from error
+
+
+def check_method(method: str) -> None:
+    """Start a small QEMU and ask it for the method. Raises HostError where it has none of it."""
+    with ExitStack() as stack:
+        ram = _ram(stack, MIN_RAM_BYTES, "peer-asked")
+        options = PeerOptions(method, 1, 1, prealloc=False)
+        stack.enter_context(_machine(find_qemu(), ram, options, incoming=False))
 
 
 def _ram(stack: ExitStack, size_bytes: int, label: str) -> GuestRam:

@@ -1,0 +1,210 @@
+"""Every method of ours beside QEMU's, and beside its codec alone (the roofline), interleaved."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from guestmem.ram import GuestRam
+from pipeline.codecs import METHODS
+from pipeline.codecs.method import CodecSettings, CodecUnavailable
+from pipeline.errors import HostError
+from tools import peer_qemu
+from tools.bench_request import BenchRequest, host_line, say, table
+from tools.roofline import Roofline, roofline
+from tools.spread import Comparison, Spread
+from tools.trial import run_ours
+
+AUTO = "auto"
+PACKET_PAGES = 128
+QEMU_CHANNELS_OF_NONE = (1, 2)
+"""QEMU's `none` is run with both, and its better one counts."""
+
+RIVAL = {"isal": "zlib", "qatzip": "zlib"}
+"""What of QEMU's a method of ours is held against, where QEMU has none of that name here."""
+
+
+def measure(request: BenchRequest) -> dict[str, Any]:
+    """Run everything `request.repeat` times, in turn. Raises FerryError."""
+    ours = list(request.methods or [*METHODS, AUTO])
+    peers, missing = _peers(request, ours)
+    rows: dict[str, list[dict[str, float]]] = {}
+    ours = [name for name in ours if name == AUTO or _available(name)]
+    for turn in range(1, request.repeat + 1):
+        say(f"turn {turn} of {request.repeat}")
+        for method in ours:
+            if method != AUTO:
+                _note(rows, f"roofline {method}", _alone(request, method))
+            _note(rows, f"ours {method}", _ours(request, method))
+        for method, channels in peers:
+            _note(rows, f"qemu {method} {channels}", _qemu(request, method, channels))
+    return {"rows": rows, "channels": request.channels, "without_qemu": missing}
+
+
+def _note(rows: dict[str, list[dict[str, float]]], name: str, figures: dict[str, float]) -> None:
+    rows.setdefault(name, []).append(figures)
+    say(f"  {name:18} " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
+
+
+def _available(method: str) -> bool:
+    try:
+        METHODS[method].open_encoder(CodecSettings(level=METHODS[method].default_level)).close()
+    except CodecUnavailable as error:
+        say(f"without {method}: {error}")
+        return False
+    return True
+
+
+def _peers(request: BenchRequest, ours: list[str]) -> tuple[list[tuple[str, int]], str]:
+    """QEMU's methods and channels that can be run here, or why there are none."""
+    if not request.qemu:
+        return [], "QEMU was left out (--no-qemu)"
+    try:
+        peer_qemu.find_qemu()
+    except HostError as error:
+        say(str(error))
+        return [], str(error)
+    wanted = {RIVAL.get(name, name) for name in ours} | ({"none", "zstd"} if AUTO in ours else set())
+    peers = []
+    for method in peer_qemu.METHODS:
+        if method in wanted or method in ours:
+            channels = QEMU_CHANNELS_OF_NONE if method == "none" else (request.channels,)
+            peers += [(method, count) for count in channels if _qemu_has(method)]
+    return peers, ""
+
+
+def _qemu_has(method: str) -> bool:
+    try:
+        peer_qemu.check_method(method)
+    except HostError as error:
+        say(str(error))
+        return False
+    return True
+
+
+def _alone(request: BenchRequest, method: str) -> dict[str, float]:
+    """The codec alone, in a process of its own: memory of a forked child goes with it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, _roofline_text(request, method).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        compress, decompress, ratio = (float(word) for word in pipe.read().split())
+    os.waitpid(pid, 0)
+    return {"compress_s": compress, "decompress_s": decompress, "ratio": ratio}
+
+
+def _roofline_text(request: BenchRequest, method: str) -> str:
+    source = GuestRam.create(request.ram.size_bytes, "roof-source")
+    destination = GuestRam.create(request.ram.size_bytes, "roof-dest")
+    request.ram.content().fill(source)
+    settings = CodecSettings(level=METHODS[method].default_level)
+    found: Roofline = roofline(source, destination, method, settings, PACKET_PAGES)
+    return f"{found.compress_seconds} {found.decompress_seconds} {found.guest_bytes / found.wire_bytes}"
+
+
+def _ours(request: BenchRequest, method: str) -> dict[str, float]:
+    arguments = ["--prealloc", "--dirty-rate", "0", "--method", method, "--channels", str(request.channels)]
+    trial = run_ours([*request.ram_arguments(), *arguments])
+    return {
+        "mb_s": trial.guest_megabytes_per_second,
+        "total_ms": trial.total_ms,
+        "ratio": trial.compression_ratio,
+        "send_s": trial.result["send"]["cpu_seconds"],
+        "recv_s": trial.result["recv"]["cpu_seconds"],
+        "downtime_ms": trial.result["time"]["downtime_ms"],
+    }
+
+
+def _qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]:
+    options = peer_qemu.PeerOptions(method, 1, channels, prealloc=True)
+    row = peer_qemu.migrate(request.ram.content(), request.ram.size_bytes, options)
+    return {
+        "mb_s": row.guest_megabytes_per_second,
+        "total_ms": row.total_ms,
+        "ratio": row.compression_ratio,
+        "send_s": row.send_cpu_seconds,
+        "recv_s": row.recv_cpu_seconds,
+        "downtime_ms": row.downtime_ms,
+    }
+
+
+def _spread(values: list[dict[str, float]], *keys: str) -> Spread:
+    return Spread(tuple(sum(value[key] for key in keys) for value in values))
+
+
+def render(document: dict[str, Any]) -> str:
+    """The tables: all rows, then the pairs, then each codec's cost beside the roofline's."""
+    rows = document["rows"]
+    parts = [host_line(document), "", _all_rows(rows)]
+    pairs = _pairs(rows)
+    if len(pairs) > 1:
+        parts += ["", table(pairs)]
+    elif document["without_qemu"]:
+        parts += ["", f"Not beside QEMU: {document['without_qemu']}"]
+    roofs = _roofs(rows)
+    if len(roofs) > 1:
+        parts += ["", table(roofs)]
+    return "\n".join(parts)
+
+
+def _all_rows(rows: dict[str, list[dict[str, float]]]) -> str:
+    out = [["what", "guest MB/s", "total ms", "ratio", "send CPU s", "recv CPU s", "noise"]]
+    for name, values in rows.items():
+        if name.startswith("roofline"):
+            continue
+        speed = _spread(values, "mb_s")
+        out.append(
+            [
+                name,
+                speed.show(),
+                f"{_spread(values, 'total_ms').median:.0f}",
+                f"{_spread(values, 'ratio').median:.2f}",
+                _spread(values, "send_s").show(2),
+                _spread(values, "recv_s").show(2),
+                f"{speed.noise:.0%}",
+            ]
+        )
+    return table(out)
+
+
+def _pairs(rows: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+    out = [["ours / QEMU's", "MB/s", "CPU s of both sides", "ratio"]]
+    for name in rows:
+        side, _, method = name.partition(" ")
+        if side != "ours":
+            continue
+        rival = _rival(rows, method)
+        if rival is None:
+            continue
+        ours, theirs = rows[name], rows[rival]
+        speed = Comparison(_spread(ours, "mb_s"), _spread(theirs, "mb_s"))
+        cpu = Comparison(_spread(ours, "send_s", "recv_s"), _spread(theirs, "send_s", "recv_s"))
+        ratio = _spread(ours, "ratio").median / _spread(theirs, "ratio").median
+        out.append([f"{method} / {rival[5:]} channels", speed.show(), cpu.show(), f"{ratio:.2f} x"])
+    return out
+
+
+def _rival(rows: dict[str, list[dict[str, float]]], method: str) -> str | None:
+    """QEMU's row to hold a method against: its own, the one named in RIVAL, or its fastest."""
+    wanted = None if method == AUTO else method
+    candidates = [name for name in rows if name.startswith("qemu ")]
+    if wanted is not None:
+        named = [name for name in candidates if name.split()[1] == wanted]
+        candidates = named or [name for name in candidates if name.split()[1] == RIVAL.get(wanted)]
+    return max(candidates, key=lambda name: _spread(rows[name], "mb_s").median, default=None)
+
+
+def _roofs(rows: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+    out = [["codec", "alone, CPU s", "in the pipeline, CPU s", "pipeline / alone"]]
+    for name, alone in rows.items():
+        side, _, method = name.partition(" ")
+        if side == "roofline":
+            whole = _spread(rows[f"ours {method}"], "send_s", "recv_s")
+            bound = _spread(alone, "compress_s", "decompress_s")
+            out.append([method, bound.show(2), whole.show(2), Comparison(whole, bound).show()])
+    return out
