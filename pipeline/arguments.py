@@ -42,7 +42,8 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
     add(
         "--method",
         default=AUTO,
-        help=f"{AUTO}, {', '.join(METHODS)} (default {AUTO}: qatzip where a QAT device answers, else zstd)",
+        help=f"{AUTO}, {', '.join(METHODS)} (default {AUTO}: chosen packet by packet from all of them, a QAT "
+        "device's first, by what the wire, the CPUs and the memory turn out to be)",
     )
     add("--level", metavar="N", help=f"compression level: {_levels()} (default 1)")
     add("--channels", metavar="N", default="2", help=f"send processes, 1 to {MAX_WORKERS} (default 2)")
@@ -61,7 +62,7 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
         "--queue-depth",
         metavar="N",
         help=f"packets in the queue at most, 1 to {MAX_SLOTS} "
-        "(default: twice the channels plus the receivers)",
+        "(default: four times the channels plus twice the receivers)",
     )
     add(
         "--prealloc",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,18 +16,12 @@ from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.accounting import Usage, private_bytes
-from pipeline.codecs.method import (
-    HEAP_PACKETS,
-    CodecError,
-    CodecSettings,
-    CodecUnavailable,
-    Encoder,
-    Method,
-)
+from pipeline.codecs.method import HEAP_PACKETS, CodecError, CodecUnavailable, Method
 from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.pacing import Wire, sleep_until
 from pipeline.packet import Packet, front_bytes, write_packet
+from pipeline.picker import Picker
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
 
@@ -44,21 +39,20 @@ class ChannelPlan:
     queue: PacketQueue
     counters: Counters
     wire: Wire
-    method: Method
     raw: Method
-    settings: CodecSettings
+    open_picker: Callable[[], Picker]
     packet_pages: int
 
 
 def run_channel(connection: Connection, plan: ChannelPlan) -> None:
     """Set up, then send rounds as the coordinator calls them, until it says finish."""
     try:
-        encoder = plan.method.open_encoder(plan.settings)
-        channel = Channel(plan, encoder)
+        picker = plan.open_picker()
+        channel = Channel(plan, picker)
         warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
     except (CodecUnavailable, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
-    connection.send({"kind": "ready", "fallback_reason": encoder.qat.fallback_reason})
+    connection.send({"kind": "ready", "fallback_reason": picker.qat.fallback_reason})
     before = Usage.now()
     while True:
         message, _ = connection.receive()
@@ -71,19 +65,19 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
         {
             "kind": "usage",
             "private_bytes": private_bytes(),
-            "fallback_reason": encoder.qat.fallback_reason if encoder.qat.software_requests else "",
+            "fallback_reason": picker.qat.fallback_reason if picker.qat.software_requests else "",
             **asdict(used),
         }
     )
-    encoder.close()
+    picker.close()
 
 
 class Channel:
     """The loop from guest pages to filled slots."""
 
-    def __init__(self, plan: ChannelPlan, encoder: Encoder) -> None:
+    def __init__(self, plan: ChannelPlan, picker: Picker) -> None:
         self._plan = plan
-        self._encoder = encoder
+        self._picker = picker
         self._source = plan.source.remap(writable=False)
         populate(self._source.mapping, write=False)
         plan.queue.attach()
@@ -110,7 +104,8 @@ class Channel:
         self._packet += 1
         number = self._free_slot()
         slot = plan.queue.slot(number)
-        stored = plan.method is plan.raw
+        picked = self._picker.pick()
+        stored = picked is plan.raw
         snapshot = (slot.words if stored else self._scratch)[: len(pages)]
         self._take(pages, snapshot)
         normal, zero = pages, pages[:0]
@@ -121,7 +116,7 @@ class Channel:
         plain = (slot.payload if stored else self._plain)[: len(normal) * PAGE_BYTES]
         length, method = len(plain), plan.raw
         if len(normal) and not stored:
-            length, method = self._compressed(plain, slot.payload)
+            length, method = self._compressed(picked, plain, slot.payload)
         packet = Packet(
             method.code,
             plan.number,
@@ -133,7 +128,7 @@ class Channel:
         )
         write_packet(slot.memory, packet)
         on_wire = front_bytes(len(pages)) + length
-        self._account(packet, on_wire, raw=method is not plan.method and len(normal) > 0)
+        self._account(packet, on_wire, raw=method is plan.raw and not stored and len(normal) > 0)
         across = plan.wire.reserve(on_wire)
         if across:
             self._crossing.append((number, across))
@@ -148,11 +143,10 @@ class Channel:
         else:
             np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
 
-    def _compressed(self, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
+    def _compressed(self, method: Method, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
         """Fill `payload`: compressed, or as it is when that is no smaller."""
-        method = self._plan.method
         try:
-            length = self._encoder.compress(plain, payload)
+            length = self._picker.compress(plain, payload)
             if not 0 < length <= len(payload):
                 raise CodecError(f"compress returned {length} for a buffer of {len(payload)}")
         except Exception as error:
@@ -170,8 +164,8 @@ class Channel:
         count[Count.ZERO_PAGES] += len(packet.zero)
         count[Count.WIRE_BYTES] += on_wire
         count[Count.RAW_PACKETS] += raw
-        count[Count.QAT_HARDWARE] = self._encoder.qat.hardware_requests
-        count[Count.QAT_SOFTWARE] = self._encoder.qat.software_requests
+        count[Count.QAT_HARDWARE] = self._picker.qat.hardware_requests
+        count[Count.QAT_SOFTWARE] = self._picker.qat.software_requests
         count[Count.PACKETS] += 1
 
     def _free_slot(self) -> int:

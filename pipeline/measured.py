@@ -65,6 +65,7 @@ class Measured:
     send: SideFigures = field(default_factory=SideFigures)
     recv: SideFigures = field(default_factory=SideFigures)
     coordinator_cpu_seconds: float = 0.0
+    auto: dict[str, Any] | None = None
     rounds: list[RoundFigures] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     guest: dict[str, Any] = field(default_factory=dict)

@@ -118,6 +118,9 @@ class Migration:
         self._began = self._sampled_at = time.monotonic()
         self._sampled_pages = 0
         self._curve = CurveRecorder(self._source.pages)
+        auto = self._transport.auto
+        if auto is not None:
+            auto.begin()
         try:
             last = self._precopy()
             self._switch_over(last)
@@ -127,6 +130,7 @@ class Migration:
             self.measured.total_ms = (self._ended - self._began) * 1e3
             self.measured.sent = self._transport.sent.totals()
             self.measured.received = self._transport.received.totals()
+            self.measured.auto = auto.record() if auto is not None else None
         coordinator = Usage.now() - used_before
         self.measured.send, self.measured.recv = self._transport.finish()
         self.measured.send.add(coordinator, private_bytes())

@@ -42,9 +42,9 @@ GUEST_OPTIONS = (
 class Options:
     """What a run was asked to do, resolved: sizes in bytes, rates in bytes per second.
 
-    `method` may still be `auto`, and `level` None, until the host has been asked
-    (`pipeline.run`); a result always shows them resolved. `guest` is None when the run attaches
-    to a guest that somebody else made.
+    `level` is None until the method's default is put in its place (`pipeline.run`), and stays so for
+    method `auto`, which chooses; `auto_with_qat` says whether a QAT device answered it. `guest` is
+    None when the run attaches to a guest that somebody else made.
     """
 
     attach: str | None
@@ -66,6 +66,7 @@ class Options:
     verify: str | None
     json: str | None
     quiet: bool
+    auto_with_qat: bool = False
 
     @property
     def packet_pages(self) -> int:
@@ -86,7 +87,7 @@ def parse(arguments: list[str]) -> Options:
     receivers = channels
     if given.receivers is not None:
         receivers = parse_within("--receivers", given.receivers, 1, MAX_WORKERS)
-    depth = 2 * channels + receivers
+    depth = 4 * channels + 2 * receivers
     if given.queue_depth is not None:
         depth = parse_within("--queue-depth", given.queue_depth, 1, MAX_SLOTS)
     verify = given.verify if given.verify is None else _one_of("--verify", given.verify, VERIFICATIONS)
@@ -114,6 +115,8 @@ def parse(arguments: list[str]) -> Options:
     )
     if options.method != AUTO:
         resolved_level(options.method, options.level)
+    elif options.level is not None:
+        raise UsageError(f"--level {options.level}: method auto chooses levels itself; name a --method too")
     return options
 
 

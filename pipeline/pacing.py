@@ -8,8 +8,7 @@ MAX_CREDIT_NS for a wire that stood idle.
 from __future__ import annotations
 
 import time
-
-import numpy as np
+from dataclasses import dataclass
 
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.rounds import PACE_LOCK, record_lock
@@ -28,25 +27,48 @@ def paced_packet_pages(packet_pages: int, bytes_per_second: int) -> int:
     return max(1, min(packet_pages, int(bytes_per_second * SMOOTH_SECONDS) // PAGE_BYTES))
 
 
+@dataclass(frozen=True)
+class WireUse:
+    """What has crossed so far, and how long the wire was busy with it and stood idle between."""
+
+    crossed_bytes: int
+    busy_ns: int
+    idle_ns: int
+
+
 class Wire:
-    """The time until which the wire is taken, shared by all channels."""
+    """The time until which the wire is taken, shared by all channels, and how it was used."""
 
     def __init__(self, bytes_per_second: int) -> None:
         """`bytes_per_second` 0 is a wire without a limit."""
         self._bytes_per_second = bytes_per_second
         self._fd = create_segment("wire", PAGE_BYTES, reserve=True)
-        self._free_at = np.frombuffer(map_segment(self._fd, writable=True), np.int64, 1)
+        self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:4]
 
     def reserve(self, size_bytes: int) -> int:
         """Take the wire for `size_bytes`; return when they are across (monotonic ns, or 0)."""
         if not self._bytes_per_second:
             return 0
         duration = size_bytes * 1_000_000_000 // self._bytes_per_second
+        state = self._state
         with record_lock(self._fd, PACE_LOCK):
-            earliest = time.monotonic_ns() - MAX_CREDIT_NS
-            across = max(int(self._free_at[0]), earliest) + duration
-            self._free_at[0] = across
+            now, free_at = time.monotonic_ns(), state[0]
+            across = max(free_at, now - MAX_CREDIT_NS) + duration
+            state[0] = across
+            state[1] += size_bytes
+            state[2] += duration
+            if free_at:
+                state[3] += max(0, now - MAX_CREDIT_NS - free_at)
         return across
+
+    def backlog_ns(self) -> int:
+        """How long the wire is taken from now on; not above 0 when it is free."""
+        return int(self._state[0]) - time.monotonic_ns() if self._bytes_per_second else 0
+
+    def use(self) -> WireUse:
+        """How it was used so far."""
+        _, crossed, busy, idle = self._state
+        return WireUse(crossed, busy, idle)
 
 
 def sleep_until(monotonic_ns: int) -> None:

@@ -22,11 +22,13 @@ from pipeline.codecs.method import (
     Decoder,
     Method,
 )
+from pipeline.codecs.qatzip import METHOD as QATZIP
 from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.packet import Limits, Packet, read_packet
 from pipeline.queue import PacketQueue, Slot
 from pipeline.rounds import RoundList
+from pipeline.tally import Received, Tally
 
 
 class WrittenMap:
@@ -54,25 +56,26 @@ class ReceiverPlan:
     rounds: RoundList
     queue: PacketQueue
     counters: Counters
-    method: Method
+    methods: tuple[Method, ...]
     raw: Method
     settings: CodecSettings
     limits: Limits
     prealloc: bool
+    tally: Tally | None = None
 
 
 def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
     """Set up, then apply packets until the coordinator says finish."""
     try:
-        decoder = plan.method.open_decoder(plan.settings)
-        receiver = Receiver(plan, decoder)
+        decoders = {method.code: method.open_decoder(plan.settings) for method in plan.methods}
+        receiver = Receiver(plan, decoders)
         warm_heap(HEAP_PACKETS * plan.limits.packet_pages * PAGE_BYTES)
     except (CodecUnavailable, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
     connection.send(
         {
             "kind": "ready",
-            "fallback_reason": decoder.qat.fallback_reason,
+            "fallback_reason": receiver.fallback_reason,
             "prealloc_ms": receiver.prealloc_ms,
         }
     )
@@ -85,19 +88,22 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
         {
             "kind": "usage",
             "private_bytes": private_bytes(),
-            "fallback_reason": decoder.qat.fallback_reason if decoder.qat.software_requests else "",
+            "fallback_reason": receiver.fallback_reason if receiver.software_requests else "",
             **asdict(used),
         }
     )
-    decoder.close()
+    for decoder in decoders.values():
+        decoder.close()
 
 
 class Receiver:
     """The loop from filled slots to destination pages."""
 
-    def __init__(self, plan: ReceiverPlan, decoder: Decoder) -> None:
+    def __init__(self, plan: ReceiverPlan, decoders: dict[int, Decoder]) -> None:
+        """`decoders` by method code, all that a packet may name."""
         self._plan = plan
-        self._decoder = decoder
+        self._decoders = decoders
+        self._names = {method.code: method.name for method in plan.methods}
         self._destination = plan.destination.remap(writable=True)
         self.prealloc_ms = 0.0
         if plan.prealloc:
@@ -113,16 +119,19 @@ class Receiver:
         self._scratch = np.zeros((plan.limits.packet_pages, WORDS_PER_PAGE), np.uint64)
         self._plain = self._scratch.data.cast("B")
         self._applied = 0
+        self._device = decoders.get(QATZIP.code)
+        if plan.tally is not None:
+            self._cells = [memoryview(row) for row in plan.tally.received[plan.number]]
 
     def apply(self, number: int) -> None:
         """Apply one filled slot and free it. Raises RunFailed for what is not a good packet."""
         plan = self._plan
         slot = plan.queue.slot(number)
         self._applied += 1
-        name = plan.method.name
+        name = plan.methods[-1].name
         try:
             packet = read_packet(slot.memory, plan.limits, plan.rounds.number)
-            name = plan.raw.name if packet.method_code == plan.raw.code else name
+            name = self._names[packet.method_code]
             if len(packet.normal):
                 self._place(packet, slot)
             self._clear(packet.zero)
@@ -145,7 +154,7 @@ class Receiver:
             if raw:
                 plain[:] = payload
             else:
-                self._decoder.decompress(payload, plain)
+                self._decode(packet.method_code, payload, plain)
             self._plan.written.flags[first : first + count] = True
         else:
             plain = payload
@@ -153,12 +162,33 @@ class Receiver:
             if not raw:
                 plain = self._plain[: count * PAGE_BYTES]
                 words = self._scratch[:count]
-                self._decoder.decompress(payload, plain)
+                self._decode(packet.method_code, payload, plain)
             self._destination.words[pages] = words
             self._plan.written.flags[pages] = True
         found = isal_zlib.crc32(plain)
         if found != packet.plain_crc32:
             raise CodecError(f"decompressed bytes have CRC-32 {found:#010x}, not {packet.plain_crc32:#010x}")
+
+    def _decode(self, code: int, payload: memoryview, plain: memoryview) -> None:
+        decoder = self._decoders[code]
+        if self._plan.tally is None:
+            decoder.decompress(payload, plain)
+            return
+        began = time.thread_time_ns()
+        decoder.decompress(payload, plain)
+        cells = self._cells[code]
+        cells[Received.PLAIN_BYTES] += len(plain)
+        cells[Received.CPU_NS] += time.thread_time_ns() - began
+
+    @property
+    def fallback_reason(self) -> str:
+        """Why the device does not decode what it was asked to; empty when it does."""
+        return next((d.qat.fallback_reason for d in self._decoders.values() if d.qat.fallback_reason), "")
+
+    @property
+    def software_requests(self) -> int:
+        """Requests that were meant for the device and done in software."""
+        return sum(decoder.qat.software_requests for decoder in self._decoders.values())
 
     def _clear(self, zero: npt.NDArray[np.uint32]) -> None:
         if not len(zero):
@@ -172,6 +202,7 @@ class Receiver:
         count = self._count
         count[Count.NORMAL_PAGES] += len(packet.normal)
         count[Count.ZERO_PAGES] += len(packet.zero)
-        count[Count.QAT_HARDWARE] = self._decoder.qat.hardware_requests
-        count[Count.QAT_SOFTWARE] = self._decoder.qat.software_requests
+        if self._device is not None:
+            count[Count.QAT_HARDWARE] = self._device.qat.hardware_requests
+            count[Count.QAT_SOFTWARE] = self._device.qat.software_requests
         count[Count.PACKETS] += 1

@@ -20,6 +20,7 @@ from typing import Any
 
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
+from pipeline.arguments import AUTO
 from pipeline.codecs import zstd
 from pipeline.counters import Count
 from pipeline.measured import Measured, SideFigures
@@ -75,6 +76,7 @@ def build_result(
             "simulated": False,
             "fallback_reason": measured.fallback_reason or None,
         },
+        "auto": measured.auto,
         "guest": measured.guest,
         "rounds": _rounds(measured),
         "verdict": _verdict(measured.verdicts[-1]) if measured.verdicts else None,
@@ -200,7 +202,8 @@ COLUMNS: tuple[tuple[str, Cell], ...] = (
 
 
 def _level(result: Result) -> str:
-    return "" if result["options"]["method"] == "none" else str(result["options"]["level"])
+    level = result["options"]["level"]
+    return "" if result["options"]["method"] in ("none", AUTO) else str(level)
 
 
 def render_table(results: list[Result]) -> str:
@@ -246,6 +249,8 @@ def render_summary(result: Result) -> str:
     seen = [f"{when} {show_size(amount)}" for when, amount in slowest.items() if amount is not None]
     if seen:
         lines.append(f"guest, bytes written in its slowest second: {', '.join(seen)}")
+    if result["auto"] is not None:
+        lines += _chosen(result)
     qat = result["qat"]
     if qat["hardware_requests"] or qat["software_requests"]:
         lines.append(
@@ -253,6 +258,22 @@ def render_summary(result: Result) -> str:
         )
     lines.append(f"{result['status']}, {verified[result['verified']]}")
     return "\n".join(lines)
+
+
+def _chosen(result: Result) -> list[str]:
+    """What method auto did: the share of guest bytes by rung, and its last choice with the reason."""
+    auto, total = result["auto"], result["traffic"]["guest_bytes"]
+    compressed = [rung for rung in auto["rungs"] if rung["method"] != "none"]
+    plain = total - sum(rung["guest_bytes"] for rung in compressed)
+    shares = [("none", plain)]
+    shares += [(f"{rung['method']} {rung['level']}", rung["guest_bytes"]) for rung in compressed]
+    said = ", ".join(f"{name} {amount / total:.0%}" for name, amount in shares if amount and total)
+    lines = [f"auto, by guest bytes: {said or 'nothing to send'}; {len(auto['switches'])} switches"]
+    if auto["switches"]:
+        last = auto["switches"][-1]
+        pair = f"{last['lighter']} and {last['harder']}"
+        lines.append(f"last switch at {last['at_ms']:.0f} ms, to {pair}: {last['reason']}")
+    return lines
 
 
 def write_json(result: Result, path: str) -> None:

@@ -36,13 +36,13 @@ from qat.probe import ANSWERED, probe  # noqa: E402
 
 
 def resolve_method(options: Options, progress: Progress) -> Options:
-    """Settle `auto` by asking the device, and the level by the method. Raises UsageError, HostError."""
+    """Ask the device where it may be used, and settle the level. Raises UsageError, HostError."""
     method = options.method
     if method == AUTO:
         answer = probe()
-        method = "qatzip" if answer == ANSWERED else "zstd"
-        progress.say(f"method {method}, since the QAT device says: {answer}")
-    elif method == "qatzip" and not options.qat_fallback:
+        progress.say(f"method auto; the QAT device says: {answer}")
+        return dataclasses.replace(options, auto_with_qat=answer == ANSWERED)
+    if method == "qatzip" and not options.qat_fallback:
         answer = probe()
         if answer != ANSWERED:
             raise HostError(device_needed(answer))

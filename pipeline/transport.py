@@ -8,19 +8,24 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
 from pipeline.accounting import Usage
+from pipeline.arguments import AUTO
+from pipeline.auto import Auto
 from pipeline.channel import ChannelPlan, run_channel
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Method
 from pipeline.counters import Count, Counters
+from pipeline.ladder import Rung, ladder
 from pipeline.measured import SideFigures
 from pipeline.options import Options
 from pipeline.pacing import Wire, paced_packet_pages
 from pipeline.packet import Limits, front_bytes
+from pipeline.picker import AutoPicker, FixedPicker, Picker
 from pipeline.queue import PacketQueue
 from pipeline.receiver import ReceiverPlan, WrittenMap, run_receiver
 from pipeline.rounds import RoundList
@@ -38,25 +43,41 @@ Step = Callable[[float], None]
 """Called while a round goes on, with the seconds to wait at most."""
 
 
-def packet_layout(options: Options) -> tuple[Method, CodecSettings, int, int]:
-    """The method, its settings, pages of a packet and bytes of its payload at most."""
-    assert options.level is not None
-    settings = CodecSettings(
-        level=options.level,
-        qat_buffer_bytes=options.qat_buffer_bytes,
-        qat_fallback=options.qat_fallback,
-        decode_on_qat=options.qat_decode == "hardware",
-    )
-    method = METHODS[options.method]
-    pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
-    plain = pages * PAGE_BYTES
-    return method, settings, pages, max(plain, method.bound_bytes(plain, settings))
+@dataclass(frozen=True)
+class PacketLayout:
+    """What packets may be: by which methods, of how many pages, with how much payload at most.
+
+    `rungs` are what method auto chooses from; empty for a fixed method.
+    """
+
+    methods: tuple[Method, ...]
+    settings: CodecSettings
+    rungs: tuple[Rung, ...]
+    pages: int
+    payload_bytes: int
+
+    @classmethod
+    def of(cls, options: Options) -> PacketLayout:
+        """By the options; auto asks the host."""
+        settings = CodecSettings(
+            level=options.level or 0,
+            qat_buffer_bytes=options.qat_buffer_bytes,
+            qat_fallback=options.qat_fallback,
+            decode_on_qat=options.qat_decode == "hardware",
+        )
+        rungs = ladder(with_qat=options.auto_with_qat) if options.method == AUTO else ()
+        names = {rung.method_name for rung in rungs} or {options.method}
+        methods = (RAW, *(METHODS[name] for name in sorted(names - {RAW.name})))
+        pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
+        plain = pages * PAGE_BYTES
+        room = max(method.bound_bytes(plain, settings) for method in methods)
+        return cls(methods, settings, rungs, pages, max(plain, room))
 
 
 def queue_bytes(options: Options) -> int:
     """Shared memory that the queue takes."""
-    _, _, pages, payload = packet_layout(options)
-    return options.queue_depth * (payload + front_bytes(pages))
+    layout = PacketLayout.of(options)
+    return options.queue_depth * (layout.payload_bytes + front_bytes(layout.pages))
 
 
 def _joined(reasons: set[str]) -> str:
@@ -74,12 +95,16 @@ class Transport:
         self._options = options
         self._crew = crew
         self._source = source
-        self._method, self._settings, self._packet_pages, payload = packet_layout(options)
+        self._layout = layout = PacketLayout.of(options)
         self.destination = GuestRam.create(source.size_bytes, "destination")
         self.rounds = RoundList(source.pages)
-        self._queue = PacketQueue(options.queue_depth, front_bytes(self._packet_pages), payload)
+        self._queue = PacketQueue(options.queue_depth, front_bytes(layout.pages), layout.payload_bytes)
         self.sent = Counters(options.channels)
         self.received = Counters(options.receivers)
+        self._wire = Wire(options.max_bandwidth)
+        self.auto: Auto | None = None
+        if layout.rungs:
+            self.auto = Auto(layout.rungs, options.channels, options.receivers, self.sent, self._wire)
         self.prealloc_ms: float | None = None
         self.fallback_reason = ""
         self._receivers = self._start_receivers()
@@ -96,7 +121,6 @@ class Transport:
 
     def _start_channels(self) -> list[Worker]:
         options = self._options
-        wire = Wire(options.max_bandwidth)
         plans = [
             ChannelPlan(
                 number=number,
@@ -104,11 +128,10 @@ class Transport:
                 rounds=self.rounds,
                 queue=self._queue,
                 counters=self.sent,
-                wire=wire,
-                method=self._method,
+                wire=self._wire,
                 raw=RAW,
-                settings=self._settings,
-                packet_pages=self._packet_pages,
+                open_picker=functools.partial(self._open_picker, number),
+                packet_pages=self._layout.pages,
             )
             for number in range(options.channels)
         ]
@@ -117,15 +140,24 @@ class Transport:
             for plan in plans
         ]
 
+    def _open_picker(self, number: int) -> Picker:
+        """Called in the channel's own process. Raises CodecUnavailable."""
+        layout = self._layout
+        if self.auto is None:
+            method = layout.methods[-1]
+            return FixedPicker(method, method.open_encoder(layout.settings))
+        channels = self._options.channels
+        return AutoPicker(number, channels, layout.rungs, layout.settings, self.auto.tally, self._wire)
+
     def _start_receivers(self) -> list[Worker]:
         options = self._options
         written = WrittenMap(self._source.pages)
         limits = Limits(
             ram_pages=self._source.pages,
-            packet_pages=self._packet_pages,
+            packet_pages=self._layout.pages,
             payload_bytes=self._queue.payload_bytes,
             channels=options.channels,
-            method_codes=frozenset({self._method.code, RAW.code}),
+            method_codes=frozenset(method.code for method in self._layout.methods),
             raw_code=RAW.code,
         )
         plans = [
@@ -137,11 +169,12 @@ class Transport:
                 rounds=self.rounds,
                 queue=self._queue,
                 counters=self.received,
-                method=self._method,
+                methods=self._layout.methods,
                 raw=RAW,
-                settings=self._settings,
+                settings=self._layout.settings,
                 limits=limits,
                 prealloc=options.prealloc,
+                tally=self.auto.tally if self.auto else None,
             )
             for number in range(options.receivers)
         ]
@@ -161,8 +194,10 @@ class Transport:
         waiting = list(self._channels)
         while waiting:
             waiting = [worker for worker in waiting if self._crew.take(worker, "sent") is None]
+            if self.auto is not None:
+                self.auto.look()
             if waiting:
-                step(STEP_SECONDS)
+                step(STEP_SECONDS if self.auto is None else self.auto.step_seconds)
         sent_at = time.monotonic()
         self._drain(step)
         return sent_at

@@ -18,6 +18,7 @@ from pipeline.codecs.method import CodecSettings, Encoder
 from pipeline.counters import Count, Counters
 from pipeline.pacing import Wire
 from pipeline.packet import Limits, front_bytes
+from pipeline.picker import FixedPicker
 from pipeline.queue import PacketQueue
 from pipeline.receiver import Receiver, ReceiverPlan, WrittenMap
 from pipeline.rounds import RoundList
@@ -71,6 +72,7 @@ class Rig:
         self.queue = PacketQueue(slots, front_bytes(packet_pages), payload)
         self.sent, self.received = Counters(1), Counters(1)
         self.written = WrittenMap(pages)
+        picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings))
         self.channel = Channel(
             ChannelPlan(
                 number=0,
@@ -79,12 +81,11 @@ class Rig:
                 queue=self.queue,
                 counters=self.sent,
                 wire=Wire(0),
-                method=chosen,
                 raw=raw,
-                settings=settings,
+                open_picker=lambda: picker,
                 packet_pages=packet_pages,
             ),
-            encoder or chosen.open_encoder(settings),
+            picker,
         )
         self.receiver = Receiver(
             ReceiverPlan(
@@ -95,7 +96,7 @@ class Rig:
                 rounds=self.rounds,
                 queue=self.queue,
                 counters=self.received,
-                method=chosen,
+                methods=(raw, chosen),
                 raw=raw,
                 settings=settings,
                 limits=Limits(
@@ -108,7 +109,7 @@ class Rig:
                 ),
                 prealloc=False,
             ),
-            chosen.open_decoder(settings),
+            {method.code: method.open_decoder(settings) for method in (raw, chosen)},
         )
 
     def send(self, pages: npt.NDArray[np.intp]) -> None:

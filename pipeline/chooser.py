@@ -1,0 +1,288 @@
+"""Method auto: which two rungs the channels choose between, from what has been measured.
+
+The time that a guest byte takes is the greatest of what the wire takes for it, what the CPUs of
+this host take for both sides, and what the channels or the receivers take for their side:
+
+    max(payload / wire rate, (compress + decompress) / CPUs, compress / channels, decompress / receivers)
+
+Sending a share of the packets by one rung and the rest by another makes each term a line in that
+share, so the best mixture of two rungs lies where two lines meet. Only rungs on the lower hull of
+payload against CPU can be part of it, and only neighbours on it need be tried. The channels then
+find the share by themselves: they take the harder rung while the wire is busy (`pipeline.picker`),
+so a wrong figure here costs a poor pair and never an idle wire or an idle CPU.
+
+An adaptive compressor that only climbs and descends one level at a time was the slowest of all in
+XenServer's measurements (xapi pull request 4797); this one jumps to where the figures point.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+
+from pipeline.ladder import Rung
+
+SEND_NS, RECEIVE_NS = 0.21, 0.18
+"""CPU nanoseconds a byte beside the codec: copy, checksum, queue (method none, 2 GiB)."""
+
+MEMORY_SECONDS = 1.0
+"""What was measured loses half of its weight in this time."""
+
+BIAS_STEP = 0.2
+"""How fast a rung's own deviation is learnt from looks in which it was used beside others."""
+
+WORTH_SWITCHING = 0.03
+"""A pair must promise to be faster by this share, or the choice stays."""
+
+ENOUGH_BYTES = 1 << 20
+"""Less than this in a look is no measurement."""
+
+SATURATED_SHARE, SLACK_SHARE = 0.95, 0.80
+"""Of the time since the last look that the wire was busy: it is the limit above, not below."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What happened since the last look: by rung, bytes and CPU; the wire's use.
+
+    `waited_ns` is how long channels waited for a device without using their CPU.
+    `wire_bytes_per_second` is what the wire carries while it is busy, None when nothing limits it.
+    """
+
+    seconds: float
+    plain_bytes: tuple[int, ...]
+    payload_bytes: tuple[int, ...]
+    compress_ns: tuple[int, ...]
+    waited_ns: tuple[int, ...]
+    decompressed_bytes: dict[int, int]
+    decompress_ns: dict[int, int]
+    guest_bytes: int
+    wire_bytes_per_second: float | None
+    wire_busy_share: float
+
+
+@dataclass(frozen=True)
+class Host:
+    """What may work at once."""
+
+    cpus: int
+    channels: int
+    receivers: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Indexes of the two rungs, and why. `seconds_per_byte` is what they promise."""
+
+    lighter: int
+    harder: int
+    reason: str
+    seconds_per_byte: float
+
+
+@dataclass
+class _Faded:
+    """A weighted mean whose older values count less and less."""
+
+    weight: float = 0.0
+    total: float = 0.0
+
+    def fade(self, factor: float) -> None:
+        self.weight *= factor
+        self.total *= factor
+
+    def add(self, value: float, weight: float) -> None:
+        self.weight += weight
+        self.total += value * weight
+
+    def mean(self, otherwise: float) -> float:
+        return self.total / self.weight if self.weight else otherwise
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a rung is believed to cost (CPU ns a byte, both sides) and to yield (payload a byte)."""
+
+    send_ns: float
+    receive_ns: float
+    payload: float
+    waited_ns: float = 0.0
+
+    @property
+    def cpu_ns(self) -> float:
+        """Both sides."""
+        return self.send_ns + self.receive_ns
+
+
+@dataclass
+class Chooser:
+    """Learns from looks; `decide` names the pair."""
+
+    rungs: tuple[Rung, ...]
+    host: Host
+    choice: Choice = Choice(0, 0, "nothing limits yet: pages go as they are", 0.0)
+    _shrinking: _Faded = field(default_factory=_Faded)
+    _slowness: _Faded = field(default_factory=_Faded)
+    _decode_slowness: _Faded = field(default_factory=_Faded)
+    _raw: _Faded = field(default_factory=_Faded)
+    _waited: dict[int, _Faded] = field(default_factory=dict)
+    _bias: list[list[float]] = field(default_factory=list)
+    _cpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Nothing is known yet."""
+        self._bias = [[0.0, 0.0] for _ in self.rungs]
+        self._cpus = self._most_cpus
+
+    @property
+    def _most_cpus(self) -> float:
+        return float(min(self.host.cpus, self.host.channels + self.host.receivers))
+
+    def decide(self, look: Look) -> Choice | None:
+        """Learn from a look; the new choice, or None when it stays."""
+        self._learn(look)
+        if look.wire_bytes_per_second is None:
+            return None
+        estimates = self.estimates()
+        found = self._best(estimates, look.wire_bytes_per_second)
+        current = self._pair(estimates, self.choice.lighter, self.choice.harder, look.wire_bytes_per_second)
+        same = (found.lighter, found.harder) == (self.choice.lighter, self.choice.harder)
+        if same or found.seconds_per_byte > current * (1 - WORTH_SWITCHING):
+            return None
+        self.choice = found
+        return found
+
+    # ------------------------------------------------------------ learning
+
+    def _learn(self, look: Look) -> None:
+        fade = 0.5 ** (look.seconds / MEMORY_SECONDS)
+        for mean in (self._shrinking, self._slowness, self._decode_slowness, self._raw):
+            mean.fade(fade)
+        self._learn_rungs(look)
+        for rung in {rung.method.code: rung for rung in self.rungs}.values():
+            count = look.decompressed_bytes.get(rung.method.code, 0)
+            if count >= ENOUGH_BYTES and rung.decompress_ns:
+                slow = math.log(max(1, look.decompress_ns[rung.method.code]) / count / rung.decompress_ns)
+                self._decode_slowness.add(slow, count)
+        tried = sum(look.plain_bytes)
+        if tried >= ENOUGH_BYTES:
+            self._raw.add(look.plain_bytes[0] / tried, tried)
+        self._learn_cpus(look)
+
+    def _learn_rungs(self, look: Look) -> None:
+        """How this memory differs from what the ladder was measured on, and each rung from the rest.
+
+        Shares are scaled in the exponent: memory that lz4 halves twice as well, zstd will too. What
+        is in RAM changes faster than rungs are tried, so a rung is only ever compared with those
+        that were used within the same look.
+        """
+        used = []
+        for index, rung in enumerate(self.rungs):
+            plain = look.plain_bytes[index]
+            if index == 0 or plain < ENOUGH_BYTES:
+                continue
+            share = min(0.999, look.payload_bytes[index] / plain)
+            shrinking = math.log(share) / math.log(rung.payload_share)
+            slowness = math.log(max(1, look.compress_ns[index]) / plain / rung.compress_ns)
+            used.append((index, plain, shrinking, slowness))
+            self._waited.setdefault(index, _Faded()).add(look.waited_ns[index] / plain, plain)
+        if not used:
+            return
+        whole = sum(plain for _, plain, _, _ in used)
+        shrinking = sum(p * (x - self._bias[i][0]) for i, p, x, _ in used) / whole
+        slowness = sum(p * (y - self._bias[i][1]) for i, p, _, y in used) / whole
+        self._shrinking.add(shrinking, whole)
+        self._slowness.add(slowness, whole)
+        if len(used) > 1:
+            for index, _, x, y in used:
+                bias = self._bias[index]
+                bias[0] += BIAS_STEP * (x - shrinking - bias[0])
+                bias[1] += BIAS_STEP * (y - slowness - bias[1])
+
+    def _learn_cpus(self, look: Look) -> None:
+        """The CPUs that we really get: fewer than there are where others run."""
+        most = self._most_cpus
+        lighter, harder = self.choice.lighter, self.choice.harder
+        if lighter == harder or look.guest_bytes < ENOUGH_BYTES:
+            return
+        used_harder = look.plain_bytes[harder] / max(1, sum(look.plain_bytes[1:]))
+        if look.wire_busy_share < SLACK_SHARE and used_harder < 0.1:
+            codec = sum(look.compress_ns) + sum(look.decompress_ns.values())
+            busy = codec + (SEND_NS + RECEIVE_NS) * look.guest_bytes
+            self._cpus += (min(most, max(0.2, busy / look.seconds / 1e9)) - self._cpus) / 2
+        elif look.wire_busy_share > SATURATED_SHARE and used_harder > 0.9:
+            self._cpus = min(most, self._cpus * 1.1)
+
+    def estimates(self) -> list[Estimate]:
+        """What every rung is believed to cost and yield on this memory."""
+        shrinking, slowness = self._shrinking.mean(1.0), self._slowness.mean(0.0)
+        decode = math.exp(self._decode_slowness.mean(0.0))
+        found = [Estimate(SEND_NS, RECEIVE_NS, 1.0)]
+        for index, rung in enumerate(self.rungs[1:], 1):
+            bias = self._bias[index]
+            compress = rung.compress_ns * math.exp(slowness + bias[1])
+            payload = rung.payload_share ** max(0.0, shrinking + bias[0])
+            waited = self._waited[index].mean(0.0) if index in self._waited else rung.waited_ns
+            found.append(
+                Estimate(SEND_NS + compress, RECEIVE_NS + rung.decompress_ns * decode, payload, waited)
+            )
+        return found
+
+    # ------------------------------------------------------------ choosing
+
+    def _best(self, estimates: list[Estimate], wire: float) -> Choice:
+        hull = lower_hull([(estimate.cpu_ns, estimate.payload) for estimate in estimates])
+        candidates = [(self._pair(estimates, one, other, wire), one, other) for one, other in pairwise(hull)]
+        if not candidates:
+            candidates = [(self._pair(estimates, 0, 0, wire), 0, 0)]
+        seconds, lighter, harder = min(candidates)
+        return Choice(lighter, harder, self._reason(estimates, lighter, harder, wire), seconds)
+
+    def _pair(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> float:
+        """Seconds a byte of the best mixture of two rungs."""
+        ends = self._times(estimates[lighter], wire), self._times(estimates[harder], wire)
+        lines = [(a, b - a) for a, b in zip(*ends, strict=True)]
+        shares = {0.0, 1.0}
+        for (a, slope), (b, other) in combinations(lines, 2):
+            if slope != other and 0 < (share := (b - a) / (slope - other)) < 1:
+                shares.add(share)
+        return min(max(start + slope * share for start, slope in lines) for share in shares)
+
+    def _times(self, estimate: Estimate, wire: float) -> tuple[float, float, float, float]:
+        """Seconds a byte of wire, CPUs, channels and receivers, raw packets included."""
+        raw_share = self._raw.mean(0.0)
+        tried = 1 - raw_share
+        raw = Estimate(SEND_NS, RECEIVE_NS, 1.0)
+        send = (tried * estimate.send_ns + raw_share * raw.send_ns) / 1e9
+        receive = (tried * estimate.receive_ns + raw_share * raw.receive_ns) / 1e9
+        payload = tried * estimate.payload + raw_share
+        held = send + tried * estimate.waited_ns / 1e9
+        host = self.host
+        return payload / wire, (send + receive) / self._cpus, held / host.channels, receive / host.receivers
+
+    def _reason(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> str:
+        parts = self._times(estimates[lighter], wire)
+        limit = ("the wire", "the CPUs", "the channels", "the receivers")[parts.index(max(parts))]
+        return (
+            f"the wire carries {wire / 1e6:.0f} MB/s; with {self.rungs[lighter].name} {limit} would be "
+            f"the limit ({1e-6 / max(parts):.0f} guest MB/s), {self.rungs[harder].name} would take "
+            f"{estimates[harder].payload:.2f} wire bytes a byte for {estimates[harder].cpu_ns:.1f} ns of CPU"
+        )
+
+
+def lower_hull(points: list[tuple[float, float]]) -> list[int]:
+    """Indexes of the points on the lower left hull, by growing x: more x must mean less y."""
+    hull: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: points[i]):
+        if hull and points[index][1] >= points[hull[-1]][1]:
+            continue
+        while len(hull) >= 2 and not _turns(points[hull[-2]], points[hull[-1]], points[index]):
+            hull.pop()
+        hull.append(index)
+    return hull
+
+
+def _turns(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    """Whether b lies below the line from a to c."""
+    return (b[1] - a[1]) * (c[0] - a[0]) < (c[1] - a[1]) * (b[0] - a[0])
