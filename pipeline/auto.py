@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
@@ -61,9 +62,12 @@ class Auto:
         self._looked_at = 0.0
 
     def begin(self) -> None:
-        """The clock starts."""
+        """The clock starts. A limit that the user set is believed before the first packet."""
         self._began = self._looked_at = time.monotonic()
         self._before = self._snapshot()
+        limit = self._wire.limit_bytes_per_second
+        nothing = self._difference(self._before, self._before, FIRST_LOOKS_SECONDS)
+        self._choose(dataclasses.replace(nothing, wire_bytes_per_second=limit or None))
 
     @property
     def step_seconds(self) -> float:
@@ -79,11 +83,15 @@ class Auto:
         after = self._snapshot()
         look = self._difference(self._before, after, now - self._looked_at)
         self._before, self._looked_at = after, now
+        self._choose(look)
+
+    def _choose(self, look: Look) -> None:
         choice = self._chooser.decide(look)
         on_cpu = self._decide_on_cpu(look) if QATZIP in self.rungs else self._chooser.choice
         if choice is not None:
             names = self.rungs[choice.lighter].name, self.rungs[choice.harder].name
-            self.switches.append(Switch((now - self._began) * 1e3, *names, choice.reason))
+            at_ms = (self._looked_at - self._began) * 1e3
+            self.switches.append(Switch(at_ms, *names, choice.reason))
         current = self._chooser.choice
         self.tally.choice[:] = bytes((current.lighter, current.harder, on_cpu.lighter, on_cpu.harder))
 
@@ -91,17 +99,12 @@ class Auto:
         """What a channel without a device of its own should do: the same, without that rung."""
         pick = self._on_cpu
         self._chooser_on_cpu.decide(
-            Look(
-                look.seconds,
-                tuple(look.plain_bytes[index] for index in pick),
-                tuple(look.payload_bytes[index] for index in pick),
-                tuple(look.compress_ns[index] for index in pick),
-                tuple(look.waited_ns[index] for index in pick),
-                look.decompressed_bytes,
-                look.decompress_ns,
-                look.guest_bytes,
-                look.wire_bytes_per_second,
-                look.wire_busy_share,
+            dataclasses.replace(
+                look,
+                plain_bytes=tuple(look.plain_bytes[index] for index in pick),
+                payload_bytes=tuple(look.payload_bytes[index] for index in pick),
+                compress_ns=tuple(look.compress_ns[index] for index in pick),
+                waited_ns=tuple(look.waited_ns[index] for index in pick),
             )
         )
         choice = self._chooser_on_cpu.choice
@@ -131,6 +134,8 @@ class Auto:
             waited_ns=tuple(waited),
             decompressed_bytes={code: int(received[code, Received.PLAIN_BYTES]) for code in codes},
             decompress_ns={code: int(received[code, Received.CPU_NS]) for code in codes},
+            raw_packets=int(sent[0, Sent.PACKETS]),
+            raw_runs=int(sent[0, Sent.RUNS]),
             guest_bytes=after.guest_bytes - before.guest_bytes,
             wire_bytes_per_second=use.crossed_bytes / use.busy_ns * 1e9 if use.busy_ns else None,
             wire_busy_share=busy / (busy + idle) if busy + idle else 0.0,

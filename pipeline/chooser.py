@@ -35,6 +35,10 @@ BIAS_STEP = 0.2
 WORTH_SWITCHING = 0.03
 """A pair must promise to be faster by this share, or the choice stays."""
 
+BESIDE_PACKETS = 2.0
+"""Packets of a channel that cross the wire while it compresses the next (`pipeline.channel`): a run of
+raw packets up to this length is smoothed out."""
+
 ENOUGH_BYTES = 1 << 20
 """Less than this in a look is no measurement."""
 
@@ -57,6 +61,8 @@ class Look:
     waited_ns: tuple[int, ...]
     decompressed_bytes: dict[int, int]
     decompress_ns: dict[int, int]
+    raw_packets: int
+    raw_runs: int
     guest_bytes: int
     wire_bytes_per_second: float | None
     wire_busy_share: float
@@ -126,6 +132,7 @@ class Chooser:
     _slowness: _Faded = field(default_factory=_Faded)
     _decode_slowness: _Faded = field(default_factory=_Faded)
     _raw: _Faded = field(default_factory=_Faded)
+    _raw_run: _Faded = field(default_factory=_Faded)
     _waited: dict[int, _Faded] = field(default_factory=dict)
     _bias: list[list[float]] = field(default_factory=list)
     _cpus: float = 0.0
@@ -157,7 +164,7 @@ class Chooser:
 
     def _learn(self, look: Look) -> None:
         fade = 0.5 ** (look.seconds / MEMORY_SECONDS)
-        for mean in (self._shrinking, self._slowness, self._decode_slowness, self._raw):
+        for mean in (self._shrinking, self._slowness, self._decode_slowness, self._raw, self._raw_run):
             mean.fade(fade)
         self._learn_rungs(look)
         for rung in {rung.method.code: rung for rung in self.rungs}.values():
@@ -168,6 +175,8 @@ class Chooser:
         tried = sum(look.plain_bytes)
         if tried >= ENOUGH_BYTES:
             self._raw.add(look.plain_bytes[0] / tried, tried)
+            if look.raw_packets:
+                self._raw_run.add(look.raw_packets / max(1, look.raw_runs), look.raw_packets)
         self._learn_cpus(look)
 
     def _learn_rungs(self, look: Look) -> None:
@@ -250,8 +259,12 @@ class Chooser:
         return min(max(start + slope * share for start, slope in lines) for share in shares)
 
     def _times(self, estimate: Estimate, wire: float) -> tuple[float, float, float, float]:
-        """Seconds a byte of wire, CPUs, channels and receivers, raw packets included."""
-        raw_share = self._raw.mean(0.0)
+        """Seconds a byte of wire, CPUs, channels and receivers.
+
+        Packets that travel raw count as far as they stand between others. A long run of them does
+        not: the wire cannot carry it ahead of time, so while others are sent they do not help it.
+        """
+        raw_share = self._raw.mean(0.0) * min(1.0, BESIDE_PACKETS / self._raw_run.mean(BESIDE_PACKETS))
         tried = 1 - raw_share
         raw = Estimate(SEND_NS, RECEIVE_NS, 1.0)
         send = (tried * estimate.send_ns + raw_share * raw.send_ns) / 1e9

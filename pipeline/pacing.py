@@ -41,15 +41,15 @@ class Wire:
 
     def __init__(self, bytes_per_second: int) -> None:
         """`bytes_per_second` 0 is a wire without a limit."""
-        self._bytes_per_second = bytes_per_second
+        self.limit_bytes_per_second = bytes_per_second
         self._fd = create_segment("wire", PAGE_BYTES, reserve=True)
         self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:4]
 
     def reserve(self, size_bytes: int) -> int:
         """Take the wire for `size_bytes`; return when they are across (monotonic ns, or 0)."""
-        if not self._bytes_per_second:
+        if not self.limit_bytes_per_second:
             return 0
-        duration = size_bytes * 1_000_000_000 // self._bytes_per_second
+        duration = size_bytes * 1_000_000_000 // self.limit_bytes_per_second
         state = self._state
         with record_lock(self._fd, PACE_LOCK):
             now, free_at = time.monotonic_ns(), state[0]
@@ -61,9 +61,14 @@ class Wire:
                 state[3] += max(0, now - MAX_CREDIT_NS - free_at)
         return across
 
-    def backlog_ns(self) -> int:
-        """How long the wire is taken from now on; not above 0 when it is free."""
-        return int(self._state[0]) - time.monotonic_ns() if self._bytes_per_second else 0
+    def slack_ns(self) -> int:
+        """How long the channels may send nothing before wire time is lost; not above 0 without a limit.
+
+        What the wire is taken for from now on, and half of the idle time that may be made good.
+        """
+        if not self.limit_bytes_per_second:
+            return 0
+        return int(self._state[0]) - time.monotonic_ns() + MAX_CREDIT_NS // 2
 
     def use(self) -> WireUse:
         """How it was used so far."""

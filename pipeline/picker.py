@@ -2,8 +2,8 @@
 
 With a fixed method there is nothing to choose. With auto the coordinator publishes two rungs, a
 lighter and a harder one (`pipeline.chooser`), and each channel takes the harder one for a packet
-whenever the wire still has as much to carry as that packet will take to compress: the wire never
-stands idle for it, and no CPU is saved that would have made the wire's work smaller.
+whenever no wire time will be lost while it compresses that packet: the wire never waits for a
+channel, and no CPU is saved that would have made the wire's work smaller.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ class AutoPicker:
         self._wire = wire
         self._encoders: dict[int, Encoder] = {}
         self._cells = [memoryview(tally.sent[number, index]) for index in range(len(rungs))]
-        self._last_ns = [0] * len(rungs)
+        self._takes_ns = [0] * len(rungs)
         self._picked = 0
+        self._counted = 0
         self._trust = 0
         self.qat = QatWork()
         self._without_device = True
@@ -116,8 +117,8 @@ class AutoPicker:
         lighter, harder = self._tally.choice[2:] if self._without_device else self._tally.choice[:2]
         self._picked = lighter
         if harder != lighter:
-            takes = self._last_ns[harder] // self._channels
-            if self._wire.backlog_ns() > takes:
+            takes = self._takes_ns[harder] // self._channels
+            if self._wire.slack_ns() > takes:
                 self._picked = harder
         return self._rungs[self._picked].method
 
@@ -130,14 +131,17 @@ class AutoPicker:
         encoder = self._encoder(index)
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
         length = encoder.compress(plain, payload)
-        took = time.perf_counter_ns() - wall
+        took, used = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
         if length >= len(plain):
             self._trust = 0
             self._count(0, len(plain), len(plain), 0, 0)
             return length
         self._trust += 1
-        self._last_ns[index] = took
-        self._count(index, len(plain), length, time.thread_time_ns() - cpu, took)
+        # A packet that was preempted took long for no reason of its own: CPU time is what counts,
+        # but for a device, which is waited for.
+        takes = took if self._rungs[index] is QATZIP else used
+        self._takes_ns[index] += (takes - self._takes_ns[index]) // 4
+        self._count(index, len(plain), length, used, took)
         return length
 
     def _shrinks(self, plain: memoryview) -> bool:
@@ -157,6 +161,9 @@ class AutoPicker:
         cells[Sent.PAYLOAD_BYTES] += payload
         cells[Sent.CPU_NS] += cpu_ns
         cells[Sent.WALL_NS] += wall_ns
+        if (index == 0) != (self._counted == 0):
+            cells[Sent.RUNS] += 1
+        self._counted = index
 
     def close(self) -> None:
         """End every codec."""

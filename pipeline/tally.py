@@ -24,6 +24,8 @@ class Sent(IntEnum):
     PAYLOAD_BYTES = 2
     CPU_NS = 3
     WALL_NS = 4
+    RUNS = 5
+    """How often packets of this kind began to follow others: packets over runs is a run's length."""
 
 
 class Received(IntEnum):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_device import build
 from tests.harness import mount_mqueue
 from tests.rig import close_rigs
 
@@ -40,3 +41,15 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("noise") / "noise"
     path.write_bytes(random.Random(2).randbytes(4 << 20))
     return path
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A libqatzip 1.3 whose device is zlib."""
+    return build(tmp_path_factory.mktemp("device"))
+
+
+@pytest.fixture(scope="session")
+def device_12(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without what 1.2 does not have."""
+    return build(tmp_path_factory.mktemp("device12"), "-DV12")

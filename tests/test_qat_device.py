@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from qat import host
 from qat.probe import ANSWERED, probe
-from tests.harness import ROOT, migrate, run
+from tests.fake_device import with_device
+from tests.harness import migrate, run
 
 SMALL = ("--size", "8M", "--method", "qatzip", "--dirty-rate", "1M")
-
-
-def build(folder: Path, *flags: str) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a C compiler")
-        pytest.skip("no C compiler to build the test device")
-    target = folder / "libqatzip.so.3"
-    subprocess.run(
-        [
-            compiler,
-            "-shared",
-            "-fPIC",
-            "-O1",
-            *flags,
-            "-o",
-            target,
-            ROOT / "tests/fake_qatzip.c",
-            "-l:libz.so.1",
-        ],
-        check=True,
-    )
-    return target
-
-
-@pytest.fixture(scope="session")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("device"))
-
-
-@pytest.fixture(scope="session")
-def device_12(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("device12"), "-DV12")
-
-
-def with_device(library: Path, mode: str = "ok") -> dict[str, str]:
-    return {"QATZIP_LIBRARY": str(library), "FAKE_QAT": mode}
 
 
 def test_what_the_device_does_is_counted_as_hardware(device: Path) -> None:
@@ -142,12 +102,6 @@ def test_a_device_that_fails_or_lies_ends_the_run(device: Path, mode: str, words
     assert len(ended.errors) == 1
     for part in ("send side", "channel", "packet", "qatzip", words):
         assert part in ended.errors[0]
-
-
-def test_auto_takes_the_device_where_one_answers(device: Path) -> None:
-    arguments = ("--size", "8M", "--method", "auto")
-    assert migrate(*arguments, environment=with_device(device))["options"]["method"] == "qatzip"
-    assert migrate(*arguments, environment=with_device(device, "no-hw"))["options"]["method"] == "zstd"
 
 
 def test_a_host_without_the_library_works(tmp_path: Path) -> None:
