@@ -1,13 +1,14 @@
 # make run    a guest that keeps writing is migrated, with the table at the end
 # make test   all tests
 # make lint   ruff and mypy --strict
+# make bench  ours beside QEMU and beside each codec alone, with 2 GiB of this Python's files
 # Each first makes .venv when it is missing or older than pyproject.toml.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: $(READY)
 	$(VENV)/bin/python -m pipeline.run --prealloc
@@ -21,6 +22,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+bench: $(READY)
+	tools/get_qemu.sh || echo "QEMU will be left out"
+	$(VENV)/bin/python -m tools.bench --size 2G
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or later is needed; set PYTHON=..." >&2; exit 1; }
@@ -29,4 +34,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .qatzip build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .qatzip .emulator build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

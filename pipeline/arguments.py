@@ -7,6 +7,7 @@ import argparse
 from pipeline.codecs import METHODS
 from pipeline.guest_options import OneLineParser, add_guest_arguments
 from pipeline.queue import MAX_SLOTS
+from qat.watchdog import DEFAULT_TIMEOUT_SECONDS
 
 AUTO = "auto"
 MAX_WORKERS = 64
@@ -105,6 +106,14 @@ def _add_qat(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         default="cpu",
         help="where receivers decompress qatzip: cpu or hardware (default cpu)",
+    )
+
+    add(
+        "--qat-timeout",
+        metavar="SECONDS",
+        default=f"{DEFAULT_TIMEOUT_SECONDS:g}",
+        help="seconds after which a request without an answer is given up and done in software; the device "
+        f"is then left alone (default {DEFAULT_TIMEOUT_SECONDS:g})",
     )
 
 

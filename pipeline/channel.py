@@ -52,7 +52,9 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
         warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
     except (CodecUnavailable, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
-    connection.send({"kind": "ready", "fallback_reason": picker.qat.fallback_reason})
+    connection.send(
+        {"kind": "ready", "fallback_reason": picker.qat.fallback_reason, "simulated": picker.qat.simulated}
+    )
     before = Usage.now()
     while True:
         message, _ = connection.receive()

@@ -70,6 +70,7 @@ class Measured:
     verdicts: list[Verdict] = field(default_factory=list)
     guest: dict[str, Any] = field(default_factory=dict)
     fallback_reason: str = ""
+    simulated: bool = False
     verification: dict[str, bool] = field(default_factory=dict)
 
     @property

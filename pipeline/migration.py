@@ -104,6 +104,9 @@ class Migration:
             raise HostError(f"cannot set up shared memory: {error}") from error
         self._transport.await_ready()
         self.measured.prealloc_ms = self._transport.prealloc_ms
+        self.measured.simulated = self._transport.simulated
+        if self._transport.simulated:
+            self._progress.warn("the QAT device is emulated: its figures are simulated")
         reason = self.measured.fallback_reason = self._transport.fallback_reason
         if reason:
             self._progress.warn(
@@ -145,7 +148,7 @@ class Migration:
             software = int(
                 self.measured.sent[Count.QAT_SOFTWARE] + self.measured.received[Count.QAT_SOFTWARE]
             )
-            self._progress.warn(f"the QAT device was busy ({reason}): {software} requests done in software")
+            self._progress.warn(f"the QAT device did not do all ({reason}): {software} requests in software")
 
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""

@@ -30,6 +30,7 @@ from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
 MAX_DOWNTIME_LIMIT_MS = 2_000_000.0
+MAX_QAT_TIMEOUT_SECONDS = 3600.0
 DOWNTIME_RAMP_FACTOR = 3.0
 VERIFICATIONS = ("images", "invariant", "both")
 GUEST_OPTIONS = (
@@ -63,6 +64,7 @@ class Options:
     qat_fallback: bool
     qat_buffer_bytes: int
     qat_decode: str
+    qat_timeout_seconds: float
     verify: str | None
     json: str | None
     quiet: bool
@@ -109,6 +111,7 @@ def parse(arguments: list[str]) -> Options:
         qat_fallback=given.qat_fallback,
         qat_buffer_bytes=_qat_buffer(given.qat_buffer),
         qat_decode=_one_of("--qat-decode", given.qat_decode, ("cpu", "hardware")),
+        qat_timeout_seconds=_above_zero("--qat-timeout", given.qat_timeout),
         verify=verify,
         json=writable_json(given.json),
         quiet=given.quiet,
@@ -198,6 +201,13 @@ def _seconds(option: str, text: str) -> float:
     value = parse_number(option, text)
     if value < 0:
         raise UsageError(f"{option} {text}: must be 0 or more seconds")
+    return value
+
+
+def _above_zero(option: str, text: str) -> float:
+    value = parse_number(option, text)
+    if not 0 < value <= MAX_QAT_TIMEOUT_SECONDS:
+        raise UsageError(f"{option} {text}: must be above 0 and at most {MAX_QAT_TIMEOUT_SECONDS:g} seconds")
     return value
 
 

@@ -101,6 +101,7 @@ class AutoPicker:
                 level=rung.level,
                 qat_buffer_bytes=self._settings.qat_buffer_bytes,
                 qat_fallback=True,
+                qat_timeout_seconds=self._settings.qat_timeout_seconds,
             )
             encoder = self._encoders[index] = rung.method.open_encoder(settings)
         return encoder

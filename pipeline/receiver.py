@@ -76,6 +76,7 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
         {
             "kind": "ready",
             "fallback_reason": receiver.fallback_reason,
+            "simulated": any(decoder.qat.simulated for decoder in decoders.values()),
             "prealloc_ms": receiver.prealloc_ms,
         }
     )

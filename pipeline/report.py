@@ -73,7 +73,7 @@ def build_result(
         "qat": {
             "hardware_requests": _both(measured, Count.QAT_HARDWARE),
             "software_requests": _both(measured, Count.QAT_SOFTWARE),
-            "simulated": False,
+            "simulated": measured.simulated,
             "fallback_reason": measured.fallback_reason or None,
         },
         "auto": measured.auto,
@@ -203,7 +203,8 @@ COLUMNS: tuple[tuple[str, Cell], ...] = (
 
 def _level(result: Result) -> str:
     level = result["options"]["level"]
-    return "" if result["options"]["method"] in ("none", AUTO) else str(level)
+    shown = "" if result["options"]["method"] in ("none", AUTO) else str(level)
+    return f"{shown} (simulated)".strip() if result["qat"]["simulated"] else shown
 
 
 def render_table(results: list[Result]) -> str:
@@ -253,8 +254,9 @@ def render_summary(result: Result) -> str:
         lines += _chosen(result)
     qat = result["qat"]
     if qat["hardware_requests"] or qat["software_requests"]:
+        where = "SIMULATED hardware" if qat["simulated"] else "hardware"
         lines.append(
-            f"QAT: {qat['hardware_requests']} requests in hardware, {qat['software_requests']} in software"
+            f"QAT: {qat['hardware_requests']} requests in {where}, {qat['software_requests']} in software"
         )
     lines.append(f"{result['status']}, {verified[result['verified']]}")
     return "\n".join(lines)

@@ -64,6 +64,7 @@ class PacketLayout:
             qat_buffer_bytes=options.qat_buffer_bytes,
             qat_fallback=options.qat_fallback,
             decode_on_qat=options.qat_decode == "hardware",
+            qat_timeout_seconds=options.qat_timeout_seconds,
         )
         rungs = ladder(with_qat=options.auto_with_qat) if options.method == AUTO else ()
         names = {rung.method_name for rung in rungs} or {options.method}
@@ -107,6 +108,7 @@ class Transport:
             self.auto = Auto(layout.rungs, options.channels, options.receivers, self.sent, self._wire)
         self.prealloc_ms: float | None = None
         self.fallback_reason = ""
+        self.simulated = False
         self._receivers = self._start_receivers()
         self._channels = self._start_channels()
 
@@ -118,6 +120,7 @@ class Transport:
             self.prealloc_ms = max(float(message["prealloc_ms"]) for message in received)
         reasons = {str(message["fallback_reason"]) for message in sent + received}
         self.fallback_reason = _joined(reasons)
+        self.simulated = any(message["simulated"] for message in sent + received)
 
     def _start_channels(self) -> list[Worker]:
         options = self._options

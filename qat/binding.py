@@ -63,6 +63,10 @@ int qzDecompress(QzSession_T *sess, const unsigned char *src, unsigned int *src_
                  unsigned char *dest, unsigned int *dest_len);
 int qzTeardownSession(QzSession_T *sess);
 int qzClose(QzSession_T *sess);
+void *qzMalloc(size_t size, int numa, int pinned);
+void qzFree(void *memory);
+
+int ramferry_emulated(void);
 """
 
 

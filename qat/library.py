@@ -42,6 +42,11 @@ class Library:
         if self.has("qzSetLogLevel"):
             self.calls.qzSetLogLevel(0)
 
+    @property
+    def simulated(self) -> bool:
+        """Whether this is `qat.emulator`: no device, whatever it answers."""
+        return self.has("ramferry_emulated")
+
     def has(self, name: str) -> bool:
         """Whether this version exports the function."""
         if name not in self._has:

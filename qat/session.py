@@ -33,17 +33,27 @@ class Session:
     software session by itself).
     """
 
-    def __init__(self, library: Library, *, level: int, hw_buff_sz: int, sw_backup: bool = False) -> None:
+    def __init__(
+        self,
+        library: Library,
+        *,
+        level: int,
+        hw_buff_sz: int,
+        busy_polling: bool = False,
+        sw_backup: bool = False,
+    ) -> None:
         """Start the user-space driver and set the session up.
 
+        `busy_polling` spins for an answer instead of sleeping: less latency, a whole core.
         `sw_backup` lets libqatzip compress in software; for tests of the format only.
         Raises QatStatusError.
         """
         self._calls = library.calls
-        self._library = library
+        self.library = library
         self._pid = os.getpid()
         self._level = level
         self._hw_buff_sz = hw_buff_sz
+        self._busy_polling = int(busy_polling)
         self._sw_backup = int(sw_backup)
         self._session = ffi.new("QzSession_T *")
         self._consumed = ffi.new("unsigned int *")
@@ -58,7 +68,7 @@ class Session:
             self._set_up()
 
     def _set_up(self) -> None:
-        extended = self._library.has("qzSetupSessionDeflateExt")
+        extended = self.library.has("qzSetupSessionDeflateExt")
         suffix = "DeflateExt" if extended else "Deflate"
         params = ffi.new(f"QzSessionParams{suffix}_T *")
         call = f"qzGetDefaults{suffix}"
@@ -70,6 +80,7 @@ class Session:
             common.comp_lvl = self._level
             common.sw_backup = self._sw_backup
             common.hw_buff_sz = self._hw_buff_sz
+            common.polling_mode = self._busy_polling
             common.input_sz_thrshold = MIN_INPUT_BYTES
             call = f"qzSetupSession{suffix}"
             code = getattr(self._calls, call)(self._session, params)
@@ -121,7 +132,7 @@ class Session:
             )
 
     def _at_end(self) -> bool:
-        if not self._library.has("qzGetDeflateEndOfStream"):
+        if not self.library.has("qzGetDeflateEndOfStream"):
             return True
         self._ended[0] = 0
         code = self._calls.qzGetDeflateEndOfStream(self._session, self._ended)
@@ -139,6 +150,11 @@ class Session:
         self._calls.qzTeardownSession(self._session)
         ffi.memmove(self._session, bytes(ffi.sizeof("QzSession_T")), ffi.sizeof("QzSession_T"))
         self._ready = False
+
+    @property
+    def total_in(self) -> int:
+        """Bytes that the device took so far: libqatzip's software path does not count them."""
+        return int(self._session.total_in)
 
     def close(self) -> None:
         """End the session."""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import random
+from pathlib import Path
 
 import pytest
 
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecError, CodecSettings
+from tests.harness import ROOT
 
 TEXT = b"".join(b"line %d of the guest's memory\n" % number for number in range(40_000))[: 512 << 10]
 NOISE = random.Random(3).randbytes(512 << 10)
@@ -95,14 +98,19 @@ def test_software_members_are_cut_at_the_qat_buffer(member_bytes: int) -> None:
     assert {member.plain_bytes for member in members} == {member_bytes}
 
 
-def test_generated_bindings_are_those_of_their_declarations(tmp_path: object) -> None:
-    import pathlib
-
-    import pipeline.libz_binding as libz
-    import qat.binding as qatzip
-    from tests.harness import ROOT
-
-    for builder, path in ((libz.builder, "pipeline/_libz.py"), (qatzip.builder, "qat/_libqatzip.py")):
-        fresh = pathlib.Path(str(tmp_path)) / "fresh.py"
-        builder().emit_python_code(str(fresh))
-        assert fresh.read_text() == (ROOT / path).read_text(), f"regenerate {path}"
+@pytest.mark.parametrize(
+    ("declared", "generated"),
+    [
+        ("pipeline.libz_binding", "pipeline/_libz.py"),
+        ("pipeline.igzip_binding", "pipeline/_igzip.py"),
+        ("pipeline.lz4_binding", "pipeline/_lz4.py"),
+        ("pipeline.zstd_binding", "pipeline/_zstd.py"),
+        ("qat.binding", "qat/_libqatzip.py"),
+    ],
+)
+def test_generated_bindings_are_those_of_their_declarations(
+    tmp_path: Path, declared: str, generated: str
+) -> None:
+    fresh = tmp_path / "fresh.py"
+    importlib.import_module(declared).builder().emit_python_code(str(fresh))
+    assert fresh.read_text() == (ROOT / generated).read_text(), f"python -m {declared}"

@@ -32,6 +32,7 @@ class CodecSettings:
     qat_buffer_bytes: int = 64 << 10
     qat_fallback: bool = True
     decode_on_qat: bool = False
+    qat_timeout_seconds: float = 2.0
 
 
 @dataclass
@@ -42,6 +43,8 @@ class QatWork:
     software_requests: int = 0
     fallback_reason: str = ""
     """Why software: a return code by name, or the library that is missing. Empty: not at all."""
+    simulated: bool = False
+    """Whether the device that answers is an emulated one (`qat.emulator`)."""
 
 
 class Encoder(Protocol):

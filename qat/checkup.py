@@ -1,0 +1,425 @@
+"""What a host needs to compress on QAT, checked from the bottom up; only ever read.
+
+The order and the files are those of Intel's qatlib and Linux' `Documentation/ABI/testing/
+sysfs-driver-qat`, `debugfs-driver-qat`. Every path hangs from one root, so that each finding is
+tested against a recorded tree.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import resource
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from qat.host import PHYSICAL_FUNCTIONS, VIRTUAL_FUNCTIONS, Device, devices
+from qat.library import Library, load
+from qat.status import LibraryMissing
+
+OK, WARNING, FAILS = "ok", "warning", "fails"
+
+FIRST_KERNEL = {"4xxx": (5, 17), "401xx": (5, 19), "402xx": (6, 4), "420xx": (6, 8), "6xxx": (6, 15)}
+"""The first Linux whose driver does compression on the device."""
+
+OUT_OF_TREE = ("c62x", "c3xxx", "dh895xcc", "d15xx")
+"""Generations that distributions' qatlib does not drive."""
+
+VFS_PER_PF = 16
+MEMLOCK_BYTES_PER_WORKER = 64 << 20
+WANTED_SYMBOLS = ("qzSetupSessionDeflateExt", "qzGetDeflateEndOfStream", "qzSetLogLevel")
+CONFIGURATION = "etc/sysconfig/qat"
+MANAGER = "run/qat/qatmgr.sock"
+NOTHING = "no QAT device to look at"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was checked, how it stands, what was read, and the command that mends it."""
+
+    check: str
+    status: str
+    read: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host to look at: its root folder and its QAT functions."""
+
+    root: Path
+    found: tuple[Device, ...]
+
+    @classmethod
+    def at(cls, root: Path) -> Host:
+        """Read the PCI bus below `root`."""
+        return cls(root, tuple(devices(root / "sys")))
+
+    @property
+    def physical(self) -> list[Device]:
+        """Physical functions."""
+        return [device for device in self.found if device.kind in PHYSICAL_FUNCTIONS.values()]
+
+    @property
+    def virtual(self) -> list[Device]:
+        """Virtual functions."""
+        return [device for device in self.found if device.kind in VIRTUAL_FUNCTIONS.values()]
+
+    @property
+    def guest(self) -> bool:
+        """Whether this is a guest that was lent virtual functions."""
+        return bool(self.virtual) and not self.physical
+
+    @property
+    def compressing(self) -> list[Device]:
+        """Physical functions whose services hold compression."""
+        return [device for device in self.physical if "dc" in device.services.split(";")]
+
+    def text(self, path: str) -> str:
+        """A file's content, stripped; empty when it cannot be read."""
+        try:
+            return (self.root / path).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def configuration(self) -> dict[str, str]:
+        """/etc/sysconfig/qat."""
+        lines = (line.split("=", 1) for line in self.text(CONFIGURATION).splitlines() if "=" in line)
+        return {name.strip(): value.strip() for name, value in lines if not name.lstrip().startswith("#")}
+
+
+def check_all(root: Path) -> list[Finding]:
+    """Every check but the real test, in order."""
+    host = Host.at(root)
+    return [
+        check_library(),
+        check_devices(host),
+        check_generation(host),
+        check_driver(host),
+        check_kernel(host),
+        check_iommu(host),
+        check_state(host),
+        check_services(host),
+        check_virtual_functions(host),
+        check_access(host),
+        check_manager(host),
+        check_policy(host),
+        check_memlock(host),
+        check_health(host),
+    ]
+
+
+def check_library() -> Finding:
+    """libqatzip, and which of its symbols."""
+    try:
+        library: Library = load()
+    except LibraryMissing as error:
+        return Finding("library", FAILS, str(error).split(":")[0], "tools/get_qatzip.sh")
+    missing = [name for name in WANTED_SYMBOLS if not library.has(name)]
+    if library.simulated:
+        return Finding(
+            "library", WARNING, f"{library.path} is the emulator: all is simulated", "unset QATZIP_LIBRARY"
+        )
+    if missing:
+        return Finding(
+            "library",
+            WARNING,
+            f"{library.path} is of 1.2: without {', '.join(missing)}",
+            "tools/get_qatzip.sh",
+        )
+    version = "2.0 or later" if library.has("qzSetupSessionZstd") else "1.3"
+    return Finding("library", OK, f"{library.path}, {version}")
+
+
+def check_devices(host: Host) -> Finding:
+    """QAT functions on the PCI bus."""
+    if not host.found:
+        return Finding(
+            "PCI devices",
+            FAILS,
+            "no QAT function on the PCI bus (8086: 4940, 4942, 4944, 4946, 4948 and their VFs)",
+            "lspci -nd 8086: | grep 494   # none: turn QAT on in the BIOS, or take a host that has it",
+        )
+    kinds = ", ".join(f"{device.address} {device.kind}" for device in host.found[:4])
+    more = f" and {len(host.found) - 4} more" if len(host.found) > 4 else ""
+    where = "this is a guest with virtual functions: " if host.guest else ""
+    return Finding("PCI devices", OK, f"{where}{kinds}{more}")
+
+
+def check_generation(host: Host) -> Finding:
+    """Whether distributions' qatlib drives this generation."""
+    if not host.found:
+        return Finding("generation", WARNING, NOTHING)
+    kinds = {device.kind for device in host.found}
+    old = sorted(kinds & set(OUT_OF_TREE))
+    if old and not kinds - set(OUT_OF_TREE):
+        return Finding(
+            "generation",
+            FAILS,
+            f"{', '.join(old)}: the distributions' qatlib does not drive it",
+            "build Intel's out-of-tree driver for QAT 1.x, and QATzip against it",
+        )
+    return Finding("generation", OK, ", ".join(sorted(kinds)))
+
+
+def check_driver(host: Host) -> Finding:
+    """The kernel driver of the physical functions."""
+    if not host.physical:
+        return Finding("driver", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
+    unbound = [device.address for device in host.physical if not device.driver]
+    if unbound:
+        kind = host.physical[0].kind
+        module = {"401xx": "qat_4xxx", "402xx": "qat_4xxx"}.get(kind, f"qat_{kind}")
+        return Finding(
+            "driver",
+            FAILS,
+            f"none is bound to {', '.join(unbound)}",
+            f"modprobe {module}   # then: dmesg | grep -i qat (firmware?)",
+        )
+    return Finding("driver", OK, ", ".join(sorted({device.driver for device in host.physical})))
+
+
+def check_kernel(host: Host) -> Finding:
+    """Whether this Linux is new enough for the generation."""
+    release = host.text("proc/sys/kernel/osrelease")
+    numbers = release.replace("-", ".").split(".")
+    version = tuple(int(part) for part in numbers[:2] if part.isdigit())
+    kinds = {device.kind.removesuffix(" VF") for device in host.found} & set(FIRST_KERNEL)
+    if not kinds:
+        return Finding("kernel", WARNING, f"Linux {release}; {NOTHING}")
+    needed = max(FIRST_KERNEL[kind] for kind in kinds)
+    wanted = f"{needed[0]}.{needed[1]}"
+    if not host.guest and version < needed:
+        return Finding(
+            "kernel",
+            FAILS,
+            f"Linux {release}; compression on {', '.join(sorted(kinds))} needs {wanted}",
+            f"boot Linux {wanted} or later",
+        )
+    if version < (6, 6):
+        return Finding(
+            "kernel",
+            WARNING,
+            f"Linux {release}: no fw_counters or heartbeat before 6.6",
+            "boot Linux 6.6 or later",
+        )
+    return Finding("kernel", OK, f"Linux {release}")
+
+
+def check_iommu(host: Host) -> Finding:
+    """The IOMMU, which virtual functions need."""
+    groups = list((host.root / "sys/kernel/iommu_groups").glob("[0-9]*"))
+    if groups:
+        return Finding("IOMMU", OK, f"{len(groups)} groups")
+    given = "intel_iommu=on is" if "intel_iommu=on" in host.text("proc/cmdline") else "intel_iommu=on is not"
+    return Finding(
+        "IOMMU",
+        FAILS if host.found else WARNING,
+        f"no IOMMU group; {given} on the kernel's command line",
+        "turn VT-d on in the BIOS and boot with intel_iommu=on",
+    )
+
+
+def check_state(host: Host) -> Finding:
+    """The physical functions are up."""
+    if not host.physical:
+        return Finding("state", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
+    down = [device.address for device in host.physical if device.state != "up"]
+    if down:
+        return Finding(
+            "state",
+            FAILS,
+            ", ".join(f"{d.address} is {d.state or 'unknown'}" for d in host.physical if d.state != "up"),
+            f"echo up > /sys/bus/pci/devices/{down[0]}/qat/state   # or: systemctl restart qat",
+        )
+    return Finding("state", OK, f"{len(host.physical)} up")
+
+
+def check_services(host: Host) -> Finding:
+    """Compression is among the services."""
+    if not host.physical:
+        return Finding("services", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
+    said = ", ".join(f"{device.address} {device.services or 'unknown'}" for device in host.physical)
+    mend = f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat"
+    if not host.compressing:
+        return Finding("services", FAILS, f"no device compresses (dc): {said}", mend)
+    if len(host.compressing) < len(host.physical):
+        return Finding("services", WARNING, f"only some devices compress (dc): {said}", mend)
+    return Finding("services", OK, said)
+
+
+def check_virtual_functions(host: Host) -> Finding:
+    """Virtual functions, bound to vfio-pci."""
+    if host.guest:
+        unbound = [device.address for device in host.virtual if device.driver != "vfio-pci"]
+        if unbound:
+            return Finding(
+                "virtual functions",
+                FAILS,
+                f"{len(unbound)} of {len(host.virtual)} are not bound to vfio-pci",
+                "systemctl start qat",
+            )
+        return Finding("virtual functions", OK, f"{len(host.virtual)} lent to this guest")
+    if not host.physical:
+        return Finding("virtual functions", WARNING, NOTHING)
+    without = [device.address for device in host.physical if device.virtual_functions in ("", "0")]
+    if without:
+        return Finding(
+            "virtual functions",
+            FAILS,
+            f"none on {', '.join(without)}",
+            "apt-get install qatlib-service && systemctl start qat",
+        )
+    unbound = [device.address for device in host.virtual if device.driver != "vfio-pci"]
+    if unbound:
+        return Finding(
+            "virtual functions", FAILS, f"{len(unbound)} are not bound to vfio-pci", "systemctl restart qat"
+        )
+    return Finding("virtual functions", OK, f"{len(host.virtual)} bound to vfio-pci")
+
+
+def check_access(host: Host) -> Finding:
+    """This user may open /dev/vfio."""
+    folder = host.root / "dev/vfio"
+    groups = sorted(folder.glob("[0-9]*"))
+    if not groups:
+        return Finding(
+            "access rights",
+            FAILS if host.found else WARNING,
+            "/dev/vfio holds no group",
+            "systemctl start qat",
+        )
+    closed = [path.name for path in [folder / "vfio", *groups] if not os.access(path, os.R_OK | os.W_OK)]
+    if closed:
+        return Finding(
+            "access rights",
+            FAILS,
+            f"this user may not open /dev/vfio/{closed[0]}"
+            + (f" and {len(closed) - 1} more" if closed[1:] else ""),
+            "usermod -aG qat $USER   # and log in again",
+        )
+    return Finding("access rights", OK, f"{len(groups)} groups can be opened" + _membership())
+
+
+def _membership() -> str:
+    try:
+        member = grp.getgrnam("qat").gr_gid in os.getgroups()
+    except KeyError:
+        return ""
+    return ", as a member of group qat" if member else ""
+
+
+def check_manager(host: Host) -> Finding:
+    """qatmgr answers; without it libqat runs standalone."""
+    path = host.root / MANAGER
+    try:
+        is_socket = stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        is_socket = False
+    if not is_socket:
+        return Finding(
+            "manager",
+            WARNING,
+            f"no qatmgr at /{MANAGER}: processes share devices by themselves (QAT_POLICY)",
+            "systemctl start qat   # in a container: export QAT_POLICY=1",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(2.0)
+        try:
+            asked.connect(str(path))
+        except OSError as error:
+            return Finding(
+                "manager",
+                FAILS,
+                f"qatmgr does not answer: {error.strerror or error}",
+                "systemctl restart qat",
+            )
+    return Finding("manager", OK, f"qatmgr answers at /{MANAGER}")
+
+
+def check_policy(host: Host) -> Finding:
+    """How many worker processes may use the devices at once."""
+    policy = host.configuration().get("POLICY", "0")
+    if not policy.isdigit():
+        return Finding(
+            "policy",
+            FAILS,
+            f"POLICY={policy} in /{CONFIGURATION} is no number",
+            f"put POLICY=1 into /{CONFIGURATION}",
+        )
+    if host.guest:
+        return Finding(
+            "policy", OK, f"POLICY={policy}; at most {len(host.virtual)} worker processes in this guest"
+        )
+    if not host.physical:
+        return Finding("policy", WARNING, NOTHING)
+    wanted = int(policy)
+    most = VFS_PER_PF * len(host.compressing) // wanted if wanted else VFS_PER_PF * bool(host.compressing)
+    said = f"POLICY={policy}: at most {most} worker processes, channels and hardware receivers together"
+    if not most:
+        return Finding("policy", FAILS, said, f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}")
+    if wanted != 1 and len(host.compressing) > 1:
+        return Finding(
+            "policy",
+            WARNING,
+            f"{said}; each single-threaded worker uses one device only",
+            f"put POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat",
+        )
+    return Finding("policy", OK, said)
+
+
+def check_memlock(host: Host) -> Finding:
+    """Memory that may be locked for DMA."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return Finding("memlock", OK, "no limit" if soft == resource.RLIM_INFINITY else "root is exempt")
+    said = f"{soft >> 20} MiB a process"
+    if soft < MEMLOCK_BYTES_PER_WORKER:
+        return Finding(
+            "memlock",
+            FAILS if host.found else WARNING,
+            f"{said}; a worker needs {MEMLOCK_BYTES_PER_WORKER >> 20} MiB",
+            "echo '@qat - memlock 65536' >> /etc/security/limits.d/qat.conf   # and log in again",
+        )
+    return Finding("memlock", OK, said)
+
+
+def check_health(host: Host) -> Finding:
+    """Error counters and heartbeat."""
+    if not host.physical:
+        return Finding("health", WARNING if not host.guest else OK, "the lender's" if host.guest else NOTHING)
+    bad = []
+    for device in host.physical:
+        for kind in ("nonfatal", "fatal"):
+            count = host.text(f"sys/bus/pci/devices/{device.address}/qat_ras/errors_{kind}")
+            if count not in ("", "0"):
+                bad.append(f"{device.address}: {count} {kind} errors")
+        for folder in (host.root / "sys/kernel/debug").glob(f"qat_*_{device.address}"):
+            beat = host.text(str((folder / "heartbeat/status").relative_to(host.root)))
+            if beat == "-1":
+                bad.append(f"{device.address} does not answer its heartbeat")
+    if bad:
+        return Finding(
+            "health",
+            FAILS,
+            ", ".join(bad),
+            "dmesg | grep -i qat   # a Gen4 device must never be reset through sysfs",
+        )
+    return Finding("health", OK, "no errors counted")
+
+
+def fw_counters(root: Path) -> int | None:
+    """Requests that all devices' engines have counted; None where the kernel does not show them."""
+    total, seen = 0, False
+    for path in (root / "sys/kernel/debug").glob("qat_*/fw_counters"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        seen = True
+        for word in text.replace("|", " ").split():
+            if word.isdigit():
+                total += int(word)
+    return total if seen else None

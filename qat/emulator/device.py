@@ -1,0 +1,203 @@
+"""The device process: instances, engines and the clock of an emulated QAT.
+
+A client attaches over an abstract Unix socket (SOCK_SEQPACKET) and gets a status (i32) and, with
+status 0, a memory file of IN_BYTES + OUT_BYTES. A request is five u32 (operation, level, length,
+hw_buff_sz, capacity), the answer an i32 and two u32 (status, consumed, produced). An instance is
+taken by attaching and given back when the connection ends, however its process does.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from isal import igzip_lib, isal_zlib
+
+from qat import gzip_ext
+from qat.emulator.faults import Fault
+from qat.emulator.model import DeviceModel, chunks
+from qat.status import (
+    QZ_BUF_ERROR,
+    QZ_DATA_ERROR,
+    QZ_FAIL,
+    QZ_NOSW_LOW_MEM,
+    QZ_NOSW_NO_HW,
+    QZ_NOSW_NO_INST_ATTACH,
+    QZ_OK,
+)
+
+IN_BYTES, OUT_BYTES = 5 << 20, 6 << 20
+REQUEST = struct.Struct("<5I")
+ANSWER = struct.Struct("<iII")
+STATUS = struct.Struct("<i")
+COMPRESS, DECOMPRESS = 1, 2
+IMPOSSIBLE_LENGTH = 0x7FFFFFFF
+ISAL_LEVELS = {1: 1}
+"""HW_L1 is what ISA-L's level 1 comes closest to; above it level 3 stands for the harder searches."""
+
+MOST_PROCESSES = 16
+"""Virtual functions of a physical function: processes that may attach under POLICY=1."""
+
+
+@dataclass
+class DeviceSettings:
+    """What is emulated."""
+
+    devices: int = 1
+    instances: int = MOST_PROCESSES
+    capacity: float = DeviceModel().capacity
+    engines: int = DeviceModel().engines
+    fault: Fault = field(default_factory=Fault)
+
+
+class Device:
+    """Serves clients until it is closed. All state is this process's."""
+
+    def __init__(self, name: str, settings: DeviceSettings) -> None:
+        """Listen under `name`. Raises OSError when it is taken."""
+        self._settings = settings
+        self._models = [DeviceModel(settings.capacity, settings.engines) for _ in range(settings.devices)]
+        self._lock = threading.Lock()
+        self._attached = 0
+        self._accepted = 0
+        self._lost = False
+        self.requests = 0
+        self._pool = ThreadPoolExecutor(settings.engines * settings.devices, "engine")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listening.bind(b"\0" + name.encode())
+        self._listening.listen(256)
+
+    def serve(self) -> None:
+        """Accept clients until `close`."""
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._client, args=(client,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting; attached clients end with the process."""
+        self._listening.close()
+
+    def _client(self, client: socket.socket) -> None:
+        with client:
+            status, model = self._attach()
+            if status != QZ_OK:
+                client.send(STATUS.pack(status))
+                return
+            memory = os.memfd_create("qat-emulator", os.MFD_CLOEXEC)
+            try:
+                os.ftruncate(memory, IN_BYTES + OUT_BYTES)
+                socket.send_fds(client, [STATUS.pack(QZ_OK)], [memory])
+                with mmap.mmap(memory, IN_BYTES + OUT_BYTES) as mapping:
+                    self._serve_client(client, memoryview(mapping), model)
+            except (ConnectionError, BufferError):
+                pass  # the client is gone
+            finally:
+                os.close(memory)
+                with self._lock:
+                    self._attached -= 1
+
+    def _attach(self) -> tuple[int, DeviceModel]:
+        refused = {"low-memory": QZ_NOSW_LOW_MEM, "no-hardware": QZ_NOSW_NO_HW}
+        with self._lock:
+            model = self._models[self._accepted % len(self._models)]
+            if self._settings.fault.kind in refused:
+                return refused[self._settings.fault.kind], model
+            if self._lost:
+                return QZ_NOSW_NO_HW, model
+            if self._attached >= self._settings.instances:
+                return QZ_NOSW_NO_INST_ATTACH, model
+            self._attached += 1
+            self._accepted += 1
+            return QZ_OK, model
+
+    def _serve_client(self, client: socket.socket, memory: memoryview, model: DeviceModel) -> None:
+        while len(message := client.recv(REQUEST.size)) == REQUEST.size:
+            arrived = time.monotonic()
+            with self._lock:
+                self.requests += 1
+                number = self.requests
+            answer = self._answer(number, REQUEST.unpack(message), memory, model, arrived)
+            if answer is not None:
+                client.send(ANSWER.pack(*answer))
+
+    def _answer(
+        self, number: int, request: tuple[int, ...], memory: memoryview, model: DeviceModel, arrived: float
+    ) -> tuple[int, int, int] | None:
+        fault = self._settings.fault
+        strikes = fault.strikes(number)
+        if self._lost or (strikes and fault.kind == "lost"):
+            self._lost = True
+            return QZ_FAIL, 0, 0
+        if strikes and fault.kind in ("hang", "hang-all"):
+            return None
+        if strikes and fault.kind in ("busy", "fail"):
+            return (QZ_NOSW_NO_INST_ATTACH if fault.kind == "busy" else QZ_FAIL), 0, 0
+        status, consumed, produced, sizes = self._work(request, memory)
+        with self._lock:
+            done = model.finish(arrived, sizes)
+        left = done - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        if strikes and fault.kind == "corrupt":
+            memory[IN_BYTES + produced // 2] ^= 0x55
+        if strikes and fault.kind == "short":
+            consumed -= 1
+        if strikes and fault.kind == "long":
+            produced = IMPOSSIBLE_LENGTH
+        return status, consumed, produced
+
+    def _work(self, request: tuple[int, ...], memory: memoryview) -> tuple[int, int, int, list[int]]:
+        operation, level, length, chunk, capacity = request
+        source, dest = memory[:length], memory[IN_BYTES : IN_BYTES + min(capacity, OUT_BYTES)]
+        if operation == COMPRESS:
+            return self._compress(source, dest, level, chunk)
+        return self._decompress(source, dest)
+
+    def _compress(
+        self, source: memoryview, dest: memoryview, level: int, chunk: int
+    ) -> tuple[int, int, int, list[int]]:
+        sizes = chunks(len(source), chunk)
+        pieces = [source[start : start + chunk] for start in range(0, len(source), chunk)]
+        isal_level = ISAL_LEVELS.get(level, 3)
+        streams = self._pool.map(
+            lambda piece: igzip_lib.compress(piece, isal_level, igzip_lib.COMP_DEFLATE), pieces
+        )
+        produced = consumed = 0
+        for piece, stream in zip(pieces, streams, strict=True):
+            member = dest[produced:]
+            room = gzip_ext.deflate_room(member)
+            if len(stream) > len(room):
+                return QZ_BUF_ERROR, consumed, produced, sizes
+            room[: len(stream)] = stream
+            produced += gzip_ext.frame_member(member, len(stream), len(piece), isal_zlib.crc32(piece))
+            consumed += len(piece)
+        return QZ_OK, consumed, produced, sizes
+
+    def _decompress(self, source: memoryview, dest: memoryview) -> tuple[int, int, int, list[int]]:
+        try:
+            members = list(gzip_ext.walk(source, len(dest)))
+            plains = list(
+                self._pool.map(
+                    lambda member: zlib.decompress(source[member.deflate_start : member.deflate_end], -15),
+                    members,
+                )
+            )
+        except (gzip_ext.CorruptMember, zlib.error):
+            return QZ_DATA_ERROR, 0, 0, []
+        filled = 0
+        for member, plain in zip(members, plains, strict=True):
+            if len(plain) != member.plain_bytes or zlib.crc32(plain) != member.crc32:
+                return QZ_DATA_ERROR, 0, filled, []
+            dest[filled : filled + len(plain)] = plain
+            filled += len(plain)
+        return QZ_OK, len(source), filled, [member.plain_bytes for member in members]

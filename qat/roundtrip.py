@@ -1,0 +1,134 @@
+"""Does the device really do the work? 512 KiB there and back, in a process of its own.
+
+Proof is threefold: the output is decoded by an inflater that is not libqatzip, `total_in` of the
+session moved (libqatzip's software path does not move it), and the kernel's firmware counters did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qat import gzip_ext
+from qat._libqatzip import ffi
+from qat.checkup import FAILS, OK, WARNING, Finding, fw_counters
+from qat.library import load
+from qat.session import Session
+from qat.status import LibraryMissing, QatError, QatStatusError
+
+SIZE_BYTES = 512 << 10
+TIMEOUT_SECONDS = 20.0
+XFL_OFFSET = 8
+HARDWARE_XFL = 0
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What the child found. `error` empty: the device compressed, and the bytes came back."""
+
+    error: str = ""
+    compress_ms: float = 0.0
+    decompress_ms: float = 0.0
+    ratio: float = 0.0
+    counted: bool = False
+    simulated: bool = False
+
+
+def check_round_trip(root: Path) -> Finding:
+    """The real test. Never raises; a device that hangs costs TIMEOUT_SECONDS."""
+    if root != Path("/"):
+        return Finding("real test", WARNING, f"not run: {root} is a recorded tree")
+    before = fw_counters(root)
+    found = _in_a_child()
+    after = fw_counters(root)
+    if found.error:
+        return Finding(
+            "real test", FAILS, found.error, "mend the first check above that fails, then run this again"
+        )
+    said = (
+        f"512 KiB compressed in {found.compress_ms:.2f} ms and back in {found.decompress_ms:.2f} ms, "
+        f"ratio {found.ratio:.2f}; zlib reads it, total_in moved"
+    )
+    if found.simulated:
+        return Finding("real test", WARNING, f"SIMULATED: {said}", "unset QATZIP_LIBRARY")
+    if not found.counted:
+        return Finding(
+            "real test",
+            FAILS,
+            f"{said.removesuffix(', total_in moved')}, but total_in did not move: software",
+            "",
+        )
+    if before is None or after is None:
+        return Finding("real test", OK, f"{said} (no fw_counters to read here)")
+    if after <= before:
+        return Finding("real test", WARNING, f"{said}, but the firmware counters did not move", "")
+    return Finding("real test", OK, f"{said}, the firmware counted {after - before}")
+
+
+def _in_a_child() -> RoundTrip:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, json.dumps(asdict(_try())).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        readable, _, _ = select.select([reading], [], [], TIMEOUT_SECONDS)
+        text = os.read(reading, 4096) if readable else b""
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if text:
+        return RoundTrip(**json.loads(text))
+    return RoundTrip(
+        error=f"no answer within {TIMEOUT_SECONDS:g} s" if not readable else "the test process died"
+    )
+
+
+def _try() -> RoundTrip:
+    try:
+        library = load()
+        session = Session(library, level=1, hw_buff_sz=64 << 10)
+        return _there_and_back(session, library.simulated)
+    except LibraryMissing as error:
+        return RoundTrip(error=str(error).split(":")[0])
+    except QatStatusError as error:
+        return RoundTrip(error=f"{error.call} says {error.name}")
+    except (QatError, gzip_ext.CorruptMember, zlib.error) as error:
+        return RoundTrip(error=str(error))
+
+
+def _there_and_back(session: Session, simulated: bool) -> RoundTrip:
+    plain = b"".join(b"line %d of a page that compresses\n" % number for number in range(20_000))[:SIZE_BYTES]
+    packed, back = bytearray(2 * SIZE_BYTES), bytearray(SIZE_BYTES)
+    dest = ffi.from_buffer("unsigned char[]", packed)
+    began = time.perf_counter()
+    length = session.compress(ffi.from_buffer("unsigned char[]", plain), SIZE_BYTES, dest)
+    middle = time.perf_counter()
+    counted = session.total_in >= SIZE_BYTES and packed[XFL_OFFSET] == HARDWARE_XFL
+    view = memoryview(packed)[:length]
+    members = gzip_ext.walk(view, SIZE_BYTES)
+    inflated = b"".join(zlib.decompress(view[m.deflate_start : m.deflate_end], -15) for m in members)
+    if inflated != plain:
+        return RoundTrip(error="what the device compressed does not inflate to what it was given")
+    restart = time.perf_counter()
+    session.decompress(dest, length, ffi.from_buffer("unsigned char[]", back), SIZE_BYTES)
+    ended = time.perf_counter()
+    if back != plain:
+        return RoundTrip(error="what the device decompressed is not what it was given")
+    return RoundTrip(
+        compress_ms=(middle - began) * 1e3,
+        decompress_ms=(ended - restart) * 1e3,
+        ratio=SIZE_BYTES / length,
+        counted=counted,
+        simulated=simulated,
+    )

@@ -1,0 +1,38 @@
+"""An emulated QAT device beside a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.harness import ROOT
+
+
+@contextmanager
+def emulator(*options: str) -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
+    """The environment to run in, and the device's process."""
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a C compiler")
+        pytest.skip("no C compiler to build the emulator's library")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qat.emulator", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        names = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+        yield names, process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()

@@ -1,0 +1,99 @@
+"""`python -m tools.doctor`: can this host compress on Intel QAT, and if not, what would mend it?
+
+Reads, and makes one round trip through the device in a process of its own; never resets or
+reconfigures anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.errors import UsageError, one_line
+from pipeline.guest_options import OneLineParser
+from pipeline.options import writable_json
+from qat.checkup import FAILS, WARNING, Finding, check_all
+from qat.roundtrip import check_round_trip
+
+SCHEMA_VERSION = 1
+CANNOT = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options."""
+    parser = OneLineParser(
+        prog="python -m tools.doctor",
+        description="Check, from the bottom up, what this host needs to compress on Intel QAT.",
+        epilog="Exit codes: 0 nothing fails, 2 something does (or wrong usage). Reads only.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--root",
+        metavar="DIR",
+        default="/",
+        help="look at a recorded tree of sys, dev, etc, run, proc (default /)",
+    )
+    add("--json", metavar="FILE", help="write the findings as JSON; - is standard output (default none)")
+    return parser
+
+
+def examine(root: Path) -> list[Finding]:
+    """All findings, the real test last."""
+    return [*check_all(root), check_round_trip(root)]
+
+
+def verdict(findings: list[Finding]) -> str:
+    """One sentence for somebody who has read nothing else."""
+    failed = [finding for finding in findings if finding.status == FAILS]
+    if failed:
+        what = ", ".join(finding.check for finding in failed)
+        first = f"Begin with the first, {failed[0].check}: {failed[0].read}."
+        return f"This host cannot compress on QAT: {what}. {first}"
+    if any(finding.status == WARNING for finding in findings):
+        return "Nothing fails, but see the warnings."
+    return "This host compresses on QAT."
+
+
+def render(findings: list[Finding]) -> str:
+    """A line a finding, the command that mends it below; the verdict at the end."""
+    width = max(len(finding.check) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.status:8}{finding.check:{width}}  {finding.read}")
+        if finding.mend:
+            lines.append(f"{'':8}{'':{width}}  -> {finding.mend}")
+    return "\n".join([*lines, "", verdict(findings)])
+
+
+def main(arguments: list[str]) -> int:
+    """Check, print, and return the exit code."""
+    try:
+        given = build_parser().parse_args(arguments)
+        target = writable_json(given.json)
+        root = Path(given.root)
+        if not root.is_dir():
+            raise UsageError(f"--root {given.root}: no such folder")
+    except UsageError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    findings = examine(root)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict(findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    if target == "-":
+        print(json.dumps(document, indent=2))
+    else:
+        print(render(findings))
+        if target is not None:
+            Path(target).write_text(json.dumps(document, indent=2) + "\n")
+    return CANNOT if any(finding.status == FAILS for finding in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
