@@ -37,6 +37,11 @@ FAILED, CANNOT = 1, 2
 """Exit codes of a worker: it failed, or this host cannot do what it was started for."""
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def keep_heap() -> None:
     """Make this process keep freed memory, where its C library can be told so."""
     if hasattr(_libc, "mallopt"):
@@ -120,7 +125,7 @@ class Crew:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            die_with_parent()
             _libc.prctl(PR_SET_NAME, f"rf {name}".encode()[:15], 0, 0, 0)
             keep_heap()
             if os.getppid() != parent:

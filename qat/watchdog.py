@@ -26,6 +26,10 @@ class QatHang(QatError):
     name = "no answer"
 
 
+def _nothing() -> int:
+    return 0
+
+
 class WatchedSession:
     """A session in a thread of its own. Used by one thread of the process that opened it."""
 
@@ -36,7 +40,7 @@ class WatchedSession:
         self._go, self._done = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._done.acquire()
-        self._job: Callable[[], int] = lambda: 0
+        self._job: Callable[[], int] = _nothing
         self._result = 0
         self._error: BaseException | None = None
         self._lost = False
@@ -48,7 +52,7 @@ class WatchedSession:
         try:
             self._session = open_session()
         except BaseException as error:  # reaches the caller
-            self._error = error
+            self._error = error.with_traceback(None)
             self._done.release()
             return
         self._done.release()
@@ -57,7 +61,10 @@ class WatchedSession:
             try:
                 self._result = self._job()
             except BaseException as error:  # reaches the caller
-                self._error = error
+                # Without its traceback: that would hold the buffers of this call in a cycle, and
+                # CPython crashes when it breaks one with exported memory in it.
+                self._error = error.with_traceback(None)
+            self._job = _nothing
             self._done.release()
 
     def _await(self, what: str) -> int:
@@ -66,7 +73,10 @@ class WatchedSession:
             raise QatHang(f"{what}: the QAT device gave no answer within {self._timeout:g} s")
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         return self._result
 
     def _call(self, what: str, job: Callable[[], int]) -> int:

@@ -88,10 +88,12 @@ def test_codes_and_levels(name: str) -> None:
 
 
 @pytest.mark.parametrize("member_bytes", [4 << 10, 64 << 10, 512 << 10])
-def test_software_members_are_cut_at_the_qat_buffer(member_bytes: int) -> None:
+def test_software_members_are_cut_for_a_device_that_decodes(member_bytes: int) -> None:
     from qat import gzip_ext
 
-    settings = CodecSettings(level=1, qat_buffer_bytes=member_bytes)
+    whole = compressed("qatzip", TEXT, CodecSettings(level=1, qat_buffer_bytes=member_bytes))
+    assert len(list(gzip_ext.walk(memoryview(whole), len(TEXT)))) == 1
+    settings = CodecSettings(level=1, qat_buffer_bytes=member_bytes, decode_on_qat=True)
     packed = compressed("qatzip", TEXT, settings)
     members = list(gzip_ext.walk(memoryview(packed), len(TEXT)))
     assert len(members) == len(TEXT) // member_bytes

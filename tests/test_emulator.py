@@ -28,7 +28,8 @@ def test_the_work_is_done_in_hardware_and_marked_simulated() -> None:
     qat = result["qat"]
     assert qat["simulated"] is True
     assert (qat["software_requests"], qat["fallback_reason"]) == (0, None)
-    assert qat["hardware_requests"] == -(-result["traffic"]["guest_bytes"] // (64 << 10))
+    least = -(-result["traffic"]["guest_bytes"] // (64 << 10))
+    assert least <= qat["hardware_requests"] <= least + result["traffic"]["packets"]
     assert "(simulated)" in plain.out
     assert "SIMULATED" in plain.out
 

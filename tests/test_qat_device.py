@@ -96,8 +96,11 @@ def test_without_fallback_no_session_is_exit_2(device: Path, mode: str, reason: 
     ("mode", "words"),
     [("fail", "QZ_FAIL"), ("short", "consumed"), ("long", "produced")],
 )
-def test_a_device_that_fails_or_lies_ends_the_run(device: Path, mode: str, words: str) -> None:
-    ended = run(*SMALL, environment=with_device(device, mode))
+def test_a_device_that_fails_or_lies_costs_no_page(device: Path, mode: str, words: str) -> None:
+    result = migrate(*SMALL, environment=with_device(device, mode))
+    assert result["qat"]["software_requests"] > 0
+    assert result["qat"]["hardware_requests"] == 0
+    ended = run(*SMALL, "--no-qat-fallback", environment=with_device(device, mode))
     assert ended.code == 1
     assert len(ended.errors) == 1
     for part in ("send side", "channel", "packet", "qatzip", words):

@@ -95,10 +95,11 @@ def _break_even(document: dict[str, Any]) -> list[tuple[str, str]]:
         limited = {name: line for name, line in limited.items() if line}
         unlimited = {name: t for name, line in lines.items() for b, t in line if not b}
         bandwidths = sorted({b for line in limited.values() for b, _ in line})
-        if len(bandwidths) < 2:
+        if not bandwidths or len(bandwidths) + bool(unlimited) < 2:
             continue
         # Without a limit stands one step right of the fastest link.
-        beyond = bandwidths[-1] * (bandwidths[-1] / bandwidths[0]) ** (1 / max(2, len(bandwidths)))
+        step = (bandwidths[-1] / bandwidths[0]) ** (1 / (len(bandwidths) - 1)) if bandwidths[1:] else 4.0
+        beyond = bandwidths[-1] * step
         for name, time in unlimited.items():
             limited.setdefault(name, []).append((beyond, time))
         times = [t for line in limited.values() for _, t in line]

@@ -9,11 +9,9 @@ end the destination's RAM is compared with the image, byte for byte.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -39,14 +37,13 @@ from pipeline.guest_options import (
 from pipeline.memory import check_memory
 from pipeline.options import writable_json
 from pipeline.verify import first_difference
+from pipeline.workers import die_with_parent
 from tools.qmp import Qmp, QmpError
 
 BINARY = "qemu-system-x86_64"
 METHODS = ("none", "zlib", "zstd", "qatzip")
 LEVELS = {"zlib": range(10), "zstd": range(21), "qatzip": range(1, 10)}
 TIMEOUT_SECONDS = 600.0
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 NO_QEMU = f"{BINARY} is not here: run tools/get_qemu.sh (Debian), or install QEMU 9.0 or later"
 
@@ -126,7 +123,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+            preexec_fn=die_with_parent,
         )
         theirs.close()
         self.qmp = Qmp(ours)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RunFailed
+from pipeline.workers import die_with_parent
 
 TIMEOUT_SECONDS = 1200.0
 
@@ -49,7 +50,14 @@ def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
     """Run `python -m pipeline.run` in a process of its own. Raises RunFailed."""
     command = [sys.executable, "-m", "pipeline.run", "--quiet", "--json", "-", *arguments]
     began = time.monotonic()
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+        preexec_fn=die_with_parent,
+    )
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()

@@ -23,6 +23,7 @@ from qat.emulator.faults import KINDS, parse_fault
 from qat.emulator.model import CAPACITY_BYTES_PER_SECOND, ENGINES
 
 T = TypeVar("T")
+ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,11 +89,14 @@ def main(arguments: list[str]) -> int:
     except CannotBuild as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    if not command:
+        # Before there are threads that would get them instead.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     name = f"ramferry-qat-{os.getpid()}-{secrets.token_hex(4)}"
     device = Device(name, settings)
     threading.Thread(target=device.serve, daemon=True).start()
     environment = {"QATZIP_LIBRARY": str(path), "QAT_EMULATOR": name}
-    command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
         return _wait(environment)
     print(f"emulating {given.devices} QAT device(s): all that follows is simulated", file=sys.stderr)
@@ -110,12 +114,11 @@ def _wait(environment: dict[str, str]) -> int:
     for name, value in environment.items():
         print(f"export {name}={value}")
     sys.stdout.flush()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, frame: stop.set())
-    stop.wait()
+    signal.sigwait(ENDING)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # engines may still be at work for clients that are gone
