@@ -37,7 +37,7 @@ def number(value: float) -> str:
     """A tick's label: 1500000 is 1.5M."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g}{suffix}"
+            return f"{value / size:.3g}{suffix}"
     return f"{value:g}"
 
 

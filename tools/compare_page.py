@@ -16,6 +16,7 @@ from tools.compare_report import (
     row,
 )
 from tools.comparison import Place, by_link, completed, doubts, winner
+from tools.scenario import rate_words
 
 LIGHT = ("#1f6feb", "#d1590a", "#1a7f37", "#8250df", "#bf3989", "#6e7781", "#9a6700", "#0a7b83")
 DARK = ("#6cb0ff", "#ff9c57", "#5bd27a", "#b99bff", "#ff8ac4", "#a5adb8", "#e3b341", "#4fd0d8")
@@ -103,7 +104,8 @@ def _break_even(document: dict[str, Any]) -> list[tuple[str, str]]:
         for name, time in unlimited.items():
             limited.setdefault(name, []).append((beyond, time))
         times = [t for line in limited.values() for _, t in line]
-        ticks = [(b, charts.number(b) + "B/s") for b in bandwidths]
+        words = {place.point.bandwidth_bytes: place.point.bandwidth for place in places_of(document)}
+        ticks = [(b, rate_words(words[int(b)])) for b in bandwidths]
         if unlimited:
             ticks.append((beyond, "no limit"))
         x = charts.Axis("bandwidth", tuple(ticks), bandwidths[0], ticks[-1][0], logarithmic=True)

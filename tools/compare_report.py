@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from typing import Any
 
 from tools.bench_request import table
 from tools.comparison import Crossing, Link, Place, by_link, completed, crossings, doubts, places, winner
-from tools.published import TABLES, PublishedRow, PublishedTable
+from tools.published import TABLES, PublishedTable
 from tools.scenario import Point
 
 HEAD = [
@@ -128,14 +127,7 @@ def csv_text(document: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- beside what was published
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """A published row and the place of ours that stands for it."""
-
-    row: PublishedRow
-    ours: Place | None
-
-
+UNLIMITED = 10**12
 BASE = "zstd"
 """Ratios are to this method: absolute figures of other hosts, images and links do not transfer."""
 
@@ -171,7 +163,7 @@ def _published_rows(published: PublishedTable, all_places: list[Place]) -> list[
     for channels in sorted({one.channels for one in published.rows}):
         rows = [one for one in published.rows if one.channels == channels]
         base = next(one for one in rows if one.method == BASE)
-        ours = {one.method: _ours(published, one, all_places) for one in rows}
+        link, ours = _our_link(published, channels, {one.method for one in rows}, all_places)
         for one in rows:
             out.append(
                 [
@@ -180,37 +172,46 @@ def _published_rows(published: PublishedTable, all_places: list[Place]) -> list[
                     f"{one.total_ms:.0f}",
                     f"{one.total_ms / base.total_ms:.2f}",
                     f"{one.send_cpu * one.total_ms / (base.send_cpu * base.total_ms):.2f}",
-                    *_our_cells(ours[one.method], ours[BASE]),
+                    *_our_cells(ours.get(one.method), ours.get(BASE), link),
                 ]
             )
     return out
 
 
-def _our_cells(place: Place | None, base: Place | None) -> list[str]:
-    if place is None:
+def _our_cells(place: Place | None, base: Place | None, link: Link | None) -> list[str]:
+    if place is None or link is None:
         return ["-", "-", "-", "not measured"]
     cells = [f"{place.total_ms.median:.0f}", "-", "-"]
     if base is not None:
         cpu, of = place.spread("send", "cpu_seconds").median, base.spread("send", "cpu_seconds").median
         cells[1] = f"{place.total_ms.median / base.total_ms.median:.2f}"
         cells[2] = f"{cpu / of:.2f}" if of else "-"
-    wire = "no limit" if place.point.bandwidth_bytes == 0 else f"{place.point.bandwidth}B/s"
-    note = " (software)" if "software" in place.method_name else ""
-    return [*cells, f"{wire}, {place.point.channels} channels{note}"]
+    note = next((f" ({word})" for word in ("software", "simulated") if word in place.method_name), "")
+    return [*cells, f"{link.title}{note}"]
 
 
-def _ours(published: PublishedTable, wanted: PublishedRow, all_places: list[Place]) -> Place | None:
-    """Our place for a published row: the same method; channels and limit the nearest we have."""
-    idle = [
-        place
-        for place in all_places
-        if place.point.method == wanted.method and place.point.dirty_rate == "0" and completed(place)
-    ]
-    limit = published.bandwidth_bytes or 10**12
+def _our_link(
+    published: PublishedTable, channels: int, methods: set[str], all_places: list[Place]
+) -> tuple[Link | None, dict[str, Place]]:
+    """Our link that is nearest to a published one, with our places by method; an idle guest's."""
+    limit = published.bandwidth_bytes or UNLIMITED
 
-    def distance(place: Place) -> tuple[float, float, bool]:
-        bandwidth = place.point.bandwidth_bytes or 10**12
+    def distance(link: Link) -> tuple[int, int, float, bool]:
+        bandwidth = link.bandwidth_bytes or UNLIMITED
+        missing = len(methods - found[link].keys())
         apart = max(bandwidth, limit) / min(bandwidth, limit)
-        return (abs(place.point.channels - wanted.channels), apart, place.point.prealloc)
+        return missing, abs(link.channels - channels), apart, link.prealloc
 
-    return min(idle, key=distance, default=None)
+    found = {
+        link: {
+            place.point.method: place
+            for place in group
+            if completed(place) and place.point.level in (None, 1)
+        }
+        for link, group in by_link(all_places).items()
+        if link.dirty_rate == "0"
+    }
+    if not found:
+        return None, {}
+    nearest = min(found, key=distance)
+    return nearest, found[nearest]

@@ -73,6 +73,13 @@ class Point:
         return parse_rate(self.bandwidth)
 
 
+def rate_words(rate: str) -> str:
+    """`50M` as it is meant: `50 MiB/s`; plain bytes per second in powers of ten."""
+    if rate[-1:].isalpha():
+        return f"{rate[:-1]} {rate[-1].upper()}iB/s"
+    return f"{parse_rate(rate) / 1e6:g} MB/s"
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A scenario as written, checked."""
