@@ -20,7 +20,7 @@ SLOW = ("--size", "64M", "--method", "zlib", "--max-bandwidth", "4M", "--dirty-r
 
 LONG_DOWNTIME = (
     *("--size", "64M", "--filled", "0.001", "--method", "none", "--max-bandwidth", "2M"),
-    *("--dirty-rate", "12M", "--downtime-limit", "100000"),
+    *("--dirty-rate", "12M", "--dirty-pattern", "hotspot:0.999,0.1", "--downtime-limit", "100000"),
 )
 """A switchover of many seconds: the guest has written much while a short first round was sent."""
 
@@ -161,7 +161,8 @@ def test_a_run_that_cannot_converge_ends_with_3(arguments: tuple[str, ...], word
 
 
 def test_a_time_out_at_switchover_lets_the_guest_run_on() -> None:
-    ended = run(*LONG_DOWNTIME, "--dirty-rate", "6M", "--timeout", "2", "--json", "-")
+    slower = ("--dirty-pattern", "uniform", "--dirty-rate", "6M")
+    ended = run(*LONG_DOWNTIME, *slower, "--timeout", "2", "--json", "-")
     assert ended.code == 3
     assert "switchover" in ended.err
     assert ended.result["guest"]["state"] == "running"
