@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
-from pipeline.ladder import Rung
+from pipeline.ladder import QATZIP, Rung
 
 SEND_NS, RECEIVE_NS = 0.21, 0.18
 """CPU nanoseconds a byte beside the codec: copy, checksum, queue (method none, 2 GiB)."""
@@ -34,6 +34,11 @@ BIAS_STEP = 0.2
 
 WORTH_SWITCHING = 0.03
 """A pair must promise to be faster by this share, or the choice stays."""
+
+DEVICE_FIRST, DEVICE_ALONE = 1.1, 2.0
+"""A QAT device is one of the pair, and the CPU stands beside it, unless that is slower by the first
+factor, or the device by itself by the second: one that is there saves CPU, which these times do not
+show."""
 
 BESIDE_PACKETS = 2.0
 """Packets of a channel that cross the wire while it compresses the next (`pipeline.channel`): a run of
@@ -245,8 +250,27 @@ class Chooser:
         candidates = [(self._pair(estimates, one, other, wire), one, other) for one, other in pairwise(hull)]
         if not candidates:
             candidates = [(self._pair(estimates, 0, 0, wire), 0, 0)]
-        seconds, lighter, harder = min(candidates)
+        best = min(candidates)
+        if QATZIP in self.rungs:
+            index = self.rungs.index(QATZIP)
+            device = min(self._with_device(estimates, index, wire))
+            alone = max(self._times(estimates[index], wire))
+            if device[0] <= best[0] * DEVICE_FIRST and alone <= best[0] * DEVICE_ALONE:
+                best = device
+        seconds, lighter, harder = best
         return Choice(lighter, harder, self._reason(estimates, lighter, harder, wire), seconds)
+
+    def _with_device(
+        self, estimates: list[Estimate], device: int, wire: float
+    ) -> list[tuple[float, int, int]]:
+        """Every pair of which the device is one, by seconds a byte."""
+        found = []
+        for other, estimate in enumerate(estimates):
+            if other != device:
+                harder_is_device = estimate.payload > estimates[device].payload
+                lighter, harder = (other, device) if harder_is_device else (device, other)
+                found.append((self._pair(estimates, lighter, harder, wire), lighter, harder))
+        return found
 
     def _pair(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> float:
         """Seconds a byte of the best mixture of two rungs."""

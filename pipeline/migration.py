@@ -110,7 +110,8 @@ class Migration:
         reason = self.measured.fallback_reason = self._transport.fallback_reason
         if reason:
             self._progress.warn(
-                f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members"
+                f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members; "
+                "python -m tools.doctor says why"
             )
 
     # ---------------------------------------------------------------- the clock

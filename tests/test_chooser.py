@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -141,10 +141,23 @@ def test_a_switch_says_why() -> None:
 
 def test_a_device_that_costs_no_cpu_is_used_first() -> None:
     rungs = (NONE, QATZIP, *CPU_RUNGS)
-    for wire in (200, 400, 800):
+    for wire in (25, 50, 100, 200, 400, 800):
         model = Model(wire * MB, rungs=rungs)
         chooser, _ = settle(model, 20)
         assert 1 in (chooser.choice.lighter, chooser.choice.harder)
+        assert reached(model, chooser) <= 1.1 * best_fixed(model)
+
+
+def test_a_device_that_is_slower_than_the_cpu_is_left_alone() -> None:
+    slow = replace(QATZIP, waited_ns=40.0)
+    rungs = (NONE, QATZIP, *CPU_RUNGS)
+    model = Model(100 * MB, rungs=rungs)
+    chooser = Chooser(rungs, Host(2, 2, 2))
+    for _ in range(40):
+        look = model.look(chooser.choice)
+        waited = int(look.plain_bytes[1] * slow.waited_ns)
+        chooser.decide(replace(look, waited_ns=(0, waited, *[0] * len(CPU_RUNGS))))
+    assert 1 not in (chooser.choice.lighter, chooser.choice.harder)
 
 
 def test_cpus_that_others_use_are_not_counted_on() -> None:

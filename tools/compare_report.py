@@ -134,10 +134,13 @@ BASE = "zstd"
 
 def published_text(all_places: list[Place]) -> list[str]:
     """Every published table, its ratios between methods beside ours at the same channels."""
+    host = all_places[0].results[0]["host"]
+    days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
     parts = ["## Beside what was published", ""]
     parts += [
         f"Ratios to {BASE} at the same channels: absolute figures of other hosts do not transfer.",
-        "Published: 2024, Xeon hosts with four QAT devices, no prealloc. Ours: this host, these points.",
+        "Published: 2024, Xeon hosts with four QAT devices, no prealloc. "
+        f"Ours: {host['cpus']} CPUs, {host['cpu_model']}, {days[-1]}.",
     ]
     for published in TABLES:
         parts += ["", f"### {published.source}", "", table(_published_rows(published, all_places))]

@@ -48,7 +48,7 @@ def device_needed(reason: str) -> str:
     if reason == MISSING:
         return (
             "method qatzip needs a QAT device, and none can be asked (a host without one answers "
-            f"QZ_NOSW_NO_HW): {MISSING}; run tools/get_qatzip.sh or set {LIBRARY_VARIABLE}"
+            f"QZ_NOSW_NO_HW): {MISSING}; run tools/get_qatzip.sh or set {LIBRARY_VARIABLE}; {DOCTOR}"
         )
     return f"method qatzip needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
 
