@@ -36,9 +36,8 @@ WORTH_SWITCHING = 0.03
 """A pair must promise to be faster by this share, or the choice stays."""
 
 DEVICE_FIRST, DEVICE_ALONE = 1.1, 2.0
-"""A QAT device is one of the pair, and the CPU stands beside it, unless that is slower by the first
-factor, or the device by itself by the second: one that is there saves CPU, which these times do not
-show."""
+"""A QAT device gets as much to do as costs no more time than the first factor, unless the device by
+itself is slower than the second: one that is there saves CPU, which these times do not show."""
 
 BESIDE_PACKETS = 2.0
 """Packets of a channel that cross the wire while it compresses the next (`pipeline.channel`): a run of
@@ -158,9 +157,11 @@ class Chooser:
             return None
         estimates = self.estimates()
         found = self._best(estimates, look.wire_bytes_per_second)
-        current = self._pair(estimates, self.choice.lighter, self.choice.harder, look.wire_bytes_per_second)
+        wire = look.wire_bytes_per_second
+        current, _ = self._pair(estimates, self.choice.lighter, self.choice.harder, wire)
         same = (found.lighter, found.harder) == (self.choice.lighter, self.choice.harder)
-        if same or found.seconds_per_byte > current * (1 - WORTH_SWITCHING):
+        gained_enough = found.seconds_per_byte <= current * (1 - WORTH_SWITCHING)
+        if same or not (gained_enough or self._has_device(self.choice) != self._has_device(found)):
             return None
         self.choice = found
         return found
@@ -247,40 +248,42 @@ class Chooser:
 
     def _best(self, estimates: list[Estimate], wire: float) -> Choice:
         hull = lower_hull([(estimate.cpu_ns, estimate.payload) for estimate in estimates])
-        candidates = [(self._pair(estimates, one, other, wire), one, other) for one, other in pairwise(hull)]
-        if not candidates:
-            candidates = [(self._pair(estimates, 0, 0, wire), 0, 0)]
-        best = min(candidates)
+        pairs = list(pairwise(hull)) or [(0, 0)]
+        best = min((self._pair(estimates, one, other, wire)[0], one, other) for one, other in pairs)
         if QATZIP in self.rungs:
-            index = self.rungs.index(QATZIP)
-            device = min(self._with_device(estimates, index, wire))
-            alone = max(self._times(estimates[index], wire))
-            if device[0] <= best[0] * DEVICE_FIRST and alone <= best[0] * DEVICE_ALONE:
-                best = device
+            best = self._device_first(estimates, self.rungs.index(QATZIP), wire, best)
         seconds, lighter, harder = best
         return Choice(lighter, harder, self._reason(estimates, lighter, harder, wire), seconds)
 
-    def _with_device(
-        self, estimates: list[Estimate], device: int, wire: float
-    ) -> list[tuple[float, int, int]]:
-        """Every pair of which the device is one, by seconds a byte."""
+    def _has_device(self, choice: Choice) -> bool:
+        return QATZIP in (self.rungs[choice.lighter], self.rungs[choice.harder])
+
+    def _device_first(
+        self, estimates: list[Estimate], device: int, wire: float, best: tuple[float, int, int]
+    ) -> tuple[float, int, int]:
+        """The pair that gives the device the most to do and is hardly slower than the best of all."""
+        if max(self._times(estimates[device], wire)) > best[0] * DEVICE_ALONE:
+            return best
         found = []
         for other, estimate in enumerate(estimates):
-            if other != device:
-                harder_is_device = estimate.payload > estimates[device].payload
-                lighter, harder = (other, device) if harder_is_device else (device, other)
-                found.append((self._pair(estimates, lighter, harder, wire), lighter, harder))
-        return found
+            if other == device:
+                continue
+            device_is_harder = estimate.payload > estimates[device].payload
+            lighter, harder = (other, device) if device_is_harder else (device, other)
+            seconds, share = self._pair(estimates, lighter, harder, wire)
+            if seconds <= best[0] * DEVICE_FIRST:
+                found.append((share if device_is_harder else 1 - share, (seconds, lighter, harder)))
+        return max(found)[1] if found else best
 
-    def _pair(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> float:
-        """Seconds a byte of the best mixture of two rungs."""
+    def _pair(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> tuple[float, float]:
+        """Seconds a byte of the best mixture of two rungs, and the harder one's share in it."""
         ends = self._times(estimates[lighter], wire), self._times(estimates[harder], wire)
         lines = [(a, b - a) for a, b in zip(*ends, strict=True)]
         shares = {0.0, 1.0}
         for (a, slope), (b, other) in combinations(lines, 2):
             if slope != other and 0 < (share := (b - a) / (slope - other)) < 1:
                 shares.add(share)
-        return min(max(start + slope * share for start, slope in lines) for share in shares)
+        return min((max(start + slope * share for start, slope in lines), share) for share in shares)
 
     def _times(self, estimate: Estimate, wire: float) -> tuple[float, float, float, float]:
         """Seconds a byte of wire, CPUs, channels and receivers.

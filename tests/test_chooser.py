@@ -154,7 +154,7 @@ def test_a_device_that_is_slower_than_the_cpu_is_left_alone() -> None:
     model = Model(100 * MB, rungs=rungs)
     chooser = Chooser(rungs, Host(2, 2, 2))
     for _ in range(40):
-        look = model.look(chooser.choice)
+        look = model.look(replace(chooser.choice, harder=chooser.choice.lighter))
         waited = int(look.plain_bytes[1] * slow.waited_ns)
         chooser.decide(replace(look, waited_ns=(0, waited, *[0] * len(CPU_RUNGS))))
     assert 1 not in (chooser.choice.lighter, chooser.choice.harder)
