@@ -270,6 +270,8 @@ class Chooser:
                 continue
             device_is_harder = estimate.payload > estimates[device].payload
             lighter, harder = (other, device) if device_is_harder else (device, other)
+            if estimates[lighter].cpu_ns > estimates[harder].cpu_ns:
+                continue  # the channels would take it for what saves CPU
             seconds, share = self._pair(estimates, lighter, harder, wire)
             if seconds <= best[0] * DEVICE_FIRST:
                 found.append((share if device_is_harder else 1 - share, (seconds, lighter, harder)))
