@@ -274,8 +274,9 @@ class Chooser:
                 continue  # the channels would take it for what saves CPU
             seconds, share = self._pair(estimates, lighter, harder, wire)
             if seconds <= best[0] * DEVICE_FIRST:
-                found.append((share if device_is_harder else 1 - share, (seconds, lighter, harder)))
-        return max(found)[1] if found else best
+                given = share if device_is_harder else 1 - share
+                found.append((given, -estimates[harder].cpu_ns, (seconds, lighter, harder)))
+        return max(found)[2] if found else best
 
     def _pair(self, estimates: list[Estimate], lighter: int, harder: int, wire: float) -> tuple[float, float]:
         """Seconds a byte of the best mixture of two rungs, and the harder one's share in it."""
