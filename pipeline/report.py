@@ -23,6 +23,7 @@ from guestmem.units import show_size
 from pipeline.arguments import AUTO
 from pipeline.codecs import zstd
 from pipeline.counters import Count
+from pipeline.markdown import table
 from pipeline.measured import Measured, SideFigures
 from pipeline.memory import memory_figure
 from pipeline.options import Options
@@ -209,18 +210,8 @@ def _level(result: Result) -> str:
 
 def render_table(results: list[Result]) -> str:
     """The table, a row a result, in QEMU's columns."""
-    rows = [[title for title, _ in COLUMNS]]
-    rows += [[cell(result) for _, cell in COLUMNS] for result in results]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| "
-        + " | ".join(
-            text.ljust(width) if column == 0 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
+    return table(
+        [[title for title, _ in COLUMNS], *([cell(result) for _, cell in COLUMNS] for result in results)]
     )
 
 

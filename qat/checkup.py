@@ -91,7 +91,7 @@ class Host:
 
 
 def check_all(root: Path) -> list[Finding]:
-    """Every check but the real test, in order."""
+    """Every check of what a host has, in order; its health and the real test come after."""
     host = Host.at(root)
     return [
         check_library(),
@@ -107,7 +107,6 @@ def check_all(root: Path) -> list[Finding]:
         check_manager(host),
         check_policy(host),
         check_memlock(host),
-        check_health(host),
     ]
 
 
@@ -384,42 +383,3 @@ def check_memlock(host: Host) -> Finding:
             "echo '@qat - memlock 65536' >> /etc/security/limits.d/qat.conf   # and log in again",
         )
     return Finding("memlock", OK, said)
-
-
-def check_health(host: Host) -> Finding:
-    """Error counters and heartbeat."""
-    if not host.physical:
-        return Finding("health", WARNING if not host.guest else OK, "the lender's" if host.guest else NOTHING)
-    bad = []
-    for device in host.physical:
-        for kind in ("nonfatal", "fatal"):
-            count = host.text(f"sys/bus/pci/devices/{device.address}/qat_ras/errors_{kind}")
-            if count not in ("", "0"):
-                bad.append(f"{device.address}: {count} {kind} errors")
-        for folder in (host.root / "sys/kernel/debug").glob(f"qat_*_{device.address}"):
-            beat = host.text(str((folder / "heartbeat/status").relative_to(host.root)))
-            if beat == "-1":
-                bad.append(f"{device.address} does not answer its heartbeat")
-    if bad:
-        return Finding(
-            "health",
-            FAILS,
-            ", ".join(bad),
-            "dmesg | grep -i qat   # a Gen4 device must never be reset through sysfs",
-        )
-    return Finding("health", OK, "no errors counted")
-
-
-def fw_counters(root: Path) -> int | None:
-    """Requests that all devices' engines have counted; None where the kernel does not show them."""
-    total, seen = 0, False
-    for path in (root / "sys/kernel/debug").glob("qat_*/fw_counters"):
-        try:
-            text = path.read_text()
-        except OSError:
-            continue
-        seen = True
-        for word in text.replace("|", " ").split():
-            if word.isdigit():
-                total += int(word)
-    return total if seen else None

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from qat import gzip_ext
 from qat._libqatzip import ffi
-from qat.checkup import FAILS, OK, WARNING, Finding, fw_counters
+from qat.checkup import FAILS, OK, WARNING, Finding
+from qat.health import fw_counters
 from qat.library import load
 from qat.session import Session
 from qat.status import LibraryMissing, QatError, QatStatusError

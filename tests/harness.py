@@ -109,6 +109,25 @@ def migrate(*arguments: str, environment: dict[str, str] | None = None) -> dict[
     return ended.result
 
 
+def tool(
+    name: str, *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end; nothing may be left behind."""
+    before = leftovers()
+    ended = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert leftovers() == before
+    return ended
+
+
 def session_pids(session: int) -> list[int]:
     """Living processes of a session (zombies are not living)."""
     found = []

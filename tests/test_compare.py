@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from tests.emulated import emulator
-from tests.test_tools import tool
+from tests.harness import tool
 from tools import published
 from tools.comparison import Place, crossings, doubts, winner
 from tools.scenario import Point, load, names

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from qat.checkup import FAILS, OK, WARNING, Finding, check_all, fw_counters
+from qat.checkup import FAILS, OK, WARNING, Finding, Host, check_all
+from qat.health import check_health, fw_counters
 from tests.emulated import emulator
-from tests.test_tools import tool
+from tests.harness import tool
 
 
 class Tree:
@@ -67,7 +68,8 @@ class Tree:
         self.write("etc/sysconfig/qat", text)
 
     def found(self) -> dict[str, Finding]:
-        return {finding.check: finding for finding in check_all(self.root)}
+        findings = [*check_all(self.root), check_health(Host.at(self.root))]
+        return {finding.check: finding for finding in findings}
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +15,11 @@ from guestmem.ram import GuestRam
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
-from tests.harness import ROOT, leftovers
+from tests.harness import tool
 from tools.images import KINDS
 from tools.peer_qemu import BINARY
 from tools.roofline import packets, roofline
 from tools.spread import Comparison, Spread
-
-
-def tool(
-    name: str, *arguments: str, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a tool to its end; nothing may be left behind."""
-    before = leftovers()
-    ended = subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
-    assert "Traceback" not in ended.stderr, ended.stderr
-    assert leftovers() == before
-    return ended
 
 
 @pytest.fixture

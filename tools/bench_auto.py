@@ -8,8 +8,11 @@ from typing import Any
 
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, CodecUnavailable
-from tools.bench_request import BANDWIDTHS, BenchRequest, host_line, say, table
+from pipeline.markdown import table
+from tools.bench_request import BANDWIDTHS, BenchRequest
 from tools.images import KINDS, write_image
+from tools.progress import say
+from tools.provenance import host_line
 from tools.spread import Spread
 from tools.trial import run_ours
 

@@ -9,8 +9,11 @@ from guestmem.ram import GuestRam
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, CodecUnavailable
 from pipeline.errors import HostError
+from pipeline.markdown import table
 from tools import peer_qemu
-from tools.bench_request import BenchRequest, host_line, say, table
+from tools.bench_request import BenchRequest
+from tools.progress import say
+from tools.provenance import host_line
 from tools.roofline import Roofline, roofline
 from tools.spread import Comparison, Spread
 from tools.trial import run_ours

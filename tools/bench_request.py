@@ -1,10 +1,8 @@
-"""What `tools.bench` was asked to measure, and what its suites share: progress and tables."""
+"""What `tools.bench` was asked to measure."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import Any
 
 from guestmem.workload import parse_rate
 from pipeline.codecs import METHODS
@@ -44,34 +42,3 @@ class BenchRequest:
             return ["--image", self.ram.image]
         fill = [] if self.ram.fill is None else ["--fill", self.ram.fill]
         return ["--size", str(self.ram.size_bytes), "--filled", str(self.ram.filled), *fill]
-
-
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def table(rows: list[list[str]]) -> str:
-    """A Markdown table; the first row is its head, the first column stands left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "| "
-        + " | ".join(
-            text.ljust(width) if column == 0 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in [rows[0], rule, *rows[1:]]
-    )
-
-
-def host_line(document: dict[str, Any]) -> str:
-    """One sentence on where this was measured."""
-    host = document["host"]
-    devices = len(host["qat_devices"])
-    return (
-        f"Host: {host['cpus']} CPUs, {host['cpu_model']}, {host['memory_bytes'] >> 30} GiB, "
-        f"Linux {host['kernel']}, Python {host['python']}, {devices or 'no'} QAT devices. "
-        f"Command: `{' '.join(document['command'])}`"
-    )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import HostError
+from pipeline.markdown import table
 from pipeline.memory import available_bytes
-from tools.bench_request import BenchRequest, host_line, say, table
+from tools.bench_request import BenchRequest
+from tools.progress import say
+from tools.provenance import host_line
 from tools.spread import Comparison, Spread
 from tools.trial import Trial, run_ours
 

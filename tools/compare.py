@@ -26,6 +26,7 @@ from pipeline.guest_options import OneLineParser, attach_negative, parse_within
 from pipeline.report import host_record
 from tools import compare_page, compare_report
 from tools.images import KINDS, write_image
+from tools.progress import say
 from tools.scenario import AXES, Point, Scenario, check, load, names
 from tools.trial import run_ours
 
@@ -146,7 +147,7 @@ def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:
     """Run what is not there yet, showing the time left. Raises FerryError, OSError."""
     left = [point for point in points if output.result(point) is None]
     if len(left) < len(points):
-        _say(f"{len(points) - len(left)} of {len(points)} points are there already")
+        say(f"{len(points) - len(left)} of {len(points)} points are there already")
     took: list[float] = []
     with tempfile.TemporaryDirectory(prefix="ramferry-compare-") as folder:
         images = {name: _image(name, scenario, Path(folder)) for name in {point.image for point in left}}
@@ -156,7 +157,7 @@ def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:
             output.keep(point, result)
             took.append(time.monotonic() - began)
             rest = sum(took) / len(took) * (len(left) - number)
-            _say(
+            say(
                 f"[{number}/{len(left)}] {point.key}: {_outcome(result)}; "
                 f"{'done' if number == len(left) else f'about {_duration(rest)} left'}"
             )
@@ -165,7 +166,7 @@ def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:
 def _image(name: str, scenario: Scenario, folder: Path) -> Path:
     if name not in KINDS:
         return Path(name)
-    _say(f"making the {name} image")
+    say(f"making the {name} image")
     return write_image(
         name, scenario.size_bytes, None if scenario.fill is None else Path(scenario.fill), folder
     )
@@ -189,10 +190,6 @@ def _outcome(result: dict[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

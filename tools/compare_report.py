@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from tools.bench_request import table
+from pipeline.markdown import table
 from tools.comparison import Crossing, Link, Place, by_link, completed, crossings, doubts, places, winner
 from tools.published import TABLES, PublishedTable
 from tools.scenario import Point

@@ -15,7 +15,8 @@ from pathlib import Path
 from pipeline.errors import UsageError, one_line
 from pipeline.guest_options import OneLineParser
 from pipeline.options import writable_json
-from qat.checkup import FAILS, WARNING, Finding, check_all
+from qat.checkup import FAILS, WARNING, Finding, Host, check_all
+from qat.health import check_health
 from qat.roundtrip import check_round_trip
 
 SCHEMA_VERSION = 1
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def examine(root: Path) -> list[Finding]:
     """All findings, the real test last."""
-    return [*check_all(root), check_round_trip(root)]
+    return [*check_all(root), check_health(Host.at(root)), check_round_trip(root)]
 
 
 def verdict(findings: list[Finding]) -> str:

@@ -24,12 +24,14 @@ from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, CodecUnavailable
 from pipeline.errors import FerryError, HostError, UsageError, one_line
 from pipeline.guest_options import OneLineParser, attach_negative, parse_number, parse_within
+from pipeline.markdown import table
 from pipeline.options import writable_json
 from pipeline.report import host_record
 from qat.probe import ANSWERED, probe
 from tools import charts
-from tools.bench_request import host_line, say, table
 from tools.images import fill_corpus
+from tools.progress import say
+from tools.provenance import host_line
 from tools.qat_load import ORDINARY, PINNED, Figures, Load, measure
 
 SCHEMA_VERSION = 1
