@@ -24,6 +24,10 @@ from pipeline.transport import Transport, queue_bytes
 from pipeline.verify import first_difference
 from pipeline.workers import Crew, Deadline
 
+COUNT_SHARE = 0.01
+"""Of the coordinator's time that counting dirty pages may take while a round goes on: the count grows
+with the guest (4 ms in 8 GiB)."""
+
 AFTER_SECONDS = 1.1
 """How long a visited guest runs on before it is asked for its slowest second afterwards."""
 
@@ -43,6 +47,7 @@ class Migration:
         self._released: float | None = None
         self._downtime_limit_ms = options.policy.downtime_limit_ms
         self._deadline = Deadline(0)
+        self._dirty_pages, self._count_again_at = 0, 0.0
         self.measured = Measured()
 
     def run(self) -> None:
@@ -238,8 +243,11 @@ class Migration:
 
     def _note_dirty(self) -> int:
         """Pages dirty now, kept as a point of the guest's dirty curve."""
+        began = time.monotonic()
         dirty = self._of_living_guest(self._log.count)
-        self._curve.add(time.monotonic() - self._synced_at, dirty)
+        now = time.monotonic()
+        self._curve.add(now - self._synced_at, dirty)
+        self._dirty_pages, self._count_again_at = dirty, now + (now - began) / COUNT_SHARE
         return dirty
 
     def _step(self, number: int, pages: int, timeout_seconds: float) -> None:
@@ -264,7 +272,7 @@ class Migration:
             percent=100 * done,
             guest_megabytes_per_second=rate * PAGE_BYTES / 1e6,
             ratio=int(sent[Count.NORMAL_PAGES]) * PAGE_BYTES / wire if wire else 0.0,
-            dirty_pages=self._note_dirty(),
+            dirty_pages=self._dirty_pages if time.monotonic() < self._count_again_at else self._note_dirty(),
         )
         self._progress.show(moment.line())
 
