@@ -46,7 +46,7 @@ raw packets up to this length is smoothed out."""
 ENOUGH_BYTES = 1 << 20
 """Less than this in a look is no measurement."""
 
-SATURATED_SHARE, SLACK_SHARE = 0.95, 0.80
+SATURATED_SHARE, SLACK_SHARE = 0.97, 0.93
 """Of the time since the last look that the wire was busy: it is the limit above, not below."""
 
 

@@ -20,8 +20,8 @@ from pipeline.tally import Sent, Tally
 PROBE_PAGES = 4
 """Pages of a packet that the probe looks at, evenly spread: 16 KiB cost some 20 us."""
 
-PROBE_RUNG = ("lz4", "zstd")
-"""Methods that may probe, at their lightest; the first that the host has."""
+PROBES = (("lz4", -15), ("zstd", -5))
+"""What may probe; the first that the host has."""
 
 WORTHWHILE = 0.97
 """A packet whose sample shrinks to more than this travels raw."""
@@ -107,11 +107,9 @@ class AutoPicker:
         return encoder
 
     def _open_probe(self) -> Encoder:
-        lightest = min(
-            (rung for rung in self._rungs if rung.method_name in PROBE_RUNG),
-            key=lambda rung: rung.compress_ns,
-        )
-        return lightest.method.open_encoder(CodecSettings(level=lightest.level))
+        here = {rung.method_name: rung.method for rung in self._rungs}
+        name, level = next((name, level) for name, level in PROBES if name in here)
+        return here[name].open_encoder(CodecSettings(level=level))
 
     def pick(self) -> Method:
         """The harder rung when the wire is busy for as long as it takes, else the lighter one."""
