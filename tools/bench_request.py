@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from guestmem.workload import parse_rate
+from pipeline.arguments import AUTO
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
 from pipeline.guest_options import RamOptions, checked
@@ -28,8 +29,8 @@ class BenchRequest:
     def check(self) -> None:
         """Raises UsageError for a name or a rate that is none."""
         for name in self.methods or ():
-            if name not in METHODS:
-                raise UsageError(f"--methods {name}: must be of {', '.join(METHODS)}")
+            if name not in (AUTO, *METHODS):
+                raise UsageError(f"--methods {name}: must be of {', '.join([AUTO, *METHODS])}")
         for kind in self.images or ():
             if kind not in KINDS:
                 raise UsageError(f"--images {kind}: must be of {', '.join(KINDS)}")
