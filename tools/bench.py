@@ -76,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--bandwidths", metavar="LIST", help="auto: rates, 0 is no limit (default 25M,50M,...,800M,0)")
     add("--images", metavar="LIST", help="auto: kinds of image (default all four)")
     add("--no-qemu", action="store_true", help="peers: leave QEMU out (default: run it)")
+    add("--no-prealloc", action="store_true", help="peers: without prealloc, ours and QEMU's (default with)")
     add("--json", metavar="FILE", help="write all raw values as JSON; - is standard output (default none)")
     add("--markdown", metavar="FILE", help="write the tables to a file too (default none)")
     return parser
@@ -94,6 +95,7 @@ def _parse(arguments: list[str]) -> tuple[str, BenchRequest, str | None, str | N
         bandwidths=_names(given.bandwidths),
         images=_names(given.images),
         qemu=not given.no_qemu,
+        prealloc=not given.no_prealloc,
     )
     request.check()
     return given.suite, request, writable_json(given.json), writable_json(given.markdown)

@@ -111,7 +111,8 @@ def _roofline_text(request: BenchRequest, method: str) -> str:
 
 
 def _ours(request: BenchRequest, method: str) -> dict[str, float]:
-    arguments = ["--prealloc", "--dirty-rate", "0", "--method", method, "--channels", str(request.channels)]
+    arguments = ["--dirty-rate", "0", "--method", method, "--channels", str(request.channels)]
+    arguments += ["--prealloc"] if request.prealloc else []
     trial = run_ours([*request.ram_arguments(), *arguments])
     return {
         "mb_s": trial.guest_megabytes_per_second,
@@ -124,7 +125,7 @@ def _ours(request: BenchRequest, method: str) -> dict[str, float]:
 
 
 def _qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]:
-    options = peer_qemu.PeerOptions(method, 1, channels, prealloc=True)
+    options = peer_qemu.PeerOptions(method, 1, channels, request.prealloc)
     row = peer_qemu.migrate(request.ram.content(), request.ram.size_bytes, options)
     return {
         "mb_s": row.guest_megabytes_per_second,

@@ -25,6 +25,7 @@ class BenchRequest:
     bandwidths: tuple[str, ...] | None
     images: tuple[str, ...] | None
     qemu: bool
+    prealloc: bool
 
     def check(self) -> None:
         """Raises UsageError for a name or a rate that is none."""
