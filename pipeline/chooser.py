@@ -155,9 +155,9 @@ class Chooser:
         self._learn(look)
         if look.wire_bytes_per_second is None:
             return None
-        estimates = self.estimates()
-        found = self._best(estimates, look.wire_bytes_per_second)
         wire = look.wire_bytes_per_second
+        estimates = self.estimates()
+        found = self._best(estimates, wire)
         current, _ = self._pair(estimates, self.choice.lighter, self.choice.harder, wire)
         same = (found.lighter, found.harder) == (self.choice.lighter, self.choice.harder)
         gained_enough = found.seconds_per_byte <= current * (1 - WORTH_SWITCHING)
@@ -296,9 +296,8 @@ class Chooser:
         """
         raw_share = self._raw.mean(0.0) * min(1.0, BESIDE_PACKETS / self._raw_run.mean(BESIDE_PACKETS))
         tried = 1 - raw_share
-        raw = Estimate(SEND_NS, RECEIVE_NS, 1.0)
-        send = (tried * estimate.send_ns + raw_share * raw.send_ns) / 1e9
-        receive = (tried * estimate.receive_ns + raw_share * raw.receive_ns) / 1e9
+        send = (tried * estimate.send_ns + raw_share * SEND_NS) / 1e9
+        receive = (tried * estimate.receive_ns + raw_share * RECEIVE_NS) / 1e9
         payload = tried * estimate.payload + raw_share
         held = send + tried * estimate.waited_ns / 1e9
         host = self.host

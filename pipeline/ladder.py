@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecSettings, CodecUnavailable, Method
+from pipeline.codecs.method import Method
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,4 @@ def ladder(*, with_qat: bool) -> tuple[Rung, ...]:
     rungs = [NONE]
     if with_qat:
         rungs.append(QATZIP)
-    here: dict[str, bool] = {}
-    for rung in CPU_RUNGS:
-        if rung.method_name not in here:
-            here[rung.method_name] = _available(rung.method)
-        if here[rung.method_name]:
-            rungs.append(rung)
-    return tuple(rungs)
-
-
-def _available(method: Method) -> bool:
-    try:
-        method.open_encoder(CodecSettings(level=method.default_level)).close()
-    except CodecUnavailable:
-        return False
-    return True
+    return (*rungs, *(rung for rung in CPU_RUNGS if not rung.method.unavailable()))

@@ -6,17 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecSettings, CodecUnavailable
+from pipeline.arguments import AUTO
 from pipeline.markdown import table
-from tools.bench_request import BANDWIDTHS, BenchRequest
+from tools.bench_request import BANDWIDTHS, BenchRequest, here
 from tools.images import KINDS, write_image
 from tools.progress import say
 from tools.provenance import host_line
 from tools.spread import Spread
 from tools.trial import run_ours
 
-AUTO = "auto"
 FIXED = (
     *("none", "lz4 -15", "lz4 1", "isal 1", "zstd -5"),
     *("zstd 1", "zstd 3", "zstd 5", "zstd 7", "zstd 9", "zstd 12"),
@@ -30,7 +28,7 @@ ALLOWED_BEHIND_BEST, ALLOWED_BEHIND_NONE = 1.05, 1.02
 
 def measure(request: BenchRequest) -> dict[str, Any]:
     """Run every cell `request.repeat` times, in turn. Raises FerryError, OSError."""
-    fixed = [name for name in FIXED if _available(name)]
+    fixed = [name for name in FIXED if here(name.split()[0])]
     cells: list[dict[str, Any]] = []
     corpus = None if request.ram.fill is None else Path(request.ram.fill)
     with tempfile.TemporaryDirectory(prefix="ramferry-bench-") as folder:
@@ -43,16 +41,6 @@ def measure(request: BenchRequest) -> dict[str, Any]:
                 say("  " + _judged(cells[-1])[-1])
             image.unlink()
     return {"cells": cells, "size_bytes": request.ram.size_bytes, "channels": request.channels}
-
-
-def _available(name: str) -> bool:
-    method = METHODS[name.split()[0]]
-    try:
-        method.open_encoder(CodecSettings(level=method.default_level)).close()
-    except CodecUnavailable as error:
-        say(f"without {name}: {error}")
-        return False
-    return True
 
 
 def _cell(image: Path, bandwidth: str, fixed: list[str], request: BenchRequest) -> dict[str, list[float]]:

@@ -6,19 +6,19 @@ import os
 from typing import Any
 
 from guestmem.ram import GuestRam
+from pipeline.arguments import AUTO
 from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecSettings, CodecUnavailable
+from pipeline.codecs.method import CodecSettings
 from pipeline.errors import HostError
 from pipeline.markdown import table
 from tools import peer_qemu
-from tools.bench_request import BenchRequest
+from tools.bench_request import BenchRequest, here
 from tools.progress import say
 from tools.provenance import host_line
 from tools.roofline import Roofline, roofline
 from tools.spread import Comparison, Spread
 from tools.trial import run_ours
 
-AUTO = "auto"
 PACKET_PAGES = 128
 QEMU_CHANNELS_OF_NONE = (1, 2)
 """QEMU's `none` is run with both, and its better one counts."""
@@ -32,7 +32,7 @@ def measure(request: BenchRequest) -> dict[str, Any]:
     ours = list(request.methods or [*METHODS, AUTO])
     peers, missing = _peers(request, ours)
     rows: dict[str, list[dict[str, float]]] = {}
-    ours = [name for name in ours if name == AUTO or _available(name)]
+    ours = [name for name in ours if name == AUTO or here(name)]
     for turn in range(1, request.repeat + 1):
         say(f"turn {turn} of {request.repeat}")
         for method in ours:
@@ -47,15 +47,6 @@ def measure(request: BenchRequest) -> dict[str, Any]:
 def _note(rows: dict[str, list[dict[str, float]]], name: str, figures: dict[str, float]) -> None:
     rows.setdefault(name, []).append(figures)
     say(f"  {name:18} " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
-
-
-def _available(method: str) -> bool:
-    try:
-        METHODS[method].open_encoder(CodecSettings(level=METHODS[method].default_level)).close()
-    except CodecUnavailable as error:
-        say(f"without {method}: {error}")
-        return False
-    return True
 
 
 def _peers(request: BenchRequest, ours: list[str]) -> tuple[list[tuple[str, int]], str]:

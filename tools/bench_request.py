@@ -10,6 +10,7 @@ from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
 from pipeline.guest_options import RamOptions, checked
 from tools.images import KINDS
+from tools.progress import say
 
 BANDWIDTHS = ("25M", "50M", "100M", "200M", "400M", "800M", "0")
 
@@ -44,3 +45,11 @@ class BenchRequest:
             return ["--image", self.ram.image]
         fill = [] if self.ram.fill is None else ["--fill", self.ram.fill]
         return ["--size", str(self.ram.size_bytes), "--filled", str(self.ram.filled), *fill]
+
+
+def here(method: str) -> bool:
+    """Whether this host can run a method; says why it cannot."""
+    why = METHODS[method].unavailable()
+    if why:
+        say(f"without {method}: {why}")
+    return not why

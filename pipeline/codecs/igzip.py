@@ -34,7 +34,8 @@ LEVEL_BUFFER_BYTES = (0, 282_624, 331_776, 348_160)
 
 
 @functools.cache
-def _library() -> Any:
+def load() -> Any:
+    """The library, opened once. Raises CodecUnavailable."""
     try:
         library = ffi.dlopen(igzip_lib.__file__)
         library.isal_deflate_stateless  # noqa: B018  # looked up, so that its absence is found here
@@ -50,7 +51,7 @@ class Deflater:
 
     def __init__(self, level: int) -> None:
         """Raises CodecUnavailable."""
-        self._library = _library()
+        self._library = load()
         self._stream = ffi.new("isal_zstream *")
         self._level = level
         self._level_buffer = ffi.new("unsigned char[]", max(1, LEVEL_BUFFER_BYTES[level]))
@@ -78,7 +79,7 @@ class Inflater:
 
     def __init__(self) -> None:
         """Raises CodecUnavailable."""
-        self._library = _library()
+        self._library = load()
         self._state = ffi.new("inflate_state *")
 
     def inflate(self, stream: memoryview, dest: memoryview) -> None:

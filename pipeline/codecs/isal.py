@@ -9,7 +9,7 @@ import struct
 
 from isal import isal_zlib
 
-from pipeline.codecs.igzip import LEVELS, Deflater, Inflater
+from pipeline.codecs.igzip import LEVELS, Deflater, Inflater, load
 from pipeline.codecs.method import CodecError, CodecSettings, Method, QatWork
 
 HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255])
@@ -74,4 +74,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=IsalEncoder,
     open_decoder=IsalDecoder,
+    load=load,
 )

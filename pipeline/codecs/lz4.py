@@ -79,4 +79,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=Lz4Encoder,
     open_decoder=Lz4Decoder,
+    load=_library,
 )

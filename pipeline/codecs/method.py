@@ -80,7 +80,8 @@ class Method:
     """A compression method.
 
     `code` goes into packet headers; zero is never valid. `levels` is empty for a method that
-    has none. `bound_bytes(plain, settings)` is the room that `compress` needs at most.
+    has none. `bound_bytes(plain, settings)` is the room that `compress` needs at most. `load` loads
+    what the method needs of this host, a device not being asked, and raises CodecUnavailable.
     """
 
     name: str
@@ -90,3 +91,12 @@ class Method:
     bound_bytes: Callable[[int, CodecSettings], int]
     open_encoder: Callable[[CodecSettings], Encoder]
     open_decoder: Callable[[CodecSettings], Decoder]
+    load: Callable[[], object]
+
+    def unavailable(self) -> str:
+        """Why this host cannot run the method, and what to do; empty when it can."""
+        try:
+            self.load()
+        except CodecUnavailable as error:
+            return str(error)
+        return ""

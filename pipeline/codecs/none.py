@@ -30,6 +30,10 @@ def _open(settings: CodecSettings) -> Store:
     return Store()
 
 
+def _nothing_to_load() -> None:
+    """Every host can copy."""
+
+
 METHOD = Method(
     name="none",
     code=1,
@@ -38,4 +42,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=_open,
     open_decoder=_open,
+    load=_nothing_to_load,
 )

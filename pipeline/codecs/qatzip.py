@@ -13,6 +13,7 @@ from collections.abc import Callable
 from isal import isal_zlib
 
 from pipeline.codecs.igzip import Deflater, Inflater
+from pipeline.codecs.igzip import load as load_igzip
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 from qat import gzip_ext
 from qat.host import what_to_check
@@ -246,4 +247,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: gzip_ext.bound_bytes(plain, settings.qat_buffer_bytes),
     open_encoder=QatzipEncoder,
     open_decoder=QatzipDecoder,
+    load=load_igzip,
 )

@@ -108,4 +108,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=ZlibEncoder,
     open_decoder=ZlibDecoder,
+    load=_library,
 )

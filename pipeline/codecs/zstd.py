@@ -114,4 +114,5 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=ZstdEncoder,
     open_decoder=ZstdDecoder,
+    load=_library,
 )
