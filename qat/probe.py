@@ -6,10 +6,7 @@ that hangs must not hang the caller. So the question goes to a child, with a tim
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-
+from qat.child import ask_in_child
 from qat.library import load
 from qat.session import Session
 from qat.status import LibraryMissing, QatStatusError
@@ -22,22 +19,7 @@ TIMEOUT_SECONDS = 10.0
 
 def probe(timeout_seconds: float = TIMEOUT_SECONDS) -> str:
     """ANSWERED when a session can be opened on a device, else the reason why not."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, _ask().encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    try:
-        readable, _, _ = select.select([reading], [], [], timeout_seconds)
-        answer = os.read(reading, 256).decode() if readable else ""
-    finally:
-        os.close(reading)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return answer or SILENT
+    return ask_in_child(_ask, timeout_seconds) or SILENT
 
 
 def _ask() -> str:

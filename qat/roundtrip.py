@@ -7,9 +7,6 @@ session moved (libqatzip's software path does not move it), and the kernel's fir
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
 import time
 import zlib
 from dataclasses import asdict, dataclass
@@ -18,6 +15,7 @@ from pathlib import Path
 from qat import gzip_ext
 from qat._libqatzip import ffi
 from qat.checkup import FAILS, OK, WARNING, Finding
+from qat.child import ask_in_child
 from qat.health import fw_counters
 from qat.library import load
 from qat.session import Session
@@ -73,26 +71,11 @@ def check_round_trip(root: Path) -> Finding:
 
 
 def _in_a_child() -> RoundTrip:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, json.dumps(asdict(_try())).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    try:
-        readable, _, _ = select.select([reading], [], [], TIMEOUT_SECONDS)
-        text = os.read(reading, 4096) if readable else b""
-    finally:
-        os.close(reading)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    text = ask_in_child(lambda: json.dumps(asdict(_try())), TIMEOUT_SECONDS)
     if text:
         return RoundTrip(**json.loads(text))
-    return RoundTrip(
-        error=f"no answer within {TIMEOUT_SECONDS:g} s" if not readable else "the test process died"
-    )
+    late = f"no answer within {TIMEOUT_SECONDS:g} s"
+    return RoundTrip(error=late if text is None else "the test process died")
 
 
 def _try() -> RoundTrip:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from guestmem.ram import GuestRam
 from pipeline.arguments import AUTO
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
-from pipeline.errors import HostError
+from pipeline.errors import HostError, RunFailed
 from pipeline.markdown import table
+from qat.child import ask_in_child
 from tools import peer_qemu
 from tools.bench_request import BenchRequest, here
 from tools.progress import say
 from tools.provenance import host_line
 from tools.roofline import Roofline, roofline
-from tools.spread import Comparison, Spread
+from tools.rows import Rows, note, spread
+from tools.spread import Comparison
 from tools.trial import run_ours
 
 PACKET_PAGES = 128
@@ -31,22 +32,17 @@ def measure(request: BenchRequest) -> dict[str, Any]:
     """Run everything `request.repeat` times, in turn. Raises FerryError."""
     ours = list(request.methods or [*METHODS, AUTO])
     peers, missing = _peers(request, ours)
-    rows: dict[str, list[dict[str, float]]] = {}
+    rows: Rows = {}
     ours = [name for name in ours if name == AUTO or here(name)]
     for turn in range(1, request.repeat + 1):
         say(f"turn {turn} of {request.repeat}")
         for method in ours:
             if method != AUTO:
-                _note(rows, f"roofline {method}", _alone(request, method))
-            _note(rows, f"ours {method}", _ours(request, method))
+                note(rows, f"roofline {method}", _alone(request, method))
+            note(rows, f"ours {method}", _ours(request, method))
         for method, channels in peers:
-            _note(rows, f"qemu {method} {channels}", _qemu(request, method, channels))
+            note(rows, f"qemu {method} {channels}", _qemu(request, method, channels))
     return {"rows": rows, "channels": request.channels, "without_qemu": missing}
-
-
-def _note(rows: dict[str, list[dict[str, float]]], name: str, figures: dict[str, float]) -> None:
-    rows.setdefault(name, []).append(figures)
-    say(f"  {name:18} " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
 
 
 def _peers(request: BenchRequest, ours: list[str]) -> tuple[list[tuple[str, int]], str]:
@@ -78,17 +74,10 @@ def _qemu_has(method: str) -> bool:
 
 def _alone(request: BenchRequest, method: str) -> dict[str, float]:
     """The codec alone, in a process of its own: memory of a forked child goes with it."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, _roofline_text(request, method).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        compress, decompress, ratio = (float(word) for word in pipe.read().split())
-    os.waitpid(pid, 0)
+    text = ask_in_child(lambda: _roofline_text(request, method))
+    if not text:
+        raise RunFailed(f"roofline {method}: the measuring process died")
+    compress, decompress, ratio = (float(word) for word in text.split())
     return {"compress_s": compress, "decompress_s": decompress, "ratio": ratio}
 
 
@@ -128,10 +117,6 @@ def _qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]
     }
 
 
-def _spread(values: list[dict[str, float]], *keys: str) -> Spread:
-    return Spread(tuple(sum(value[key] for key in keys) for value in values))
-
-
 def render(document: dict[str, Any]) -> str:
     """The tables: all rows, then the pairs, then each codec's cost beside the roofline's."""
     rows = document["rows"]
@@ -147,27 +132,27 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _all_rows(rows: dict[str, list[dict[str, float]]]) -> str:
+def _all_rows(rows: Rows) -> str:
     out = [["what", "guest MB/s", "total ms", "ratio", "send CPU s", "recv CPU s", "noise"]]
     for name, values in rows.items():
         if name.startswith("roofline"):
             continue
-        speed = _spread(values, "mb_s")
+        speed = spread(values, "mb_s")
         out.append(
             [
                 name,
                 speed.show(),
-                f"{_spread(values, 'total_ms').median:.0f}",
-                f"{_spread(values, 'ratio').median:.2f}",
-                _spread(values, "send_s").show(2),
-                _spread(values, "recv_s").show(2),
+                f"{spread(values, 'total_ms').median:.0f}",
+                f"{spread(values, 'ratio').median:.2f}",
+                spread(values, "send_s").show(2),
+                spread(values, "recv_s").show(2),
                 f"{speed.noise:.0%}",
             ]
         )
     return table(out)
 
 
-def _pairs(rows: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+def _pairs(rows: Rows) -> list[list[str]]:
     out = [["ours / QEMU's", "MB/s", "CPU s of both sides", "ratio"]]
     for name in rows:
         side, _, method = name.partition(" ")
@@ -177,29 +162,29 @@ def _pairs(rows: dict[str, list[dict[str, float]]]) -> list[list[str]]:
         if rival is None:
             continue
         ours, theirs = rows[name], rows[rival]
-        speed = Comparison(_spread(ours, "mb_s"), _spread(theirs, "mb_s"))
-        cpu = Comparison(_spread(ours, "send_s", "recv_s"), _spread(theirs, "send_s", "recv_s"))
-        ratio = _spread(ours, "ratio").median / _spread(theirs, "ratio").median
+        speed = Comparison(spread(ours, "mb_s"), spread(theirs, "mb_s"))
+        cpu = Comparison(spread(ours, "send_s", "recv_s"), spread(theirs, "send_s", "recv_s"))
+        ratio = spread(ours, "ratio").median / spread(theirs, "ratio").median
         out.append([f"{method} / {rival[5:]} channels", speed.show(), cpu.show(), f"{ratio:.2f} x"])
     return out
 
 
-def _rival(rows: dict[str, list[dict[str, float]]], method: str) -> str | None:
+def _rival(rows: Rows, method: str) -> str | None:
     """QEMU's row to hold a method against: its own, the one named in RIVAL, or its fastest."""
     wanted = None if method == AUTO else method
     candidates = [name for name in rows if name.startswith("qemu ")]
     if wanted is not None:
         named = [name for name in candidates if name.split()[1] == wanted]
         candidates = named or [name for name in candidates if name.split()[1] == RIVAL.get(wanted)]
-    return max(candidates, key=lambda name: _spread(rows[name], "mb_s").median, default=None)
+    return max(candidates, key=lambda name: spread(rows[name], "mb_s").median, default=None)
 
 
-def _roofs(rows: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+def _roofs(rows: Rows) -> list[list[str]]:
     out = [["codec", "alone, CPU s", "in the pipeline, CPU s", "pipeline / alone"]]
     for name, alone in rows.items():
         side, _, method = name.partition(" ")
         if side == "roofline":
-            whole = _spread(rows[f"ours {method}"], "send_s", "recv_s")
-            bound = _spread(alone, "compress_s", "decompress_s")
+            whole = spread(rows[f"ours {method}"], "send_s", "recv_s")
+            bound = spread(alone, "compress_s", "decompress_s")
             out.append([method, bound.show(2), whole.show(2), Comparison(whole, bound).show()])
     return out

@@ -87,11 +87,6 @@ class PeerRow:
         """Bytes of normal pages over wire bytes."""
         return self.guest_bytes / self.wire_bytes
 
-    @property
-    def cpu_seconds(self) -> float:
-        """Both sides."""
-        return self.send_cpu_seconds + self.recv_cpu_seconds
-
 
 def find_qemu() -> str:
     """The binary. Raises HostError where there is none."""

@@ -32,11 +32,6 @@ class Roofline:
     compress_seconds: float
     decompress_seconds: float
 
-    @property
-    def cpu_seconds(self) -> float:
-        """Both directions."""
-        return self.compress_seconds + self.decompress_seconds
-
 
 def packets(ram: GuestRam, packet_pages: int) -> Iterator[memoryview]:
     """The normal pages of RAM, a packet at a time; where they lie side by side, in place."""
