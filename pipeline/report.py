@@ -23,6 +23,7 @@ from guestmem.units import show_size
 from pipeline.arguments import AUTO
 from pipeline.codecs import zstd
 from pipeline.counters import Count
+from pipeline.errors import RunFailed
 from pipeline.markdown import table
 from pipeline.measured import Measured, SideFigures
 from pipeline.memory import memory_figure
@@ -269,11 +270,16 @@ def _chosen(result: Result) -> list[str]:
     return lines
 
 
-def write_json(result: Result, path: str) -> None:
-    """Write the document; a reader never sees half of one. `-` is standard output.
+def save_json(result: Result, path: str) -> None:
+    """Write the document to what --json names. Raises RunFailed."""
+    try:
+        _write_json(result, path)
+    except OSError as error:
+        raise RunFailed(f"--json {path}: {error.strerror}") from error
 
-    Raises OSError.
-    """
+
+def _write_json(result: Result, path: str) -> None:
+    """A reader never sees half of a document. `-` is standard output."""
     text = json.dumps(result, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)

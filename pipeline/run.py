@@ -30,7 +30,7 @@ from pipeline.errors import FerryError, HostError, one_line  # noqa: E402
 from pipeline.migration import Migration, status_of  # noqa: E402
 from pipeline.options import Options, parse, resolved_level  # noqa: E402
 from pipeline.progress import Progress, open_progress  # noqa: E402
-from pipeline.report import Result, build_result, render_summary, write_json  # noqa: E402
+from pipeline.report import Result, build_result, render_summary, save_json  # noqa: E402
 from pipeline.workers import Crew, signals_cancel  # noqa: E402
 from qat.probe import ANSWERED, probe  # noqa: E402
 
@@ -81,10 +81,10 @@ def main(arguments: list[str]) -> int:
         return raised.exit_code
     if options.json is not None:
         try:
-            write_json(result, options.json)
-        except OSError as raised:
-            print(f"error: --json {options.json}: {raised.strerror}", file=sys.stderr)
-            return 1
+            save_json(result, options.json)
+        except FerryError as raised:
+            print(f"error: {one_line(raised)}", file=sys.stderr)
+            return raised.exit_code
     if error is not None:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code

@@ -11,7 +11,6 @@ figures whose ranges overlap are called a tie.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from pipeline.guest_options import (
     parse_within,
 )
 from pipeline.options import writable_json
-from pipeline.report import host_record
+from pipeline.report import host_record, save_json
 from tools import bench_auto, bench_peers, bench_scale
 from tools.bench_request import BenchRequest
 
@@ -110,27 +109,24 @@ def main(arguments: list[str]) -> int:
     try:
         name, request, target, markdown = _parse(arguments)
         suite = SUITES[name]
-        measured = suite.measure(request)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "suite": name,
+            "command": ["python", "-m", "tools.bench", *arguments],
+            "host": host_record(),
+            **suite.measure(request),
+        }
+        if target is not None:
+            save_json(document, target)
     except FerryError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: cancelled by SIGINT", file=sys.stderr)
         return 130
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "suite": name,
-        "command": ["python", "-m", "tools.bench", *arguments],
-        "host": host_record(),
-        **measured,
-    }
     text = suite.render(document)
-    if target == "-":
-        print(json.dumps(document, indent=2))
-    else:
+    if target != "-":
         print(text)
-        if target is not None:
-            Path(target).write_text(json.dumps(document, indent=2) + "\n")
     if markdown is not None and markdown != "-":
         Path(markdown).write_text(text + "\n")
     return 0

@@ -11,7 +11,6 @@ was dirty. A rate alone misleads: the curve is what decides how many rounds a mi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from pipeline.guestlink import GuestLink
 from pipeline.memory import check_memory
 from pipeline.options import GUEST_OPTIONS, valid_guest_name, writable_json
 from pipeline.progress import Progress, open_progress
+from pipeline.report import save_json
 from pipeline.workers import Crew, signals_cancel
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -283,20 +283,11 @@ def main(arguments: list[str]) -> int:
             figures = run(request, progress)
         finally:
             progress.close()
+        if request.json is not None:
+            save_json(figures, request.json)
     except FerryError as raised:
         print(f"error: {one_line(raised)}", file=sys.stderr)
         return raised.exit_code
-    if request.json is not None:
-        text = json.dumps(figures, indent=2) + "\n"
-        try:
-            if request.json == "-":
-                sys.stdout.write(text)
-            else:
-                with open(request.json, "w") as file:
-                    file.write(text)
-        except OSError as raised:
-            print(f"error: --json {request.json}: {raised.strerror}", file=sys.stderr)
-            return 1
     if request.json != "-":
         print(render(figures))
     return 0

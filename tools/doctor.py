@@ -7,14 +7,14 @@ reconfigures anything.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.errors import UsageError, one_line
+from pipeline.errors import FerryError, UsageError, one_line
 from pipeline.guest_options import OneLineParser
 from pipeline.options import writable_json
+from pipeline.report import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
 from qat.roundtrip import check_round_trip
@@ -78,21 +78,19 @@ def main(arguments: list[str]) -> int:
         root = Path(given.root)
         if not root.is_dir():
             raise UsageError(f"--root {given.root}: no such folder")
-    except UsageError as error:
+        findings = examine(root)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": verdict(findings),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        if target is not None:
+            save_json(document, target)
+    except FerryError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
-    findings = examine(root)
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "verdict": verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
-    if target == "-":
-        print(json.dumps(document, indent=2))
-    else:
+    if target != "-":
         print(render(findings))
-        if target is not None:
-            Path(target).write_text(json.dumps(document, indent=2) + "\n")
     return CANNOT if any(finding.status == FAILS for finding in findings) else 0
 
 

@@ -9,7 +9,6 @@ end the destination's RAM is compared with the image, byte for byte.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import socket
@@ -36,6 +35,7 @@ from pipeline.guest_options import (
 )
 from pipeline.memory import check_memory
 from pipeline.options import writable_json
+from pipeline.report import save_json
 from pipeline.verify import first_difference
 from pipeline.workers import die_with_parent
 from tools.qmp import Qmp, QmpError
@@ -273,16 +273,15 @@ def main(arguments: list[str]) -> int:
     try:
         content, size_bytes, options, target = _parse(arguments)
         row = migrate(content, size_bytes, options)
+        if target is not None:
+            ratio = row.compression_ratio
+            save_json({**asdict(options), **asdict(row), "compression_ratio": ratio}, target)
     except FerryError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: cancelled by SIGINT", file=sys.stderr)
         return 130
-    record = {**asdict(options), **asdict(row), "compression_ratio": row.compression_ratio}
-    if target is not None:
-        text = json.dumps(record, indent=2)
-        print(text) if target == "-" else Path(target).write_text(text + "\n")
     if target != "-":
         print(
             f"QEMU {row.version}, {options.method}: {row.total_ms:.0f} ms, "

@@ -10,7 +10,6 @@ memory) each setting is varied by itself; CPU codecs do the same blocks in one p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from pipeline.errors import FerryError, HostError, UsageError, one_line
 from pipeline.guest_options import OneLineParser, attach_negative, parse_number, parse_within
 from pipeline.markdown import table
 from pipeline.options import writable_json
-from pipeline.report import host_record
+from pipeline.report import host_record, save_json
 from qat.probe import ANSWERED, probe
 from tools import charts
 from tools.images import fill_corpus
@@ -214,18 +213,22 @@ def main(arguments: list[str]) -> int:
         target, plot_file = writable_json(given.json), writable_json(given.plot)
         if given.fill is not None and not Path(given.fill).exists():
             raise UsageError(f"--fill {given.fill}: no such file or folder")
-        measured = collect(blocks_to_compress(given.fill), seconds, most)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "command": ["python", "-m", "tools.qat_throughput", *arguments],
+            "host": host_record(),
+            **collect(blocks_to_compress(given.fill), seconds, most),
+        }
+        if target is not None:
+            save_json(document, target)
     except FerryError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: cancelled by SIGINT", file=sys.stderr)
         return 130
-    command = ["python", "-m", "tools.qat_throughput", *arguments]
-    document = {"schema_version": SCHEMA_VERSION, "command": command, "host": host_record(), **measured}
-    print(json.dumps(document, indent=2) if target == "-" else render(document))
-    if target not in (None, "-"):
-        Path(str(target)).write_text(json.dumps(document, indent=2) + "\n")
+    if target != "-":
+        print(render(document))
     if plot_file is not None:
         Path(plot_file).write_text(plot(document))
     return 0
