@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 
@@ -30,6 +30,19 @@ class Usage:
 
     def __sub__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass
+class SideFigures:
+    """What one side used inside the clock, and the most private memory one of its processes has."""
+
+    usage: Usage = field(default_factory=Usage)
+    private_bytes_max: int = 0
+
+    def add(self, usage: Usage, private: int) -> None:
+        """One process more."""
+        self.usage = self.usage + usage
+        self.private_bytes_max = max(self.private_bytes_max, private)
 
 
 def private_bytes() -> int:

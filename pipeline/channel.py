@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 from guestmem.control import Connection
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
-from pipeline.accounting import Usage, private_bytes
+from pipeline.accounting import Usage
+from pipeline.checksums import block_crcs, crcs_in_ram
 from pipeline.codecs.method import HEAP_PACKETS, CodecError, CodecUnavailable, Method
 from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.pacing import Wire, sleep_until
-from pipeline.packet import Packet, front_bytes, write_packet
+from pipeline.packet import MIN_BLOCK_PAGES, Packet, write_packet
 from pipeline.picker import Picker
-from pipeline.queue import PacketQueue
+from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.rounds import RoundList
+from pipeline.workers import usage_message
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""
@@ -31,7 +32,11 @@ MAX_CROSSING = 2
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """What a channel works with. Everything shared was created before the fork."""
+    """What a channel works with. Everything shared was created before the fork.
+
+    With `in_place` a packet that is not to be compressed stays where it is in guest RAM, and its slot
+    holds the front alone. `frame_bytes` are what the transport adds to a packet on the wire.
+    """
 
     number: int
     source: GuestRam
@@ -42,6 +47,8 @@ class ChannelPlan:
     raw: Method
     open_picker: Callable[[], Picker]
     packet_pages: int
+    in_place: bool = False
+    frame_bytes: int = 0
 
 
 def run_channel(connection: Connection, plan: ChannelPlan) -> None:
@@ -62,15 +69,8 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
             break
         channel.send_round()
         connection.send({"kind": "sent"})
-    used = Usage.now() - before
-    connection.send(
-        {
-            "kind": "usage",
-            "private_bytes": private_bytes(),
-            "fallback_reason": picker.qat.fallback_reason if picker.qat.software_requests else "",
-            **asdict(used),
-        }
-    )
+    reason = picker.qat.fallback_reason if picker.qat.software_requests else ""
+    connection.send(usage_message(before, reason))
     picker.close()
 
 
@@ -89,6 +89,7 @@ class Channel:
         self._count = plan.counters.row(plan.number)
         self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
         self._plain = self._scratch.data.cast("B")
+        self._whole = max(plan.packet_pages, MIN_BLOCK_PAGES)
         self._crossing: deque[tuple[int, int]] = deque()
         self._packet = 0
 
@@ -108,6 +109,9 @@ class Channel:
         slot = plan.queue.slot(number)
         picked = self._picker.pick()
         stored = picked is plan.raw
+        if stored and plan.in_place:
+            self._hand_on(number, slot, self._where_it_lies(pages), in_ram=True)
+            return
         snapshot = (slot.words if stored else self._scratch)[: len(pages)]
         self._take(pages, snapshot)
         normal, zero = pages, pages[:0]
@@ -126,11 +130,44 @@ class Channel:
             normal,
             zero,
             length,
-            isal_zlib.crc32(plain),
+            self._whole,
+            block_crcs(plain, self._whole),
         )
-        write_packet(slot.memory, packet)
-        on_wire = front_bytes(len(pages)) + length
-        self._account(packet, on_wire, raw=method is plan.raw and not stored and len(normal) > 0)
+        raw = method is plan.raw and not stored and len(normal) > 0
+        self._hand_on(number, slot, packet, raw=raw)
+
+    def _where_it_lies(self, pages: npt.NDArray[np.uint32]) -> Packet:
+        """A packet whose payload is the live pages themselves, with checksums as they are now.
+
+        What the guest writes between this and the sending does not match its block's checksum, is
+        refused at the other end, and is dirty: it goes again in a later round.
+        """
+        plan = self._plan
+        normal, zero = pages, pages[:0]
+        suspects = self._source.words[pages, 0] == 0
+        if suspects.any():
+            suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
+            normal, zero = pages[~suspects], pages[suspects]
+        return Packet(
+            plan.raw.code,
+            plan.number,
+            plan.rounds.number,
+            normal,
+            zero,
+            len(normal) * PAGE_BYTES,
+            MIN_BLOCK_PAGES,
+            crcs_in_ram(self._source.memory, normal, MIN_BLOCK_PAGES),
+        )
+
+    def _hand_on(
+        self, number: int, slot: Slot, packet: Packet, *, raw: bool = False, in_ram: bool = False
+    ) -> None:
+        """Give a filled slot to the other side, when its bytes have had their time on the wire."""
+        plan = self._plan
+        front = write_packet(slot.memory, packet)
+        slot.note[FRONT_USED], slot.note[IN_RAM] = front, in_ram
+        on_wire = plan.frame_bytes + front + packet.payload_bytes
+        self._account(packet, on_wire, raw=raw)
         across = plan.wire.reserve(on_wire)
         if across:
             self._crossing.append((number, across))

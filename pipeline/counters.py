@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.segment import create_segment, map_segment
+from pipeline.packet import Packet
 
 
 class Count(IntEnum):
@@ -46,3 +47,10 @@ class Counters:
         """The sum over the side's workers, by column."""
         total: Totals = self.rows.sum(axis=0)
         return total
+
+
+def count_placed(row: memoryview, packet: Packet) -> None:
+    """A receive worker has placed a packet. The packet itself is counted last: the barrier looks at it."""
+    row[Count.NORMAL_PAGES] += len(packet.normal)
+    row[Count.ZERO_PAGES] += len(packet.zero)
+    row[Count.PACKETS] += 1

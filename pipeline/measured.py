@@ -7,22 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.accounting import Usage
+from pipeline.accounting import SideFigures
 from pipeline.counters import Count, Totals
 from pipeline.policy import RoundFigures, Verdict
-
-
-@dataclass
-class SideFigures:
-    """What one side used inside the clock, and the most private memory one of its processes has."""
-
-    usage: Usage = field(default_factory=Usage)
-    private_bytes_max: int = 0
-
-    def add(self, usage: Usage, private: int) -> None:
-        """One process more."""
-        self.usage = self.usage + usage
-        self.private_bytes_max = max(self.private_bytes_max, private)
 
 
 @dataclass(frozen=True)
@@ -71,6 +58,7 @@ class Measured:
     guest: dict[str, Any] = field(default_factory=dict)
     fallback_reason: str = ""
     simulated: bool = False
+    transport: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, bool] = field(default_factory=dict)
 
     @property

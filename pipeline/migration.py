@@ -6,9 +6,10 @@ import functools
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from guestmem.guest import GuestSpec
 from guestmem.segment import PAGE_BYTES
-from guestmem.selfcheck import inconsistency
 from guestmem.workload import HELD_SHARE
 from pipeline.accounting import Usage, private_bytes
 from pipeline.counters import Count, Totals
@@ -20,8 +21,10 @@ from pipeline.memory import check_memory
 from pipeline.options import Options
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.progress import REFRESH_SECONDS, Moment, Progress
-from pipeline.transport import Transport, queue_bytes
-from pipeline.verify import first_difference
+from pipeline.sendside import queue_bytes
+from pipeline.transport import NO_PAGES, Pages, Settled
+from pipeline.transports import TRANSPORTS
+from pipeline.verify import CHECKS
 from pipeline.workers import Crew, Deadline
 
 COUNT_SHARE = 0.01
@@ -30,6 +33,9 @@ with the guest (4 ms in 8 GiB)."""
 
 AFTER_SECONDS = 1.1
 """How long a visited guest runs on before it is asked for its slowest second afterwards."""
+
+MAX_PASSES = 100
+"""Rounds that a paused guest's last pages may take: one, and one more for each break of a connection."""
 
 JUDGED_SECONDS = 1.0
 """A guest that ran for less than this is not judged by the rate it reached."""
@@ -48,6 +54,7 @@ class Migration:
         self._downtime_limit_ms = options.policy.downtime_limit_ms
         self._deadline = Deadline(0)
         self._dirty_pages, self._count_again_at = 0, 0.0
+        self._missing: Pages = NO_PAGES
         self.measured = Measured()
 
     def run(self) -> None:
@@ -63,6 +70,8 @@ class Migration:
             self._release_guest()
             raise
         self._verify()
+        self._transport.keep()
+        self._finish()
         if self._options.attach is not None:
             self._release_guest()
         else:
@@ -104,15 +113,18 @@ class Migration:
             + (", giving the destination its pages" if options.prealloc else "")
         )
         try:
-            self._transport = Transport(options, self._crew, self._source)
+            self._transport = TRANSPORTS[options.transport](options, self._crew, self._source)
         except OSError as error:
             raise HostError(f"cannot set up shared memory: {error}") from error
-        self._transport.await_ready()
-        self.measured.prealloc_ms = self._transport.prealloc_ms
-        self.measured.simulated = self._transport.simulated
-        if self._transport.simulated:
+        self._sending = self._transport.sending
+        self._rounds = self._sending.rounds
+        reasons, simulated = self._sending.await_ready()
+        ready = self._transport.await_ready()
+        self.measured.prealloc_ms = ready.prealloc_ms
+        self.measured.simulated = simulated or ready.simulated
+        if self.measured.simulated:
             self._progress.warn("the QAT device is emulated: its figures are simulated")
-        reason = self.measured.fallback_reason = self._transport.fallback_reason
+        reason = self.measured.fallback_reason = _joined(reasons | ready.fallback_reasons)
         if reason:
             self._progress.warn(
                 f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members; "
@@ -127,28 +139,33 @@ class Migration:
         self._began = self._sampled_at = time.monotonic()
         self._sampled_pages = 0
         self._curve = CurveRecorder(self._source.pages)
-        auto = self._transport.auto
+        auto = self._sending.auto
         if auto is not None:
             auto.begin()
         try:
             last = self._precopy()
             self._switch_over(last)
         finally:
-            self._sample(self._transport.sent.totals())
+            self._sample(self._sending.sent.totals())
             self._ended = time.monotonic()
             self.measured.total_ms = (self._ended - self._began) * 1e3
-            self.measured.sent = self._transport.sent.totals()
-            self.measured.received = self._transport.received.totals()
+            self.measured.sent = self._sending.sent.totals()
+            self.measured.received = self._transport.received()
             self.measured.auto = auto.record() if auto is not None else None
         coordinator = Usage.now() - used_before
-        self.measured.send, self.measured.recv = self._transport.finish()
+        self.measured.send, self._reasons = self._sending.finish()
         self.measured.send.add(coordinator, private_bytes())
         self.measured.coordinator_cpu_seconds = coordinator.cpu_seconds
-        self._say_busy()
 
-    def _say_busy(self) -> None:
+    def _finish(self) -> None:
+        """End the transport, and take what its far side measured."""
+        far = self._transport.finish()
+        self.measured.recv, self.measured.received = far.figures, far.received
+        self.measured.transport = far.record
+        self._say_busy(_joined(self._reasons | far.fallback_reasons))
+
+    def _say_busy(self, reason: str) -> None:
         """A device that answered at first, but not always."""
-        reason = self._transport.fallback_reason
         if reason and not self.measured.fallback_reason:
             self.measured.fallback_reason = reason
             software = int(
@@ -159,7 +176,7 @@ class Migration:
     def _precopy(self) -> int:
         """Rounds with the guest running; returns the number of the last one."""
         self._sync()
-        pages = self._transport.rounds.list_all()
+        pages = self._rounds.list_all()
         number = 0
         while True:
             number += 1
@@ -173,8 +190,12 @@ class Migration:
             pages = self._sync()
 
     def _sync(self) -> int:
-        """Fetch and clear the dirty log into the round's list; how many pages."""
-        count = self._of_living_guest(lambda: self._log.sync(self._transport.rounds.pages))
+        """Fetch and clear the dirty log into the round's list, with what went missing; how many pages."""
+        count = self._of_living_guest(lambda: self._log.sync(self._rounds.pages))
+        if len(self._missing):
+            both = np.union1d(self._rounds.pages[:count], self._missing)
+            self._rounds.pages[: len(both)] = both
+            count, self._missing = len(both), NO_PAGES
         self._synced_at = time.monotonic()
         self._curve.restart()
         return count
@@ -207,9 +228,12 @@ class Migration:
         pages = self._sync()
         synced_at = sent_at = applied_at = time.monotonic()
         self._progress.say(f"switchover: the guest is paused, {pages} pages are left")
-        if pages:
-            sent_at = self._round(last + 1, pages)
-            applied_at = time.monotonic()
+        number, left = last, pages
+        while left:
+            number += 1
+            sent_at, settled = self._round(number, left)
+            applied_at = settled.applied_at
+            left = self._again(number - last)
         ended_at = time.monotonic()
         self.measured.downtime = Downtime(
             last_sync_ms=(synced_at - paused_at) * 1e3,
@@ -218,14 +242,26 @@ class Migration:
             hand_over_ms=(ended_at - applied_at) * 1e3,
         )
 
-    def _round(self, number: int, pages: int) -> float:
-        """Send the first `pages` of the list and wait until all are applied; when all were sent."""
+    def _again(self, passes: int) -> int:
+        """Lay out what the last round of a paused guest did not bring over; how many pages."""
+        left = len(self._missing)
+        if passes >= MAX_PASSES and left:
+            raise RunFailed(f"{left} pages did not arrive in {passes} passes over a connection that breaks")
+        self._rounds.pages[:left] = self._missing
+        self._missing = NO_PAGES
+        return left
+
+    def _round(self, number: int, pages: int) -> tuple[float, Settled]:
+        """Send the first `pages` of the list and wait at the barrier; when all were sent, and applied."""
         began = time.monotonic()
-        before = self._transport.sent.totals()
-        sent_at = self._transport.send(number, pages, functools.partial(self._step, number, pages))
+        before = self._sending.sent.totals()
+        step = functools.partial(self._step, number, pages)
+        sent_at = self._sending.send(number, pages, step)
+        settled = self._transport.settle(number, self._rounds.pages[:pages], step)
+        self._missing = settled.missing
         duration = time.monotonic() - began
-        dirty = self._note_dirty()
-        moved = self._transport.sent.totals() - before
+        dirty = self._note_dirty() + len(settled.missing)
+        moved = self._sending.sent.totals() - before
         self.measured.rounds.append(
             RoundFigures(
                 round=number,
@@ -239,7 +275,7 @@ class Migration:
                 throttle_percent=self._throttle_percent,
             )
         )
-        return sent_at
+        return sent_at, settled
 
     def _note_dirty(self) -> int:
         """Pages dirty now, kept as a point of the guest's dirty curve."""
@@ -261,12 +297,12 @@ class Migration:
         self._show(number, pages)
 
     def _show(self, number: int, pages: int) -> None:
-        sent = self._transport.sent.totals()
+        sent = self._sending.sent.totals()
         rate = self._sample(sent)
         if rate is None:
             return
         wire = int(sent[Count.WIRE_BYTES])
-        done = 1 - self._transport.rounds.unclaimed() / pages if pages else 1.0
+        done = 1 - self._rounds.unclaimed() / pages if pages else 1.0
         moment = Moment(
             round=number,
             percent=100 * done,
@@ -340,19 +376,21 @@ class Migration:
 
     def _verify(self) -> None:
         how = self._options.verify
-        between: Callable[[], None] = functools.partial(self._crew.wait, 0)
-        if how in ("invariant", "both"):
-            self._progress.say("checking the copy's invariant")
-            wrong = inconsistency(self._transport.destination)
-            self.measured.verification["invariant"] = wrong is None
-            if wrong is not None:
-                raise RunFailed(f"the copy is not of one moment: {wrong}")
-        if how in ("images", "both"):
-            self._progress.say("comparing both images")
-            page = first_difference(self._source, self._transport.destination, between)
-            self.measured.verification["images"] = page is None
-            if page is not None:
-                raise RunFailed(f"the copy is not the source: page {page} differs")
+        if how is None:
+            return
+        self._progress.say(f"checking the copy: {', '.join(CHECKS[how])}")
+        wrong = self._transport.verify(how, functools.partial(self._crew.wait, 0))
+        self.measured.verification = {check: not text for check, text in wrong.items()}
+        for check, text in wrong.items():
+            if text:
+                raise RunFailed(f"{WRONG[check]}: {text}")
+
+
+WRONG = {"invariant": "the copy is not of one moment", "images": "the copy is not the source"}
+
+
+def _joined(reasons: set[str]) -> str:
+    return ", ".join(sorted(reasons))
 
 
 def status_of(error: FerryError | None) -> str:

@@ -26,13 +26,13 @@ from pipeline.guest_options import (
 )
 from pipeline.policy import CONVERGE, POLICIES, PolicySettings
 from pipeline.queue import MAX_SLOTS
+from pipeline.verify import CHECKS
 from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
 MAX_DOWNTIME_LIMIT_MS = 2_000_000.0
 MAX_QAT_TIMEOUT_SECONDS = 3600.0
 DOWNTIME_RAMP_FACTOR = 3.0
-VERIFICATIONS = ("images", "invariant", "both")
 GUEST_OPTIONS = (
     *("size", "image", "fill", "filled", "dirty_rate", "dirty_pattern", "dirty_content"),
     *("write_bytes", "preset", "phases", "seed"),
@@ -68,6 +68,7 @@ class Options:
     verify: str | None
     json: str | None
     quiet: bool
+    transport: str = "queue"
     auto_with_qat: bool = False
 
     @property
@@ -92,7 +93,7 @@ def parse(arguments: list[str]) -> Options:
     depth = 4 * channels + 2 * receivers
     if given.queue_depth is not None:
         depth = parse_within("--queue-depth", given.queue_depth, 1, MAX_SLOTS)
-    verify = given.verify if given.verify is None else _one_of("--verify", given.verify, VERIFICATIONS)
+    verify = given.verify if given.verify is None else _one_of("--verify", given.verify, tuple(CHECKS))
     _one_of("--method", given.method, (AUTO, *METHODS))
     options = Options(
         attach=_guest_name(given),

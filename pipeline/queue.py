@@ -37,6 +37,9 @@ MAX_SLOTS = 1000
 """200 message queues of 10, of the 256 (`queues_max`) that a host has for everybody."""
 
 CACHE_LINE_BYTES = 64
+NOTE_BYTES = 8
+FRONT_USED, IN_RAM = 0, 1
+"""What the two numbers of a slot's note are."""
 
 
 def messages_per_queue() -> int:
@@ -86,20 +89,26 @@ class SlotNumbers:
         queue = self._queues[slot % len(self._queues)]
         queue.send(slot.to_bytes(NUMBER_BYTES, "little"))
 
-    def get(self, or_readable: int | None = None) -> int | None:
-        """Wait for a slot; None when the descriptor `or_readable` has something to read first.
+    def get(self, *or_readable: int) -> int | None:
+        """Wait for a slot; None when one of the descriptors `or_readable` has something to read first.
 
-        Slots go before the descriptor.
+        Slots go before the descriptors.
         """
-        if or_readable is not None:
-            self._wait.register(or_readable, select.POLLIN)
-        while True:
-            slot = self.get_nowait()
-            if slot is not None:
-                return slot
-            ready = [fd for fd, _ in self._wait.poll()]
-            if ready == [or_readable]:
-                return None
+        slot = self.get_nowait()
+        if slot is not None:
+            return slot
+        for fd in or_readable:
+            self._wait.register(fd, select.POLLIN)
+        try:
+            while True:
+                if all(fd in or_readable for fd, _ in self._wait.poll()):
+                    return None
+                slot = self.get_nowait()
+                if slot is not None:
+                    return slot
+        finally:
+            for fd in or_readable:
+                self._wait.unregister(fd)
 
     def get_nowait(self) -> int | None:
         """A slot if there is one. The queues take turns, so none is served last for ever."""
@@ -122,9 +131,14 @@ class SlotNumbers:
 
 
 class Slot(NamedTuple):
-    """One slot: the whole of it, its payload part, and that as (pages, 512) uint64."""
+    """One slot: the whole of it, its payload part, and that as (pages, 512) uint64.
+
+    `note` is between the processes of one side and never travels: how many bytes of the front are
+    used, and whether the payload is still where it was in guest RAM.
+    """
 
     memory: memoryview
+    note: memoryview
     payload: memoryview
     words: npt.NDArray[np.uint64]
 
@@ -132,8 +146,8 @@ class Slot(NamedTuple):
 class PacketQueue:
     """The slots, with the free and the filled numbers.
 
-    A slot is `front_bytes` for header and page numbers, then `payload_bytes`, each rounded up to
-    cache lines, the whole to pages. Created by the coordinator before the workers are forked;
+    A slot is `front_bytes` for header, page numbers and checksums, a note, then `payload_bytes`, each
+    rounded up to cache lines, the whole to pages. Created by the coordinator before the workers are forked;
     each worker then calls `attach` for a mapping of its own.
     """
 
@@ -142,7 +156,7 @@ class PacketQueue:
         self.slots = slots
         self.front_bytes = _round_up(front_bytes, CACHE_LINE_BYTES)
         self.payload_bytes = payload_bytes
-        self.slot_bytes = _round_up(self.front_bytes + payload_bytes, PAGE_BYTES)
+        self.slot_bytes = _round_up(self.front_bytes + CACHE_LINE_BYTES + payload_bytes, PAGE_BYTES)
         self.size_bytes = slots * self.slot_bytes
         try:
             self._fd = create_segment("slots", self.size_bytes, reserve=True)
@@ -164,10 +178,12 @@ class PacketQueue:
         self._slots = [self._slot(memory[start : start + self.slot_bytes]) for start in starts]
 
     def _slot(self, memory: memoryview) -> Slot:
-        payload = memory[self.front_bytes : self.front_bytes + self.payload_bytes]
+        start = self.front_bytes + CACHE_LINE_BYTES
+        note = memory[self.front_bytes : self.front_bytes + NOTE_BYTES].cast("I")
+        payload = memory[start : start + self.payload_bytes]
         pages = self.payload_bytes // PAGE_BYTES
         words = np.frombuffer(payload[: pages * PAGE_BYTES], np.uint64)
-        return Slot(memory, payload, words.reshape(pages, WORDS_PER_PAGE))
+        return Slot(memory, note, payload, words.reshape(pages, WORDS_PER_PAGE))
 
     def close(self) -> None:
         """Give back this process's hold on the slots and their numbers."""

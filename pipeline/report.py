@@ -20,12 +20,13 @@ from typing import Any
 
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
+from pipeline.accounting import SideFigures
 from pipeline.arguments import AUTO
 from pipeline.codecs import zstd
 from pipeline.counters import Count
 from pipeline.errors import RunFailed
 from pipeline.markdown import table
-from pipeline.measured import Measured, SideFigures
+from pipeline.measured import Measured
 from pipeline.memory import memory_figure
 from pipeline.options import Options
 from pipeline.policy import Decision, Verdict

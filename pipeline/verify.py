@@ -10,6 +10,9 @@ from guestmem.ram import GuestRam
 
 CHUNK_PAGES = 4096
 
+CHECKS = {"images": ("images",), "invariant": ("invariant",), "both": ("invariant", "images")}
+"""What --verify may ask for, and the checks that each is, in order."""
+
 
 def first_difference(source: GuestRam, destination: GuestRam, between: Callable[[], None]) -> int | None:
     """The first page that differs, or None when the images are the same.

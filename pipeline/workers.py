@@ -16,9 +16,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from guestmem.control import Connection, Message, PeerGone
+from pipeline.accounting import SideFigures, Usage, private_bytes
 from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line
 
 PR_SET_PDEATHSIG = 1
@@ -32,6 +33,7 @@ qatzip at the receivers."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 GROUP_SIGNAL_SECONDS = 0.01
+WAIT_SECONDS = 0.1
 
 FAILED, CANNOT = 1, 2
 """Exit codes of a worker: it failed, or this host cannot do what it was started for."""
@@ -173,6 +175,12 @@ class Crew:
             raise RunFailed(f"{worker.name} said {message['kind']!r} where {kind!r} was due")
         return message, descriptors
 
+    def await_message(self, worker: Worker, kind: str) -> Message:
+        """Wait for the worker's next message, of that kind. Raises what `wait` and `take` raise."""
+        while (found := self.take(worker, kind)) is None:
+            self.wait(WAIT_SECONDS)
+        return found[0]
+
     def tell(self, worker: Worker, message: Message) -> None:
         """Send a worker a message; when it is gone, the next wait says so."""
         try:
@@ -236,6 +244,34 @@ class Crew:
             os.close(worker.pidfd)
         for worker in self.workers:
             worker.connection.close()
+
+
+def usage_message(before: Usage, fallback_reason: str) -> Message:
+    """What a worker says at its end: what it used since `before`, and why software did QAT's work."""
+    return {
+        "kind": "usage",
+        "private_bytes": private_bytes(),
+        "fallback_reason": fallback_reason,
+        **asdict(Usage.now() - before),
+    }
+
+
+def usage_of(message: Message) -> Usage:
+    """Read it."""
+    return Usage(**{name: message[name] for name in Usage.__dataclass_fields__})
+
+
+def finish_workers(crew: Crew, workers: list[Worker]) -> tuple[SideFigures, set[str]]:
+    """Tell workers to end; what they used together, and their reasons for software."""
+    figures, reasons = SideFigures(), set()
+    for worker in workers:
+        worker.leaving = True
+        crew.tell(worker, {"kind": "finish"})
+    for worker in workers:
+        message = crew.await_message(worker, "usage")
+        figures.add(usage_of(message), int(message["private_bytes"]))
+        reasons.add(str(message["fallback_reason"]))
+    return figures, reasons - {""}
 
 
 def _cancelled(number: int) -> Cancelled:

@@ -17,10 +17,11 @@ from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Encoder
 from pipeline.counters import Count, Counters
 from pipeline.pacing import Wire
-from pipeline.packet import Limits, front_bytes
+from pipeline.packet import Limits, front_room
 from pipeline.picker import FixedPicker
+from pipeline.placing import Placer, PlacingPlan, WrittenMap
 from pipeline.queue import PacketQueue
-from pipeline.receiver import Receiver, ReceiverPlan, WrittenMap
+from pipeline.receiver import Receiver, ReceiverPlan
 from pipeline.rounds import RoundList
 
 OPEN: list[Rig] = []
@@ -69,7 +70,7 @@ class Rig:
         self.destination = GuestRam.create(pages * PAGE_BYTES, "test-destination")
         self.rounds = RoundList(pages)
         payload = max(chosen.bound_bytes(packet_pages * PAGE_BYTES, settings), packet_pages * PAGE_BYTES)
-        self.queue = PacketQueue(slots, front_bytes(packet_pages), payload)
+        self.queue = PacketQueue(slots, front_room(packet_pages), payload)
         self.sent, self.received = Counters(1), Counters(1)
         self.written = WrittenMap(pages)
         picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings))
@@ -87,18 +88,25 @@ class Rig:
             ),
             picker,
         )
-        self.receiver = Receiver(
-            ReceiverPlan(
-                number=0,
-                receivers=1,
+        self.placer = Placer(
+            PlacingPlan(
                 destination=self.destination,
                 written=self.written,
-                rounds=self.rounds,
-                queue=self.queue,
-                counters=self.received,
                 methods=(raw, chosen),
                 raw=raw,
                 settings=settings,
+                packet_pages=packet_pages,
+                prealloc=False,
+                share=0.0,
+            )
+        )
+        self.receiver = Receiver(
+            ReceiverPlan(
+                number=0,
+                placing=self.placer.plan,
+                rounds=self.rounds,
+                queue=self.queue,
+                counters=self.received,
                 limits=Limits(
                     ram_pages=pages,
                     packet_pages=packet_pages,
@@ -107,9 +115,8 @@ class Rig:
                     method_codes=frozenset({chosen.code, raw.code}),
                     raw_code=raw.code,
                 ),
-                prealloc=False,
             ),
-            {method.code: method.open_decoder(settings) for method in (raw, chosen)},
+            self.placer,
         )
 
     def send(self, pages: npt.NDArray[np.intp]) -> None:

@@ -12,7 +12,9 @@ from pipeline.packet import (
     BadPacket,
     Limits,
     Packet,
+    blocks_of,
     front_bytes,
+    front_room,
     read_packet,
     wire_bytes,
     write_packet,
@@ -38,11 +40,15 @@ def packets(draw: st.DrawFn) -> Packet:
     payload = len(normal) * 4096
     if code == 3 and len(normal):
         payload = draw(st.integers(1, payload - 1))
-    return Packet(code, draw(st.integers(0, 3)), 7, normal, zero, payload, draw(st.integers(0, 2**32 - 1)))
+    block = draw(st.sampled_from([16, 17, 1024]))
+    crcs = draw(
+        st.lists(st.integers(0, 2**32 - 1), min_size=(n := blocks_of(len(normal), block)), max_size=n)
+    )
+    return Packet(code, draw(st.integers(0, 3)), 7, normal, zero, payload, block, crcs)
 
 
 def slot_with(packet: Packet) -> memoryview:
-    slot = memoryview(bytearray(front_bytes(LIMITS.packet_pages)))
+    slot = memoryview(bytearray(front_room(LIMITS.packet_pages)))
     write_packet(slot, packet)
     return slot
 
@@ -52,20 +58,23 @@ def test_a_packet_reads_back_as_it_was_written(packet: Packet) -> None:
     found = read_packet(slot_with(packet), LIMITS, 7)
     for field in dataclasses.fields(Packet):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(packet, field.name))
-    assert wire_bytes(found) == front_bytes(len(packet.normal) + len(packet.zero)) + packet.payload_bytes
+    assert (
+        wire_bytes(found)
+        == front_bytes(len(packet.normal), len(packet.zero), packet.block_pages) + packet.payload_bytes
+    )
 
 
 @given(packets(), st.data())
 def test_any_flipped_bit_is_refused(packet: Packet, data: st.DataObject) -> None:
     slot = slot_with(packet)
-    used = front_bytes(len(packet.normal) + len(packet.zero))
+    used = front_bytes(len(packet.normal), len(packet.zero), packet.block_pages)
     bit = data.draw(st.integers(0, used * 8 - 1))
     slot[bit // 8] ^= 1 << bit % 8
     with pytest.raises(BadPacket):
         read_packet(slot, LIMITS, 7)
 
 
-@given(st.binary(min_size=front_bytes(16), max_size=front_bytes(16)))
+@given(st.binary(min_size=front_room(16), max_size=front_room(16)))
 def test_bytes_that_are_no_packet_are_refused(junk: bytes) -> None:
     with pytest.raises(BadPacket):
         read_packet(memoryview(junk), LIMITS, 7)
@@ -73,14 +82,14 @@ def test_bytes_that_are_no_packet_are_refused(junk: bytes) -> None:
 
 def test_fresh_memory_is_no_packet() -> None:
     with pytest.raises(BadPacket, match="magic"):
-        read_packet(memoryview(bytes(front_bytes(16))), LIMITS, 0)
+        read_packet(memoryview(bytes(front_room(16))), LIMITS, 0)
 
 
 def numbers(*pages: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     return np.array(pages, np.uint32)
 
 
-GOOD = Packet(3, 0, 7, numbers(1, 5), numbers(9), 100, 0)
+GOOD = Packet(3, 0, 7, numbers(1, 5), numbers(9), 100, 16, [0])
 
 
 @pytest.mark.parametrize(
@@ -98,10 +107,13 @@ GOOD = Packet(3, 0, 7, numbers(1, 5), numbers(9), 100, 0)
         ({"zero": numbers(3, 2)}, "ascending"),
         ({"normal": numbers(1, 1 << 20)}, "page number"),
         ({"zero": numbers((1 << 32) - 1)}, "page number"),
+        ({"zero": numbers(1, 9)}, "as normal and as zero"),
+        ({"block_pages": 0}, "block"),
+        ({"block_pages": 15}, "block"),
         ({"payload_bytes": 2 * 4096}, "payload"),
         ({"payload_bytes": 0}, "payload"),
         ({"method_code": 1}, "raw payload"),
-        ({"normal": numbers(), "zero": numbers(1)}, "payload"),
+        ({"normal": numbers(), "zero": numbers(1), "block_crcs": []}, "payload"),
         ({"payload_bytes": 1 << 31}, "payload"),
     ],
 )
@@ -109,7 +121,7 @@ def test_a_field_out_of_its_limits_is_named(change: dict[str, object], field: st
     slot = slot_with(GOOD)
     read_packet(slot, LIMITS, 7)
     packet = dataclasses.replace(GOOD, **change)  # type: ignore[arg-type]
-    slot = memoryview(bytearray(front_bytes(32)))
+    slot = memoryview(bytearray(front_room(32)))
     write_packet(slot, packet)
     with pytest.raises(BadPacket, match=field):
         read_packet(slot, LIMITS, 7)

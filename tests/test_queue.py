@@ -45,7 +45,7 @@ def test_a_full_queue_makes_the_channel_wait() -> None:
     assert sorted(number for number in taken if number is not None) == [0, 1, 2]
     reading, writing = os.pipe()
     os.write(writing, b"x")
-    assert packets.free.get(or_readable=reading) is None  # nothing but the descriptor was ready
+    assert packets.free.get(reading) is None  # nothing but the descriptor was ready
     assert not select.select([packets.free._queues[0].mqd], [], [], 0)[0]
     packets.free.put(1)
     assert packets.free.get() == 1

@@ -81,7 +81,7 @@ def test_what_does_not_shrink_travels_raw() -> None:
         rig.round(np.arange(64))
         assert rig.same()
         assert rig.count(Count.RAW_PACKETS) == (0 if method == "none" else 8)
-        assert rig.count(Count.WIRE_BYTES) == 64 * 4096 + 8 * 32 + 64 * 4
+        assert rig.count(Count.WIRE_BYTES) == 64 * 4096 + 8 * (32 + 4) + 64 * 4
 
 
 class Nonsense:
@@ -144,7 +144,7 @@ def test_other_bytes_than_were_sent_are_refused(method: str) -> None:
     theirs = read_packet(other.queue.slot(other_slot).memory, rig.receiver._plan.limits, 1)
     import dataclasses
 
-    write_packet(whole, dataclasses.replace(theirs, plain_crc32=ours.plain_crc32))
+    write_packet(whole, dataclasses.replace(theirs, block_crcs=ours.block_crcs))
     rig.queue.slot(slot).payload[: theirs.payload_bytes] = payload[: theirs.payload_bytes]
     with pytest.raises(RunFailed, match="CRC-32"):
         rig.receiver.apply(slot)

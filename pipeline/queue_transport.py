@@ -1,0 +1,117 @@
+"""`queue`: receivers on this host take slots from the queue, straight into the destination."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from guestmem.ram import GuestRam
+from guestmem.selfcheck import inconsistency
+from pipeline.counters import Count, Counters, Totals
+from pipeline.options import Options
+from pipeline.packet import Limits
+from pipeline.placing import PlacingPlan, WrittenMap
+from pipeline.receiver import ReceiverPlan, run_receiver
+from pipeline.sendside import RAW, SendSide, Step
+from pipeline.transport import FarSide, Pages, Readiness, Settled
+from pipeline.verify import CHECKS, first_difference
+from pipeline.workers import Crew, Worker, finish_workers
+
+DRAIN_STEP_SECONDS = 0.0002
+"""How often the barrier looks whether the last packets of a round are applied."""
+
+
+class QueueTransport:
+    """The receivers and the destination."""
+
+    def __init__(self, options: Options, crew: Crew, source: GuestRam) -> None:
+        """Create the destination and fork all workers. Raises OSError, HostError."""
+        self._options = options
+        self._crew = crew
+        self._source = source
+        self.sending = SendSide(options, crew, source, frame_bytes=None)
+        self._destination = GuestRam.create(source.size_bytes, "destination")
+        self._counters = Counters(options.receivers)
+        self._receivers = self._start_receivers()
+        self.sending.start()
+
+    def _start_receivers(self) -> list[Worker]:
+        options, sending = self._options, self.sending
+        layout, auto = sending.layout, sending.auto
+        written = WrittenMap(self._source.pages)
+        limits = Limits(
+            ram_pages=self._source.pages,
+            packet_pages=layout.pages,
+            payload_bytes=sending.queue.payload_bytes,
+            channels=options.channels,
+            method_codes=frozenset(method.code for method in layout.methods),
+            raw_code=RAW.code,
+        )
+        plans = [
+            ReceiverPlan(
+                number=number,
+                placing=PlacingPlan(
+                    destination=self._destination,
+                    written=written,
+                    methods=layout.methods,
+                    raw=RAW,
+                    settings=layout.settings,
+                    packet_pages=layout.pages,
+                    prealloc=options.prealloc,
+                    share=number / options.receivers,
+                    tally=auto.tally if auto else None,
+                    tally_row=number,
+                ),
+                rounds=sending.rounds,
+                queue=sending.queue,
+                counters=self._counters,
+                limits=limits,
+            )
+            for number in range(options.receivers)
+        ]
+        return [
+            self._crew.start(f"receiver {plan.number}", "recv", functools.partial(run_receiver, plan=plan))
+            for plan in plans
+        ]
+
+    def await_ready(self) -> Readiness:
+        """All receivers have set themselves up."""
+        messages = [self._crew.await_message(worker, "ready") for worker in self._receivers]
+        longest = max(float(message["prealloc_ms"]) for message in messages)
+        reasons = {str(message["fallback_reason"]) for message in messages} - {""}
+        simulated = any(message["simulated"] for message in messages)
+        return Readiness(longest if self._options.prealloc else None, reasons, simulated)
+
+    def settle(self, number: int, pages: Pages, step: Step) -> Settled:
+        """Every packet that was queued is applied; on this way none is ever lost."""
+        sent = int(self.sending.sent.totals()[Count.PACKETS])
+        looks = 0
+        while int(self.received()[Count.PACKETS]) != sent:
+            looks += 1
+            if looks % 50 == 0:
+                step(0.0)
+            time.sleep(DRAIN_STEP_SECONDS)
+        return Settled(time.monotonic())
+
+    def received(self) -> Totals:
+        """What the receivers have counted."""
+        return self._counters.totals()
+
+    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+        """Both images are here: byte for byte."""
+        wrong = {}
+        if "invariant" in CHECKS[how]:
+            wrong["invariant"] = inconsistency(self._destination) or ""
+        if "images" in CHECKS[how]:
+            page = first_difference(self._source, self._destination, between)
+            wrong["images"] = "" if page is None else f"page {page} differs"
+        return wrong
+
+    def keep(self) -> None:
+        """Nothing is kept: this way measures and rehearses."""
+
+    def finish(self) -> FarSide:
+        """End the receivers."""
+        figures, reasons = finish_workers(self._crew, self._receivers)
+        return FarSide(figures, self.received(), reasons, {"kind": "queue"})
