@@ -13,10 +13,10 @@ AUTO = "auto"
 MAX_WORKERS = 64
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All options, with what each is, its unit and its default."""
+def _build_parser(program: str) -> argparse.ArgumentParser:
+    """The options of whoever sends, with what each is, its unit and its default."""
     parser = OneLineParser(
-        prog="python -m pipeline.run",
+        prog=f"python -m {program}",
         description="Migrate a live guest's RAM from a source image to a destination mapping, "
         "through channels that compress on Intel QAT or on the CPU, and measure it.",
         epilog="Sizes and rates take K, M, G (1024) and are bytes and bytes per second. Exit codes: "
@@ -38,6 +38,64 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_run_parser() -> argparse.ArgumentParser:
+    """`pipeline.run`: both ends on this host."""
+    parser = _build_parser("pipeline.run")
+    _add_receivers(parser)
+    add = parser.add_argument_group("transport").add_argument
+    add(
+        "--transport",
+        metavar="NAME",
+        default="queue",
+        help="queue (through shared memory) or tcp (a connection a channel, over loopback) (default queue)",
+    )
+    add_connection_arguments(parser)
+    return parser
+
+
+def build_send_parser() -> argparse.ArgumentParser:
+    """`pipeline.send`: this end of a migration to another host."""
+    parser = _build_parser("pipeline.send")
+    add = parser.add_argument_group("transport").add_argument
+    add("--to", metavar="ADDRESS", required=True, help=f"where pipeline.recv listens: {ADDRESSES}")
+    add_connection_arguments(parser)
+    return parser
+
+
+ADDRESSES = "HOST:PORT, [IPV6]:PORT or unix:PATH"
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both ends of a connection take; checked by `pipeline.connection_options`."""
+    add = parser.add_argument_group("connections").add_argument
+    add(
+        "--tls-dir",
+        metavar="DIR",
+        help="TLS 1.3 with the certificates of this folder: ca-cert.pem, and client-cert.pem, client-key.pem "
+        "of a sender, server-cert.pem, server-key.pem of a receiver (default: no TLS, which is for "
+        "loopback and Unix sockets)",
+    )
+    add(
+        "--tls-peer",
+        metavar="NAME",
+        action="append",
+        help="a name or address that the other side's certificate must have; may be given several times "
+        "(default: the address that it has)",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        help="no TLS although the network is untrusted: whoever can reach the port can read and change "
+        "guest RAM (default off)",
+    )
+    add(
+        "--reconnect",
+        metavar="SECONDS",
+        default="30",
+        help="seconds that a broken connection is called again, and a first one (default 30)",
+    )
+
+
 def _add_channels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("channels").add_argument
     add(
@@ -48,11 +106,6 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
     )
     add("--level", metavar="N", help=f"compression level: {_levels()} (default 1)")
     add("--channels", metavar="N", default="2", help=f"send processes, 1 to {MAX_WORKERS} (default 2)")
-    add(
-        "--receivers",
-        metavar="N",
-        help=f"receive processes, 1 to {MAX_WORKERS} (default: as many as channels)",
-    )
     add(
         "--packet-size",
         metavar="SIZE",
@@ -66,16 +119,37 @@ def _add_channels(parser: argparse.ArgumentParser) -> None:
         "(default: four times the channels plus twice the receivers)",
     )
     add(
-        "--prealloc",
-        action="store_true",
-        help="give the destination its pages before the clock starts (default: on first touch)",
-    )
-    add(
         "--dirty-log",
         metavar="LOG",
         default="auto",
         help="who notes what the guest writes: shared (the guest marks), kernel (Linux 6.7 or later "
         "does), auto (default auto: kernel where there is one)",
+    )
+
+
+def _add_receivers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("receivers").add_argument
+    add(
+        "--receivers",
+        metavar="N",
+        help=f"receive processes, 1 to {MAX_WORKERS} (default: as many as channels)",
+    )
+    add_receive_arguments(parser)
+
+
+def add_receive_arguments(parser: argparse.ArgumentParser) -> None:
+    """What whoever receives decides by itself."""
+    add = parser.add_argument_group("the destination").add_argument
+    add(
+        "--prealloc",
+        action="store_true",
+        help="give the destination its pages before the clock starts (default: on first touch)",
+    )
+    add(
+        "--qat-decode",
+        metavar="WHERE",
+        default="cpu",
+        help="where receivers decompress qatzip: cpu or hardware (default cpu)",
     )
 
 
@@ -101,13 +175,6 @@ def _add_qat(parser: argparse.ArgumentParser) -> None:
         default="64K",
         help="bytes of one request and member, a power of two, 4K to 512K (default 64K)",
     )
-    add(
-        "--qat-decode",
-        metavar="WHERE",
-        default="cpu",
-        help="where receivers decompress qatzip: cpu or hardware (default cpu)",
-    )
-
     add(
         "--qat-timeout",
         metavar="SECONDS",

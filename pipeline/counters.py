@@ -49,8 +49,11 @@ class Counters:
         return total
 
 
-def count_placed(row: memoryview, packet: Packet) -> None:
-    """A receive worker has placed a packet. The packet itself is counted last: the barrier looks at it."""
-    row[Count.NORMAL_PAGES] += len(packet.normal)
+def count_placed(row: memoryview, packet: Packet, torn: int = 0) -> None:
+    """A receive worker has placed a packet, all but `torn` of its pages.
+
+    The packet itself is counted last: the barrier looks at it.
+    """
+    row[Count.NORMAL_PAGES] += len(packet.normal) - torn
     row[Count.ZERO_PAGES] += len(packet.zero)
     row[Count.PACKETS] += 1

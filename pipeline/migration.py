@@ -160,6 +160,7 @@ class Migration:
     def _finish(self) -> None:
         """End the transport, and take what its far side measured."""
         far = self._transport.finish()
+        self.measured.send.add(far.near.usage, far.near.private_bytes_max)
         self.measured.recv, self.measured.received = far.figures, far.received
         self.measured.transport = far.record
         self._say_busy(_joined(self._reasons | far.fallback_reasons))

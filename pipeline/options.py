@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from guestmem.guest import LOGS, VALID_NAME
 from guestmem.segment import PAGE_BYTES
 from guestmem.workload import parse_rate
-from pipeline.arguments import AUTO, MAX_WORKERS, build_parser
+from pipeline.arguments import AUTO, MAX_WORKERS, build_run_parser, build_send_parser
 from pipeline.codecs import METHODS
+from pipeline.connection_options import parse_endpoint, parse_reconnect, parse_tls
 from pipeline.errors import UsageError
 from pipeline.guest_options import (
     SELF_CHECK,
@@ -26,9 +27,12 @@ from pipeline.guest_options import (
 )
 from pipeline.policy import CONVERGE, POLICIES, PolicySettings
 from pipeline.queue import MAX_SLOTS
+from pipeline.tcp.address import Address
+from pipeline.tcp.tls import CLIENT, SERVER, Tls
 from pipeline.verify import CHECKS
 from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
+TRANSPORT_NAMES = ("queue", "tcp")
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
 MAX_DOWNTIME_LIMIT_MS = 2_000_000.0
 MAX_QAT_TIMEOUT_SECONDS = 3600.0
@@ -69,6 +73,10 @@ class Options:
     json: str | None
     quiet: bool
     transport: str = "queue"
+    to: Address | None = None
+    tls: Tls | None = None
+    reconnect_seconds: float = 30.0
+    insecure: bool = False
     auto_with_qat: bool = False
 
     @property
@@ -78,14 +86,45 @@ class Options:
 
     def record(self) -> dict[str, Any]:
         """For the result file: one flat record. An attached guest's size is added by the run."""
-        record = {name: value for name, value in asdict(self).items() if name not in ("guest", "policy")}
+        left_out = ("guest", "policy", "to", "tls")
+        record = {name: value for name, value in asdict(self).items() if name not in left_out}
+        record["to"] = None if self.to is None else str(self.to)
+        record["tls_dir"] = None if self.tls is None else self.tls.folder
         guest = self.guest.record() if self.guest is not None else {}
         return {**guest, **record, **asdict(self.policy)}
 
 
 def parse(arguments: list[str]) -> Options:
-    """Options from a command line. Raises UsageError with the value and the valid range."""
-    given = build_parser().parse_args(attach_negative(arguments))
+    """Options of `pipeline.run`. Raises UsageError with the value and the valid range."""
+    given = build_run_parser().parse_args(attach_negative(arguments))
+    transport = one_of("--transport", given.transport, TRANSPORT_NAMES)
+    if transport == "tcp":
+        if given.receivers is not None:
+            raise UsageError(f"--receivers {given.receivers}: with tcp there is one for each channel")
+        return replace(
+            _parse(given),
+            transport=transport,
+            tls=parse_tls(given, CLIENT, SERVER),
+            reconnect_seconds=parse_reconnect(given),
+        )
+    for name in ("tls_dir", "tls_peer"):
+        if getattr(given, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: is for --transport tcp")
+    return _parse(given)
+
+
+def parse_send(arguments: list[str]) -> Options:
+    """Options of `pipeline.send`. Raises UsageError."""
+    given = build_send_parser().parse_args(attach_negative(arguments))
+    to, tls = parse_endpoint("--to", given.to, given, CLIENT)
+    given.receivers, given.prealloc, given.qat_decode = None, False, "cpu"
+    reconnect = parse_reconnect(given)
+    return replace(
+        _parse(given), transport="tcp", to=to, tls=tls, reconnect_seconds=reconnect, insecure=given.insecure
+    )
+
+
+def _parse(given: argparse.Namespace) -> Options:
     channels = parse_within("--channels", given.channels, 1, MAX_WORKERS)
     receivers = channels
     if given.receivers is not None:
@@ -93,8 +132,8 @@ def parse(arguments: list[str]) -> Options:
     depth = 4 * channels + 2 * receivers
     if given.queue_depth is not None:
         depth = parse_within("--queue-depth", given.queue_depth, 1, MAX_SLOTS)
-    verify = given.verify if given.verify is None else _one_of("--verify", given.verify, tuple(CHECKS))
-    _one_of("--method", given.method, (AUTO, *METHODS))
+    verify = given.verify if given.verify is None else one_of("--verify", given.verify, tuple(CHECKS))
+    one_of("--method", given.method, (AUTO, *METHODS))
     options = Options(
         attach=_guest_name(given),
         guest=_own_guest(given, verify),
@@ -105,13 +144,13 @@ def parse(arguments: list[str]) -> Options:
         packet_bytes=_packet_size(given.packet_size),
         queue_depth=depth,
         prealloc=given.prealloc,
-        dirty_log=_one_of("--dirty-log", given.dirty_log, LOGS),
+        dirty_log=one_of("--dirty-log", given.dirty_log, LOGS),
         max_bandwidth=checked("--max-bandwidth", given.max_bandwidth, parse_rate),
         timeout_seconds=_seconds("--timeout", given.timeout),
         policy=_policy(given),
         qat_fallback=given.qat_fallback,
         qat_buffer_bytes=_qat_buffer(given.qat_buffer),
-        qat_decode=_one_of("--qat-decode", given.qat_decode, ("cpu", "hardware")),
+        qat_decode=one_of("--qat-decode", given.qat_decode, ("cpu", "hardware")),
         qat_timeout_seconds=_above_zero("--qat-timeout", given.qat_timeout),
         verify=verify,
         json=writable_json(given.json),
@@ -180,11 +219,11 @@ def _policy(given: argparse.Namespace) -> PolicySettings:
                 f"--downtime-max {given.downtime_max}: must be at least --downtime-limit, {limit:g} ms"
             )
     return PolicySettings(
-        policy=_one_of("--policy", given.policy, POLICIES),
+        policy=one_of("--policy", given.policy, POLICIES),
         downtime_limit_ms=limit,
         downtime_max_ms=longest,
         max_rounds=parse_within("--max-rounds", given.max_rounds, 0, 10**9),
-        converge=_one_of("--converge", given.converge, CONVERGE),
+        converge=one_of("--converge", given.converge, CONVERGE),
         throttle_trigger=parse_within("--throttle-trigger", given.throttle_trigger, 1, 100),
         throttle_initial=parse_within("--throttle-initial", given.throttle_initial, 1, 99),
         throttle_increment=parse_within("--throttle-increment", given.throttle_increment, 1, 99),
@@ -192,7 +231,8 @@ def _policy(given: argparse.Namespace) -> PolicySettings:
     )
 
 
-def _one_of(option: str, value: str, names: tuple[str, ...]) -> str:
+def one_of(option: str, value: str, names: tuple[str, ...]) -> str:
+    """A name among `names`. Raises UsageError."""
     if value not in names:
         raise UsageError(f"{option} {value}: must be one of {', '.join(names)}")
     return value

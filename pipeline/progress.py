@@ -114,6 +114,11 @@ class LiveLine:
         self._live.stop()
 
 
+def open_log(quiet: bool) -> Progress:
+    """For a process that goes on and on: lines, on a terminal too."""
+    return Silent() if quiet else LogLines()
+
+
 def open_progress(quiet: bool) -> Progress:
     """The way that fits where standard error goes."""
     if quiet:

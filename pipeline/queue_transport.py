@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from guestmem.ram import GuestRam
 from guestmem.selfcheck import inconsistency
+from pipeline.accounting import SideFigures
 from pipeline.counters import Count, Counters, Totals
 from pipeline.options import Options
 from pipeline.packet import Limits
@@ -16,7 +17,7 @@ from pipeline.receiver import ReceiverPlan, run_receiver
 from pipeline.sendside import RAW, SendSide, Step
 from pipeline.transport import FarSide, Pages, Readiness, Settled
 from pipeline.verify import CHECKS, first_difference
-from pipeline.workers import Crew, Worker, finish_workers
+from pipeline.workers import Crew, Worker, figures_of, finish_workers
 
 DRAIN_STEP_SECONDS = 0.0002
 """How often the barrier looks whether the last packets of a round are applied."""
@@ -113,5 +114,5 @@ class QueueTransport:
 
     def finish(self) -> FarSide:
         """End the receivers."""
-        figures, reasons = finish_workers(self._crew, self._receivers)
-        return FarSide(figures, self.received(), reasons, {"kind": "queue"})
+        figures, reasons = figures_of(finish_workers(self._crew, self._receivers))
+        return FarSide(SideFigures(), figures, self.received(), reasons, {"kind": "queue"})

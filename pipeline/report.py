@@ -80,6 +80,7 @@ def build_result(
             "fallback_reason": measured.fallback_reason or None,
         },
         "auto": measured.auto,
+        "transport": measured.transport or {"kind": options.transport},
         "guest": measured.guest,
         "rounds": _rounds(measured),
         "verdict": _verdict(measured.verdicts[-1]) if measured.verdicts else None,
@@ -225,7 +226,8 @@ def render_summary(result: Result) -> str:
         if time["prealloc_ms"] is not None
         else "no prealloc"
     )
-    verified = {True: "verified byte for byte", False: "NOT the source", None: "not verified"}
+    how = "verified by digests" if result["transport"]["kind"] == "tcp" else "verified byte for byte"
+    verified = {True: how, False: "NOT the source", None: "not verified"}
     lines = [
         render_table([result]),
         "",
@@ -251,8 +253,24 @@ def render_summary(result: Result) -> str:
         lines.append(
             f"QAT: {qat['hardware_requests']} requests in {where}, {qat['software_requests']} in software"
         )
+    if result["transport"].get("channels"):
+        lines.append(_connections(result["transport"]))
     lines.append(f"{result['status']}, {verified[result['verified']]}")
     return "\n".join(lines)
+
+
+def _connections(transport: Result) -> str:
+    """One line about what carried it."""
+    limits = [
+        f"{name.replace('_', ' ')} {sum(channel.get(f'{name}_limited_ms', 0) for channel in transport['channels']):.0f}"
+        for name in ("receiver", "send_buffer")
+    ]
+    tls = "TLS 1.3" if transport["tls"] else "no TLS"
+    kept = f"; kept as {transport['kept']}" if transport["kept"] else ""
+    return (
+        f"to {transport['address']}, {tls}: {transport['reconnections']} reconnections, "
+        f"{transport['retransmits']} retransmits; ms limited by: {', '.join(limits)}{kept}"
+    )
 
 
 def _chosen(result: Result) -> list[str]:

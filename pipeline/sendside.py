@@ -26,7 +26,7 @@ from pipeline.packet import front_room
 from pipeline.picker import AutoPicker, FixedPicker, Picker
 from pipeline.queue import PacketQueue
 from pipeline.rounds import RoundList
-from pipeline.workers import Crew, Worker, finish_workers
+from pipeline.workers import Crew, Worker, figures_of, finish_workers
 
 STEP_SECONDS = 0.1
 """How often the coordinator is called while a round is sent."""
@@ -160,4 +160,4 @@ class SendSide:
 
     def finish(self) -> tuple[SideFigures, set[str]]:
         """End the channels; what they used inside the clock, and why software compressed."""
-        return finish_workers(self._crew, self._channels)
+        return figures_of(finish_workers(self._crew, self._channels))

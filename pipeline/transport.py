@@ -49,8 +49,10 @@ class Settled:
 
 @dataclass
 class FarSide:
-    """What the receive side used inside the clock, and what the transport has to report of itself."""
+    """What the transport's own workers on the send side (`near`) and the receive side used inside the
+    clock, and what it has to report of itself."""
 
+    near: SideFigures
     figures: SideFigures
     received: Totals
     fallback_reasons: set[str]

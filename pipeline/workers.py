@@ -72,6 +72,8 @@ class Crew:
         self.workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._cancelled_by = 0
+        self.private: set[int] = set()
+        """Descriptors that workers must not hold open: a connection closed here is to be closed."""
 
     def __enter__(self) -> Crew:
         return self
@@ -83,6 +85,10 @@ class Crew:
     def cancel(self, signal_number: int) -> None:
         """Make the next wait raise Cancelled. Safe in a signal handler."""
         self._cancelled_by = signal_number
+
+    def forget_cancel(self) -> None:
+        """Waits do not raise Cancelled any more, so that the end can be told to others."""
+        self._cancelled_by = 0
 
     def wake_by(self, fd: int) -> None:
         """End a wait when `fd` (signal.set_wakeup_fd's other end) becomes readable."""
@@ -105,6 +111,26 @@ class Crew:
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
         return worker
+
+    def watch(self, sock: socket.socket, on_ready: Callable[[], None], *, to_write: bool = False) -> None:
+        """Call `on_ready` in a wait when the socket can be read, or written. Workers do not inherit it."""
+        self.private.add(sock.fileno())
+        self._selector.register(sock, selectors.EVENT_WRITE if to_write else selectors.EVENT_READ, on_ready)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Watch no more."""
+        self.private.discard(sock.fileno())
+        self._selector.unregister(sock)
+
+    def dismiss(self, worker: Worker) -> None:
+        """Kill a worker if it still runs, and forget it."""
+        if worker.exit_status is None:
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            self._reap_quietly(worker)
+        if worker.connection.socket in self._selector.get_map():
+            self._selector.unregister(worker.connection)
+        worker.connection.close()
+        self.workers.remove(worker)
 
     def adopt(self, name: str, side: str, connection: Connection) -> Worker:
         """Watch a process that is not this run's: it is told things, but never killed."""
@@ -137,6 +163,9 @@ class Crew:
                 worker.connection.close()
                 if worker.exit_status is None:
                     os.close(worker.pidfd)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in self.private:
+                os.dup2(nowhere, descriptor)
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
             main(connection)
             code = 0
@@ -159,6 +188,8 @@ class Crew:
             worker = key.data
             if worker is None:
                 _drain(key.fd)
+            elif callable(worker):
+                worker()
             elif key.fd == worker.pidfd:
                 self._reap(worker)
             else:
@@ -261,17 +292,20 @@ def usage_of(message: Message) -> Usage:
     return Usage(**{name: message[name] for name in Usage.__dataclass_fields__})
 
 
-def finish_workers(crew: Crew, workers: list[Worker]) -> tuple[SideFigures, set[str]]:
-    """Tell workers to end; what they used together, and their reasons for software."""
-    figures, reasons = SideFigures(), set()
+def finish_workers(crew: Crew, workers: list[Worker]) -> list[Message]:
+    """Tell workers to end; what they say of themselves (`usage_message`), in order."""
     for worker in workers:
         worker.leaving = True
         crew.tell(worker, {"kind": "finish"})
-    for worker in workers:
-        message = crew.await_message(worker, "usage")
+    return [crew.await_message(worker, "usage") for worker in workers]
+
+
+def figures_of(messages: list[Message]) -> tuple[SideFigures, set[str]]:
+    """What workers used together, and their reasons for software."""
+    figures = SideFigures()
+    for message in messages:
         figures.add(usage_of(message), int(message["private_bytes"]))
-        reasons.add(str(message["fallback_reason"]))
-    return figures, reasons - {""}
+    return figures, {str(message["fallback_reason"]) for message in messages} - {""}
 
 
 def _cancelled(number: int) -> Cancelled:

@@ -1,0 +1,126 @@
+"""Where a receiver listens: `HOST:PORT`, `[IPV6]:PORT`, or `unix:PATH`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
+MAX_UNIX_PATH = 107
+BACKLOG = 128
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a TCP port, or the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def resolved(self) -> list[tuple[socket.AddressFamily, str]]:
+        """Families and numeric addresses of the host. Raises OSError with what cannot be resolved."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise OSError(f"{self.host} cannot be resolved ({error.strerror})") from error
+        unique = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
+        return list(unique)
+
+    def is_local(self) -> bool:
+        """Whether bytes to it never leave this host. Raises OSError."""
+        if self.path:
+            return True
+        return all(ipaddress.ip_address(address.split("%")[0]).is_loopback for _, address in self.resolved())
+
+    def listen(self) -> socket.socket:
+        """A listening socket; port 0 takes a free one. Raises OSError."""
+        if self.path:
+            return _listen_unix(self.path)
+        family, address = self.resolved()[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # `[::]` alone also takes IPv4; an address is what it says.
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
+            listener.bind((address, self.port))
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def connect(self, timeout_seconds: float) -> socket.socket:
+        """A connected socket. Raises OSError."""
+        if not self.path:
+            return socket.create_connection((self.host, self.port), timeout_seconds)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout_seconds)
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """A socket only this user can connect to; a left-over of a receiver that died is replaced."""
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with probe:
+                if probe.connect_ex(path) == 0:
+                    raise OSError(f"another receiver listens at {path}")
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def parse_address(text: str) -> Address:
+    """Raises ValueError."""
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path or len(os.fsencode(path)) > MAX_UNIX_PATH:
+            raise ValueError(f"a Unix socket's path has 1 to {MAX_UNIX_PATH} bytes")
+        return Address("", 0, path)
+    match = _HOST_PORT.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return Address(match["v6"] or match["host"], int(match["port"]))
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Where a listener really listens."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return Address("", 0, str(name))
+    return Address(str(name[0]), int(name[1]))
+
+
+def name_of(peer: object) -> str:
+    """What `accept` says of a peer, for a reader."""
+    if isinstance(peer, tuple):
+        return str(Address(str(peer[0]), int(peer[1])))
+    return "a local process"

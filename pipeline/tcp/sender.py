@@ -1,0 +1,190 @@
+"""A channel's connection on the send side: takes filled slots, whoever filled them, and sends them.
+
+Compression and sending overlap: the bounded queue lies between. When the connection breaks, what was
+on it is lost (the barrier finds out what was applied), the other senders take on what is queued, and
+this one calls again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.control import Connection
+from guestmem.prefault import populate
+from guestmem.ram import GuestRam
+from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from pipeline.accounting import Usage
+from pipeline.checksums import runs
+from pipeline.packet import HEADER
+from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
+from pipeline.tcp.dial import Peer
+from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.messages import Ready
+from pipeline.tcp.protocol import FrameType, Hello, Role
+from pipeline.tcp.socket_info import added_up, socket_record
+from pipeline.workers import usage_message
+
+CARRIED, CONNECTION, SENT_BYTES, BUSY_NS = range(4)
+COLUMNS = 8
+"""Of 64-bit numbers: a cache line a sender."""
+
+NORMAL_AT, PAYLOAD_AT = 5, 7
+"""Fields of a packet's header (`pipeline.packet`)."""
+
+
+class SenderRows:
+    """What each sender has done, in shared memory: a row a sender, written by it alone.
+
+    CARRIED: packets taken from the queue and done with, sent or lost. CONNECTION: the generation of
+    its connection (upper 32 bits), and packets written whole on that one. BUSY_NS: time in which it
+    was sending.
+    """
+
+    def __init__(self, senders: int) -> None:
+        """Create it. Raises OSError."""
+        fd = create_segment("senders", senders * COLUMNS * 8, reserve=True)
+        self._mapping = map_segment(fd, writable=True)
+        self.rows: npt.NDArray[np.int64] = np.frombuffer(self._mapping, np.int64).reshape(senders, COLUMNS)
+
+    def carried(self) -> int:
+        """Packets of all senders."""
+        return int(self.rows[:, CARRIED].sum())
+
+    def connections(self) -> list[list[int]]:
+        """[generation, packets] of each sender, as SETTLE says it."""
+        return [[value >> 32, value & 0xFFFFFFFF] for value in self.rows[:, CONNECTION].tolist()]
+
+
+@dataclass(frozen=True)
+class SenderPlan:
+    """What a sender works with. Everything shared was created before the fork."""
+
+    number: int
+    peer: Peer
+    run_id: bytes
+    source: GuestRam
+    queue: PacketQueue
+    rows: SenderRows
+
+
+def run_sender(connection: Connection, plan: SenderPlan) -> None:
+    """Call the receiver, then send until the coordinator says finish. Raises FerryError."""
+    sender = Sender(connection, plan)
+    ready = sender.open()
+    connection.send({"kind": "ready", **ready.body()})
+    before = Usage.now()
+    sender.work()
+    connection.send({**usage_message(before, ""), "connection": sender.close()})
+
+
+class Sender:
+    """The loop from filled slots to the socket."""
+
+    def __init__(self, connection: Connection, plan: SenderPlan) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._memory = plan.source.remap(writable=False)
+        populate(self._memory.mapping, write=False)
+        plan.queue.attach()
+        populate(plan.queue.mapping, write=False)
+        self._row = memoryview(plan.rows.rows[plan.number])
+        self._generation = 1
+        self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
+        self._link: Link
+
+    def open(self) -> Ready:
+        """Call until somebody answers. Raises RunFailed, HostError."""
+        plan = self._plan
+        hello = Hello(Role.CHANNEL, plan.number, self._generation, plan.run_id)
+        self._link, body, self._generation = plan.peer.keep_calling(
+            hello, plan.peer.reconnect_seconds, self._more_time
+        )
+        self._row[CONNECTION] = self._generation << 32
+        return Ready.of(body)
+
+    def _more_time(self) -> float:
+        """While other senders make way, this one may go on calling."""
+        carried = self._plan.rows.carried()
+        moved = carried != self._seen
+        self._seen = carried
+        return time.monotonic() + self._plan.peer.reconnect_seconds if moved else 0.0
+
+    _seen = 0
+
+    def work(self) -> None:
+        """Send what is queued, until the coordinator has something to say."""
+        queue, connection = self._plan.queue, self._connection.fileno()
+        while True:
+            number = queue.filled.get(connection, self._link.fileno())
+            if number is not None:
+                self._carry(number)
+            elif self._link.wait(0):
+                self._again("the receiver closed it")
+            else:
+                self._connection.receive()
+                return
+
+    def _carry(self, number: int) -> None:
+        slot = self._plan.queue.slot(number)
+        began = time.perf_counter_ns()
+        try:
+            size = self._send(slot)
+        except LinkBroken as error:
+            self._lost()
+            self._plan.queue.free.put(number)
+            self._again(str(error))
+            return
+        row = self._row
+        row[SENT_BYTES] += size
+        row[BUSY_NS] += time.perf_counter_ns() - began
+        row[CONNECTION] += 1
+        row[CARRIED] += 1
+        self._plan.queue.free.put(number)
+
+    def _send(self, slot: Slot) -> int:
+        front = slot.memory[: slot.note[FRONT_USED]]
+        head = HEADER.unpack_from(front)
+        payload: Sequence[memoryview]
+        if slot.note[IN_RAM]:
+            pages = np.frombuffer(front, np.uint32, head[NORMAL_AT], HEADER.size)
+            memory = self._memory.memory
+            payload = [
+                memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES] for first, count in runs(pages)
+            ]
+        else:
+            payload = [slot.payload[: head[PAYLOAD_AT]]]
+        self._link.send_frame(FrameType.PACKET, front, payload)
+        return len(front) + int(head[PAYLOAD_AT])
+
+    def _lost(self) -> None:
+        """The packet in hand is done with; what became of it, the barrier will tell."""
+        self._row[CONNECTION] = (self._generation + 1) << 32
+        self._row[CARRIED] += 1
+
+    def _again(self, why: str) -> None:
+        """The connection is of no use: close it and call anew."""
+        self._record["broken"].append(why)
+        self._row[CONNECTION] = (self._generation + 1) << 32
+        self._note()
+        self._link.close()
+        self._generation += 1
+        self.open()
+
+    def _note(self) -> None:
+        self._record = added_up(self._record, socket_record(self._link.socket))
+
+    def close(self) -> dict[str, Any]:
+        """Say that no more comes; what the connection was like."""
+        self._note()
+        try:
+            self._link.send(FrameType.END, {})
+        except LinkBroken:
+            pass
+        self._link.close()
+        return {**self._record, "connections": self._generation}

@@ -1,0 +1,429 @@
+"""One session of a receiver: wait for a sender, take its run, and end with it.
+
+The states are those of `pipeline.tcp.protocol`. The session forks a process for control and one for each
+channel's connection when it has let them in; it answers itself what needs all of them. It waits for
+nothing but events.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from guestmem.control import Connection, Message
+from guestmem.units import show_size
+from pipeline.errors import FerryError, RunFailed, one_line
+from pipeline.tcp.answering import AnsweringPlan, run_answering, send_answer
+from pipeline.tcp.door import Caller, Door
+from pipeline.tcp.landing import run_landing
+from pipeline.tcp.messages import Asked, Kept, Offer, Open, Said, Settle, Verify
+from pipeline.tcp.protocol import HELLO_SECONDS, STALL_SECONDS, BadFrame, FrameType, Role
+from pipeline.tcp.receiving import ReceiveOptions, Receiving
+from pipeline.tcp.tls import SERVER
+from pipeline.workers import Crew, Worker, usage_of
+
+TICK_SECONDS = 0.05
+END_SECONDS = 1.0
+"""How long a process may take to end whose connection was shut down."""
+
+IDLE_SECONDS = 120.0
+"""A sender that pings, but neither sends nor asks anything for so long, has no run."""
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    LISTENING = 0
+    OFFERED = 1
+    RUNNING = 2
+    DONE = 3
+
+
+@dataclass
+class _Held:
+    """A connection that was let in, and the process that works it."""
+
+    caller: Caller
+    worker: Worker
+    shut_at: float | None = None
+
+    @property
+    def generation(self) -> int:
+        return self.caller.hello.generation
+
+
+@dataclass
+class Outcome:
+    """How a session ended."""
+
+    error: FerryError | None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """See the module."""
+
+    def __init__(
+        self,
+        options: ReceiveOptions,
+        listener: socket.socket,
+        crew: Crew,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """Raises UsageError for certificates that do not do."""
+        self._options = options
+        self._crew = crew
+        self._say, self._warn = say, warn
+        tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
+        self._door = Door(crew, listener, tls, self._welcome, warn)
+        self._state = State.LISTENING
+        self._run_id = self._identity = b""
+        self._offer: Offer
+        self._receiving: Receiving | None = None
+        self._control: _Held | None = None
+        self._control_generation = 0
+        self._waiting_control: Caller | None = None
+        self._lost_at = 0.0
+        self._lost_why = ""
+        self._channels: dict[int, _Held] = {}
+        self._generations: dict[int, int] = {}
+        self._waiting: dict[int, Caller] = {}
+        self._answered: tuple[int, FrameType, dict[str, Any], bytes] | None = None
+        self._asked = 0
+        self._settling: Settle | None = None
+        self._progress: dict[int, tuple[int, float]] = {}
+        self._finish_asked: Asked | None = None
+        self._ended = False
+        self._moved_at = time.monotonic()
+        self._moved_packets = -1
+        self._sender_name = ""
+
+    # ---------------------------------------------------------------- the loop
+
+    def serve(self) -> Outcome:
+        """Until a run has ended, well or not."""
+        error: FerryError | None = None
+        try:
+            while not self._ended:
+                self._crew.wait(TICK_SECONDS)
+                self._tick()
+        except FerryError as raised:
+            error = raised
+        except BadFrame as raised:
+            error = RunFailed(str(raised))
+        if error is not None:
+            self._tell_failed(error)
+        self._door.close()
+        return Outcome(error, self._record())
+
+    def _tick(self) -> None:
+        self._door.tick()
+        self._watch_control()
+        for channel in list(self._channels):
+            self._watch_channel(channel)
+        self._admit_waiting()
+        if self._settling is not None:
+            self._try_to_settle(self._settling)
+        if self._finish_asked is not None:
+            self._try_to_finish(self._finish_asked)
+        self._watch_time()
+
+    def _watch_time(self) -> None:
+        """Raises RunFailed for a sender that is gone, or has nothing to do."""
+        now = time.monotonic()
+        if self._state is State.LISTENING:
+            return
+        if self._control is None:
+            patience = self._options.reconnect_seconds if self._state is not State.OFFERED else 0.0
+            if self._waiting_control is None and now - self._lost_at > patience:
+                if self._state is State.DONE:
+                    self._ended = True
+                    return
+                raise RunFailed(
+                    f"the sender is gone ({self._lost_why}) and did not come back for {patience:g} s; "
+                    "what it had sent is deleted"
+                )
+        if self._state is State.OFFERED and now - self._moved_at > HELLO_SECONDS:
+            raise RunFailed(f"the sender opened no run within {HELLO_SECONDS:g} s")
+        if self._receiving is not None:
+            packets = int(np.array(self._receiving.arrivals.delivered).sum())
+            if packets != self._moved_packets:
+                self._moved_packets, self._moved_at = packets, now
+            elif now - self._moved_at > IDLE_SECONDS:
+                raise RunFailed(f"the sender neither sent nor asked anything for {IDLE_SECONDS:g} s")
+
+    # ---------------------------------------------------------------- who comes in
+
+    def _welcome(self, caller: Caller) -> None:
+        """Somebody said HELLO at the door."""
+        hello = caller.hello
+        ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
+            caller.identity, self._identity
+        )
+        if hello.role is Role.CONTROL:
+            self._welcome_control(caller, ours)
+        elif self._state is not State.RUNNING or not ours:
+            self._refuse(caller, "no run of this id is open here")
+        elif hello.channel >= self._running.wanted.channels:
+            self._refuse(caller, f"channel: {hello.channel} of {self._running.wanted.channels}")
+        elif hello.generation <= self._generations.get(hello.channel, 0):
+            last = self._generations[hello.channel]
+            self._refuse(caller, f"generation: {hello.generation} of channel {hello.channel} after {last}")
+        else:
+            self._generations[hello.channel] = hello.generation
+            before = self._waiting.pop(hello.channel, None)
+            if before is not None:
+                before.sock.close()
+            self._waiting[hello.channel] = caller
+            if hello.channel in self._channels:
+                self._shut(self._channels[hello.channel])
+            self._admit_waiting()
+
+    def _welcome_control(self, caller: Caller, ours: bool) -> None:
+        if self._state is State.LISTENING:
+            self._run_id, self._identity = caller.hello.run_id, caller.identity
+            self._sender_name = caller.name
+            self._offer = self._options.offer()
+            self._state = State.OFFERED
+            self._moved_at = time.monotonic()
+        elif not ours:
+            self._refuse(caller, f"busy with a run of {self._sender_name}", busy=True)
+            return
+        elif caller.hello.generation <= self._control_generation:
+            self._refuse(caller, f"generation: {caller.hello.generation} after {self._control_generation}")
+            return
+        self._control_generation = caller.hello.generation
+        if self._waiting_control is not None:
+            self._waiting_control.sock.close()
+        self._waiting_control = caller
+        if self._control is not None:
+            self._shut(self._control)
+        self._admit_waiting()
+
+    def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
+        self._warn(f"refused {caller.name}: {why}")
+        caller.refuse(why, busy=busy)
+
+    def _admit_waiting(self) -> None:
+        """Start a process for each caller whose predecessor has ended."""
+        if self._waiting_control is not None and self._control is None:
+            caller, self._waiting_control = self._waiting_control, None
+            plan = AnsweringPlan(self._offer.body())
+            self._control = self._start(
+                caller, "control", lambda connection: run_answering(connection, plan, caller.link())
+            )
+        for channel in [channel for channel in self._waiting if channel not in self._channels]:
+            caller = self._waiting.pop(channel)
+            landing = self._running.landing(channel, caller.hello.generation)
+            self._channels[channel] = self._start(
+                caller, f"receiver {channel}", functools.partial(_land, plan=landing, caller=caller)
+            )
+
+    def _start(self, caller: Caller, name: str, main: Callable[[Connection], None]) -> _Held:
+        worker = self._crew.start(name, "recv", main)
+        worker.leaving = True  # it ends with its connection, and that is no failure
+        self._crew.private.add(caller.sock.fileno())
+        return _Held(caller, worker)
+
+    def _shut(self, held: _Held) -> None:
+        """End a connection from here: its process sees the end and ends too."""
+        if held.shut_at is None:
+            held.shut_at = time.monotonic()
+            try:
+                socket.socket.shutdown(held.caller.sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def _has_ended(self, held: _Held) -> bool:
+        """Whether its process is gone; one that does not go is killed."""
+        if held.worker.exit_status is not None:
+            return True
+        return held.shut_at is not None and time.monotonic() - held.shut_at > END_SECONDS
+
+    def _let_go(self, held: _Held) -> Message | None:
+        """Its process has ended: close what is left of it; what it said last."""
+        last = next((m for m, _ in reversed(held.worker.inbox) if m["kind"] == "usage"), None)
+        self._crew.dismiss(held.worker)
+        self._crew.private.discard(held.caller.sock.fileno())
+        held.caller.sock.close()
+        if last is not None and self._receiving is not None:
+            self._receiving.figures.add(usage_of(last), int(last["private_bytes"]))
+            self._receiving.reasons |= {str(last["fallback_reason"])} - {""}
+        return last
+
+    def _watch_channel(self, channel: int) -> None:
+        held = self._channels[channel]
+        if not self._has_ended(held):
+            return
+        last = self._let_go(held)
+        del self._channels[channel]
+        why = "its process was killed" if last is None else str(last["broken"])
+        if why and self._state is State.RUNNING and held.shut_at is None:
+            self._warn(f"channel {channel}: connection broken: {why}")
+
+    def _watch_control(self) -> None:
+        held = self._control
+        if held is None:
+            return
+        while held.worker.inbox and held.worker.inbox[0][0]["kind"] == "request":
+            message, _ = held.worker.inbox.pop(0)
+            self._request(FrameType(message["type"]), message["body"])
+        if not self._has_ended(held):
+            return
+        last = self._let_go(held)
+        self._control = None
+        self._lost_at = time.monotonic()
+        self._lost_why = "control's process was killed" if last is None else str(last["why"])
+        if last is not None and last["bad"]:
+            raise RunFailed(self._lost_why)
+        if self._finish_asked is None and self._answered and self._answered[1] is FrameType.REPORT:
+            self._ended = True
+        elif self._waiting_control is None and self._state is not State.OFFERED:
+            self._warn(
+                f"control connection lost ({self._lost_why}); waiting "
+                f"{self._options.reconnect_seconds:g} s for the sender"
+            )
+
+    # ---------------------------------------------------------------- requests
+
+    @property
+    def _running(self) -> Receiving:
+        assert self._receiving is not None
+        return self._receiving
+
+    def _request(self, type_: FrameType, body: dict[str, Any]) -> None:
+        """Answer a request, now or when what it asks for has come. Raises FerryError, BadFrame."""
+        self._moved_at = time.monotonic()
+        if type_ is FrameType.FAILED:
+            raise RunFailed(f"send side: {Said.of(body).text}")
+        number = body.get("request")
+        if self._answered is not None and number == self._answered[0]:
+            self._send(*self._answered[1:])
+            return
+        if number == self._asked:
+            return  # it is being worked on; the answer goes to the new connection
+        if number != self._asked + 1:
+            raise BadFrame(f"request: {number!r} after {self._asked}")
+        self._asked += 1
+        self._take(type_, body)
+
+    def _take(self, type_: FrameType, body: dict[str, Any]) -> None:
+        """A new request, in the state that it needs."""
+        if type_ is FrameType.OPEN and self._state is State.OFFERED:
+            self._open(Open.of(body))
+        elif type_ is FrameType.SETTLE and self._state is State.RUNNING:
+            asked = Settle.of(body)
+            self._running.check_settle(asked)
+            self._settling, self._progress = asked, {}
+            self._try_to_settle(asked)
+        elif type_ is FrameType.VERIFY and self._state is State.RUNNING:
+            verified = self._running.verified(Verify.of(body))
+            self._answer(FrameType.VERIFIED, verified.body())
+        elif type_ is FrameType.KEEP and self._state is State.RUNNING:
+            asked_keep = Asked.of(body)
+            where = self._running.keep()
+            self._state = State.DONE
+            self._say(f"complete{', kept as ' + where if where else ''}")
+            self._answer(FrameType.KEPT, Kept(asked_keep.request, where).body())
+        elif type_ is FrameType.FINISH and self._state is State.DONE:
+            self._finish_asked = Asked.of(body)
+        else:
+            raise BadFrame(f"frame type: {type_.name} in state {self._state.name}")
+
+    def _open(self, wanted: Open) -> None:
+        self._receiving = Receiving(self._options, self._offer, wanted)
+        self._state = State.RUNNING
+        self._say(f"run of {self._sender_name}: {show_size(wanted.ram_bytes)} in {wanted.channels} channels")
+        self._answer(FrameType.OPENED, Asked(wanted.request).body())
+
+    def _answer(self, type_: FrameType, body: dict[str, Any], bitmap: bytes = b"") -> None:
+        """Answer the request in hand, and keep the answer for a sender that did not hear it."""
+        self._answered = (int(body["request"]), type_, body, bitmap)
+        self._send(type_, body, bitmap)
+
+    def _send(self, type_: FrameType, body: dict[str, Any], bitmap: bytes) -> None:
+        if self._control is not None:
+            send_answer(self._control.worker.connection, type_, body, bitmap)
+
+    def _try_to_settle(self, asked: Settle) -> None:
+        """Answer when nothing of the round can be on its way any more."""
+        waiting = [
+            channel
+            for channel, (generation, packets) in enumerate(asked.channels)
+            if not self._has_settled(channel, generation, packets)
+        ]
+        if waiting:
+            return
+        self._settling = None
+        settled, bitmap = self._running.settled(asked)
+        self._answer(FrameType.SETTLED, settled.body(), bitmap)
+
+    def _has_settled(self, channel: int, generation: int, packets: int) -> bool:
+        """Whether a channel's packets of this round are all applied, or its connection is at an end."""
+        held = self._channels.get(channel)
+        if held is None or held.generation > generation:
+            return True
+        if held.generation < generation:
+            self._shut(held)
+            return False
+        on, delivered = self._running.arrivals.packets(channel)
+        if on == generation and delivered == packets:
+            return True
+        if on == generation and delivered > packets:
+            raise BadFrame(f"channels: {packets} packets on channel {channel}, {delivered} came")
+        before, since = self._progress.get(channel, (-1, 0.0))
+        now = time.monotonic()
+        if before != delivered:
+            self._progress[channel] = (delivered, now)
+        elif now - since > 2 * STALL_SECONDS:
+            self._shut(held)
+        return False
+
+    def _try_to_finish(self, asked: Asked) -> None:
+        """Report when every channel's process has said what it used."""
+        for held in self._channels.values():
+            if time.monotonic() - self._moved_at > END_SECONDS:
+                self._shut(held)
+        if self._channels:
+            return
+        self._finish_asked = None
+        self._answer(FrameType.REPORT, self._running.report(asked.request).body())
+
+    # ---------------------------------------------------------------- the end
+
+    def _tell_failed(self, error: FerryError) -> None:
+        """The sender learns why, if it can be reached."""
+        if self._control is None:
+            return
+        worker = self._control.worker
+        self._crew.tell(worker, {"kind": "failed", "text": one_line(error)[:1000]})
+        until = time.monotonic() + END_SECONDS
+        while worker.exit_status is None and time.monotonic() < until:
+            try:
+                self._crew.wait(TICK_SECONDS)
+            except FerryError:
+                continue
+
+    def _record(self) -> dict[str, Any]:
+        run = self._receiving
+        return {
+            "sender": self._sender_name or None,
+            "size_bytes": run.wanted.ram_bytes if run else None,
+            "channels": run.wanted.channels if run else None,
+            "rounds": run.rounds if run else 0,
+            "kept": (run.kept or None) if run else None,
+            "complete": self._state is State.DONE,
+        }
+
+
+def _land(connection: Connection, plan: Any, caller: Caller) -> None:
+    run_landing(connection, plan, caller.link())
