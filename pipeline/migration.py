@@ -14,7 +14,7 @@ from guestmem.workload import HELD_SHARE
 from pipeline.accounting import Usage, private_bytes
 from pipeline.counters import Count, Totals
 from pipeline.curve import CurveRecorder
-from pipeline.errors import FerryError, HostError, NotConverged, RunFailed
+from pipeline.errors import FerryError, HostError, NotConverged, RunFailed, one_line
 from pipeline.guestlink import GuestLink
 from pipeline.measured import Downtime, Measured
 from pipeline.memory import check_memory
@@ -55,6 +55,7 @@ class Migration:
         self._deadline = Deadline(0)
         self._dirty_pages, self._count_again_at = 0, 0.0
         self._missing: Pages = NO_PAGES
+        self._tell_far_side: Callable[[str], None] | None = None
         self.measured = Measured()
 
     def run(self) -> None:
@@ -76,6 +77,12 @@ class Migration:
             self._release_guest()
         else:
             self._note_guest()
+
+    def abandon(self, error: FerryError) -> None:
+        """The run has failed with `error`: the other side should know."""
+        if self._tell_far_side is not None:
+            self._crew.forget_cancel()
+            self._tell_far_side(one_line(error))
 
     # ---------------------------------------------------------------- set-up
 
@@ -116,6 +123,7 @@ class Migration:
             self._transport = TRANSPORTS[options.transport](options, self._crew, self._source)
         except OSError as error:
             raise HostError(f"cannot set up shared memory: {error}") from error
+        self._tell_far_side = self._transport.abandon
         self._sending = self._transport.sending
         self._rounds = self._sending.rounds
         reasons, simulated = self._sending.await_ready()

@@ -48,6 +48,8 @@ def migrate(options: Options, command: list[str]) -> tuple[Result, FerryError | 
                 error = raised
             except Exception as raised:
                 error = FerryError(f"{type(raised).__name__}: {one_line(raised)}")
+            if error is not None:
+                migration.abandon(error)
             measured = migration.measured
     finally:
         progress.close()

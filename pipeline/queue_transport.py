@@ -112,6 +112,9 @@ class QueueTransport:
     def keep(self) -> None:
         """Nothing is kept: this way measures and rehearses."""
 
+    def abandon(self, why: str) -> None:
+        """Everything goes with this process."""
+
     def finish(self) -> FarSide:
         """End the receivers."""
         figures, reasons = figures_of(finish_workers(self._crew, self._receivers))

@@ -261,10 +261,11 @@ def render_summary(result: Result) -> str:
 
 def _connections(transport: Result) -> str:
     """One line about what carried it."""
-    limits = [
-        f"{name.replace('_', ' ')} {sum(channel.get(f'{name}_limited_ms', 0) for channel in transport['channels']):.0f}"
+    limited = {
+        name: sum(channel.get(f"{name}_limited_ms", 0) for channel in transport["channels"])
         for name in ("receiver", "send_buffer")
-    ]
+    }
+    limits = [f"{name.replace('_', ' ')} {ms:.0f}" for name, ms in limited.items()]
     tls = "TLS 1.3" if transport["tls"] else "no TLS"
     kept = f"; kept as {transport['kept']}" if transport["kept"] else ""
     return (

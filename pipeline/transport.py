@@ -10,6 +10,7 @@ them in this order:
     verify                       is the copy the source? off the clock
     keep                         the copy is good: it may be kept
     finish                       end the workers, and take what they measured
+    abandon                      at any time, when the run has failed
 """
 
 from __future__ import annotations
@@ -84,3 +85,6 @@ class Transport(Protocol):
 
     def finish(self) -> FarSide:
         """End the workers."""
+
+    def abandon(self, why: str) -> None:
+        """The run has failed: let the receive side know, if it can be reached soon. Raises nothing."""

@@ -37,11 +37,17 @@ class Ended:
 
 
 class Run:
-    """`python -m pipeline.run` in a session of its own."""
+    """`python -m pipeline.run`, or another of the commands, in a session of its own."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        module: str = "pipeline.run",
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.run", *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -52,13 +58,13 @@ class Run:
         self.session = self.process.pid
         self._said: list[str] = []
 
-    def wait_for(self, text: str) -> None:
-        """Read standard error until a line holds `text`."""
+    def wait_for(self, text: str) -> str:
+        """Read standard error until a line holds `text`; that line."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._said.append(line)
             if text in line:
-                return
+                return line
         raise AssertionError(f"never said {text!r}: {''.join(self._said)}")
 
     def pids(self, name: str) -> list[int]:

@@ -148,6 +148,8 @@ class Session:
                 if self._state is State.DONE:
                     self._ended = True
                     return
+                if self._state is State.OFFERED:
+                    raise RunFailed(f"the sender left before it opened a run ({self._lost_why})")
                 raise RunFailed(
                     f"the sender is gone ({self._lost_why}) and did not come back for {patience:g} s; "
                     "what it had sent is deleted"

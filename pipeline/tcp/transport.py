@@ -19,13 +19,25 @@ from guestmem.segment import PAGE_BYTES
 from pipeline.accounting import SideFigures, Usage
 from pipeline.codecs.method import CodecSettings
 from pipeline.counters import Count, Totals
-from pipeline.errors import HostError, RunFailed
+from pipeline.errors import FerryError, HostError, RunFailed
 from pipeline.options import Options
 from pipeline.sendside import PacketLayout, SendSide, Step
 from pipeline.tcp.address import Address, address_of
 from pipeline.tcp.asking import AskingPlan, run_asking
 from pipeline.tcp.dial import Peer
-from pipeline.tcp.messages import Asked, Kept, Message, Offer, Open, Report, Settle, Settled, Verified, Verify
+from pipeline.tcp.messages import (
+    MAX_TEXT,
+    Asked,
+    Kept,
+    Message,
+    Offer,
+    Open,
+    Report,
+    Settle,
+    Settled,
+    Verified,
+    Verify,
+)
 from pipeline.tcp.protocol import HEADER, RUN_ID_BYTES, BadFrame, FrameType
 from pipeline.tcp.receiving import ReceiveOptions, misfit
 from pipeline.tcp.sender import SenderPlan, SenderRows, run_sender
@@ -38,6 +50,7 @@ from pipeline.workers import Crew, Worker, figures_of, finish_workers, usage_of
 LOOK_SECONDS = 0.0002
 ANSWER_STEP_SECONDS = 0.05
 WELCOME_SECONDS = 60.0
+ABANDON_SECONDS = 0.5
 PREALLOC_BYTES_PER_SECOND = 100 << 20
 """No host is so slow that it takes longer to give a destination its pages."""
 
@@ -234,6 +247,16 @@ class TcpTransport:
         }
         figures = SideFigures(used, report.private_bytes_max)
         return FarSide(near, figures, self._applied, set(report.fallback_reasons), record)
+
+    def abandon(self, why: str) -> None:
+        """Tell the receiver, which would wait for a sender that only lost its connection."""
+        self._crew.tell(self._asking, {"kind": "failed", "text": why[:MAX_TEXT]})
+        until = time.monotonic() + ABANDON_SECONDS
+        while self._asking.exit_status is None and time.monotonic() < until:
+            try:
+                self._crew.wait(ANSWER_STEP_SECONDS)
+            except FerryError:
+                continue  # the run has failed already, and its reason is known
 
 
 def _differing(ours: list[str], theirs: list[str], region_bytes: int) -> str:
