@@ -49,7 +49,6 @@ def test_an_image_arrives_in_a_file(listen: str, secure: bool, tls_dir: Path, tm
     assert output.read_bytes() == image.read_bytes()
     assert ended.result["transport"]["tls"] == ("1.3" if secure else None)
     assert ended.result["transport"]["kept"] == f"file {output}"
-    assert [path.name for path in tmp_path.iterdir()] != []
     assert {path.name for path in tmp_path.iterdir()} == {"image", "copy"}
 
 
@@ -213,7 +212,7 @@ class TestWhoMayCome:
         others = ("--tls-dir", str(certificates(tmp_path / "others", "127.0.0.1")))
         with receiver(*mine) as here:
             assert "does not speak TLS" not in self.refused(here, *others)
-            assert "is no receiver of ours, or speaks TLS" in self.refused(here) or True
+            assert "closed by the peer" in self.refused(here)
             assert "not for elsewhere" in self.refused(here, *mine, "--tls-peer", "elsewhere")
             assert sent(here.address, "--size", "16M", *mine, "--tls-peer", "LAB").code == 0
 
