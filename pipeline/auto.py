@@ -137,7 +137,7 @@ class Auto:
             raw_packets=int(sent[0, Sent.PACKETS]),
             raw_runs=int(sent[0, Sent.RUNS]),
             guest_bytes=after.guest_bytes - before.guest_bytes,
-            wire_bytes_per_second=use.crossed_bytes / use.busy_ns * 1e9 if use.busy_ns else None,
+            wire_bytes_per_second=use.bytes_per_second,
             wire_busy_share=busy / (busy + idle) if busy + idle else 0.0,
         )
 

@@ -29,9 +29,10 @@ def paced_packet_pages(packet_pages: int, bytes_per_second: int) -> int:
 
 @dataclass(frozen=True)
 class WireUse:
-    """What has crossed so far, and how long the wire was busy with it and stood idle between."""
+    """What the wire carries while it is busy (None: nothing limits it), and how long it was busy so far
+    and stood idle between."""
 
-    crossed_bytes: int
+    bytes_per_second: float | None
     busy_ns: int
     idle_ns: int
 
@@ -43,7 +44,7 @@ class Wire:
         """`bytes_per_second` 0 is a wire without a limit."""
         self.limit_bytes_per_second = bytes_per_second
         self._fd = create_segment("wire", PAGE_BYTES, reserve=True)
-        self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:4]
+        self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:5]
 
     def reserve(self, size_bytes: int) -> int:
         """Take the wire for `size_bytes`; return when they are across (monotonic ns, or 0)."""
@@ -72,8 +73,17 @@ class Wire:
 
     def use(self) -> WireUse:
         """How it was used so far."""
-        _, crossed, busy, idle = self._state
-        return WireUse(crossed, busy, idle)
+        _, crossed, busy, idle, _ = self._state
+        return WireUse(crossed / busy * 1e9 if busy else None, busy, idle)
+
+    @property
+    def measured_bytes_per_second(self) -> int:
+        """What it turned out to carry, for all processes; 0 while that is not known."""
+        return int(self._state[4])
+
+    @measured_bytes_per_second.setter
+    def measured_bytes_per_second(self, value: int) -> None:
+        self._state[4] = value
 
 
 def sleep_until(monotonic_ns: int) -> None:

@@ -89,8 +89,9 @@ class SlotNumbers:
         queue = self._queues[slot % len(self._queues)]
         queue.send(slot.to_bytes(NUMBER_BYTES, "little"))
 
-    def get(self, *or_readable: int) -> int | None:
-        """Wait for a slot; None when one of the descriptors `or_readable` has something to read first.
+    def get(self, *or_readable: int, timeout_ms: float | None = None) -> int | None:
+        """Wait for a slot; None when one of the descriptors `or_readable` has something to read first, or
+        after `timeout_ms`.
 
         Slots go before the descriptors.
         """
@@ -101,7 +102,7 @@ class SlotNumbers:
             self._wait.register(fd, select.POLLIN)
         try:
             while True:
-                if all(fd in or_readable for fd, _ in self._wait.poll()):
+                if all(fd in or_readable for fd, _ in self._wait.poll(timeout_ms)):
                     return None
                 slot = self.get_nowait()
                 if slot is not None:

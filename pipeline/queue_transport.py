@@ -31,7 +31,7 @@ class QueueTransport:
         self._options = options
         self._crew = crew
         self._source = source
-        self.sending = SendSide(options, crew, source, frame_bytes=None)
+        self.sending = SendSide(options, crew, source)
         self._destination = GuestRam.create(source.size_bytes, "destination")
         self._counters = Counters(options.receivers)
         self._receivers = self._start_receivers()

@@ -82,7 +82,14 @@ def queue_bytes(options: Options) -> int:
 class SendSide:
     """The channels and what they share."""
 
-    def __init__(self, options: Options, crew: Crew, source: GuestRam, frame_bytes: int | None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        crew: Crew,
+        source: GuestRam,
+        frame_bytes: int | None = None,
+        open_wire: Callable[[int, Counters], Wire] = lambda limit, sent: Wire(limit),
+    ) -> None:
         """Create what is shared. `frame_bytes` is what the transport adds to a packet, where it sends
         raw pages out of RAM itself; None where all payloads must be in the slots.
 
@@ -96,7 +103,7 @@ class SendSide:
         self.rounds = RoundList(source.pages)
         self.queue = PacketQueue(options.queue_depth, front_room(layout.pages), layout.payload_bytes)
         self.sent = Counters(options.channels)
-        self.wire = Wire(options.max_bandwidth)
+        self.wire = open_wire(options.max_bandwidth, self.sent)
         self.auto: Auto | None = None
         if layout.rungs:
             self.auto = Auto(layout.rungs, options.channels, options.receivers, self.sent, self.wire)

@@ -6,10 +6,12 @@ a whole packet. With TLS the ssl module does the same by records of 16 KiB.
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import ssl
 import struct
+import termios
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +60,7 @@ class Link:
         self.socket = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._sent, self._received = sent, received
+        self._queued = bytearray(4)
         self._head = memoryview(bytearray(HEADER.size))
         self._body = memoryview(bytearray(4096))
         if self._tls is not None:
@@ -103,6 +106,11 @@ class Link:
     def _send_tls(self, sock: ssl.SSLSocket, view: memoryview) -> None:
         while len(view):
             view = view[sock.send(view) :]
+
+    def unacknowledged(self) -> int:
+        """Bytes that were sent, and that the peer's kernel does not have yet (SIOCOUTQ, tcp(7))."""
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, self._queued)
+        return int.from_bytes(self._queued, "little")
 
     def wait(self, seconds: float | None) -> bool:
         """Wait until something can be read, for ever with None; whether it can."""

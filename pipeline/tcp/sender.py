@@ -7,8 +7,9 @@ this one calls again.
 
 from __future__ import annotations
 
+import select
+import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,17 @@ from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.tcp.dial import Peer
 from pipeline.tcp.link import Link, LinkBroken
 from pipeline.tcp.messages import Ready
+from pipeline.tcp.protocol import HEADER as FRAME_HEADER
 from pipeline.tcp.protocol import FrameType, Hello, Role
 from pipeline.tcp.socket_info import added_up, socket_record
 from pipeline.workers import usage_message
 
-CARRIED, CONNECTION, SENT_BYTES, BUSY_NS = range(4)
+CARRIED, CONNECTION, SENT_BYTES, UNACKNOWLEDGED, FULL = range(5)
 COLUMNS = 8
 """Of 64-bit numbers: a cache line a sender."""
+
+LOOK_MS = 5.0
+"""How often an idle sender looks what its socket still holds."""
 
 NORMAL_AT, PAYLOAD_AT = 5, 7
 """Fields of a packet's header (`pipeline.packet`)."""
@@ -42,8 +47,9 @@ class SenderRows:
     """What each sender has done, in shared memory: a row a sender, written by it alone.
 
     CARRIED: packets taken from the queue and done with, sent or lost. CONNECTION: the generation of
-    its connection (upper 32 bits), and packets written whole on that one. BUSY_NS: time in which it
-    was sending.
+    its connection (upper 32 bits), and packets written whole on that one. SENT_BYTES: of packets done
+    with. UNACKNOWLEDGED: bytes of them that the socket still held after the last. FULL: 1 when that was
+    about all that the socket holds.
     """
 
     def __init__(self, senders: int) -> None:
@@ -55,6 +61,14 @@ class SenderRows:
     def carried(self) -> int:
         """Packets of all senders."""
         return int(self.rows[:, CARRIED].sum())
+
+    def acknowledged(self) -> int:
+        """Bytes that all senders are rid of."""
+        return int(self.rows[:, SENT_BYTES].sum() - self.rows[:, UNACKNOWLEDGED].sum())
+
+    def full(self) -> bool:
+        """Whether most senders' sockets are full: the wire is what they wait for."""
+        return 2 * int(self.rows[:, FULL].sum()) >= len(self.rows)
 
     def connections(self) -> list[list[int]]:
         """[generation, packets] of each sender, as SETTLE says it."""
@@ -119,58 +133,64 @@ class Sender:
 
     def work(self) -> None:
         """Send what is queued, until the coordinator has something to say."""
-        queue, connection = self._plan.queue, self._connection.fileno()
+        queue, order, row = self._plan.queue, self._connection, self._row
         while True:
-            number = queue.filled.get(connection, self._link.fileno())
+            look_again = LOOK_MS if row[UNACKNOWLEDGED] else None
+            number = queue.filled.get(order.fileno(), self._link.fileno(), timeout_ms=look_again)
             if number is not None:
                 self._carry(number)
             elif self._link.wait(0):
                 self._again("the receiver closed it")
-            else:
-                self._connection.receive()
+            elif select.select([order], [], [], 0)[0]:
+                order.receive()
                 return
+            else:
+                self._look()
 
     def _carry(self, number: int) -> None:
-        slot = self._plan.queue.slot(number)
-        began = time.perf_counter_ns()
+        slot, row = self._plan.queue.slot(number), self._row
+        front, payload = self._parts(slot)
+        why = ""
         try:
-            size = self._send(slot)
+            self._link.send_frame(FrameType.PACKET, front, payload)
         except LinkBroken as error:
-            self._lost()
-            self._plan.queue.free.put(number)
-            self._again(str(error))
-            return
-        row = self._row
-        row[SENT_BYTES] += size
-        row[BUSY_NS] += time.perf_counter_ns() - began
-        row[CONNECTION] += 1
+            # The packet is done with; what became of it, the barrier will tell.
+            why = str(error)
+            row[CONNECTION] = (self._generation + 1) << 32
+        else:
+            row[CONNECTION] += 1
+        row[SENT_BYTES] += FRAME_HEADER.size + len(front) + sum(len(view) for view in payload)
+        if not why:
+            self._look()
         row[CARRIED] += 1
         self._plan.queue.free.put(number)
+        if why:
+            self._again(why)
 
-    def _send(self, slot: Slot) -> int:
+    def _look(self) -> None:
+        """Note what the socket holds."""
+        held = self._link.unacknowledged()
+        self._row[UNACKNOWLEDGED] = held
+        # The kernel's limit counts its own overhead as well: about half of it is ours.
+        self._row[FULL] = held * 4 >= self._link.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    def _parts(self, slot: Slot) -> tuple[memoryview, list[memoryview]]:
+        """The front of a packet, and where its payload lies: in the slot, or still in guest RAM."""
         front = slot.memory[: slot.note[FRONT_USED]]
         head = HEADER.unpack_from(front)
-        payload: Sequence[memoryview]
         if slot.note[IN_RAM]:
             pages = np.frombuffer(front, np.uint32, head[NORMAL_AT], HEADER.size)
             memory = self._memory.memory
-            payload = [
+            return front, [
                 memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES] for first, count in runs(pages)
             ]
-        else:
-            payload = [slot.payload[: head[PAYLOAD_AT]]]
-        self._link.send_frame(FrameType.PACKET, front, payload)
-        return len(front) + int(head[PAYLOAD_AT])
-
-    def _lost(self) -> None:
-        """The packet in hand is done with; what became of it, the barrier will tell."""
-        self._row[CONNECTION] = (self._generation + 1) << 32
-        self._row[CARRIED] += 1
+        return front, [slot.payload[: head[PAYLOAD_AT]]]
 
     def _again(self, why: str) -> None:
         """The connection is of no use: close it and call anew."""
         self._record["broken"].append(why)
         self._row[CONNECTION] = (self._generation + 1) << 32
+        self._row[UNACKNOWLEDGED] = self._row[FULL] = 0
         self._note()
         self._link.close()
         self._generation += 1

@@ -42,6 +42,7 @@ from pipeline.tcp.protocol import HEADER, RUN_ID_BYTES, BadFrame, FrameType
 from pipeline.tcp.receiving import ReceiveOptions, misfit
 from pipeline.tcp.sender import SenderPlan, SenderRows, run_sender
 from pipeline.tcp.session import Session
+from pipeline.tcp.wire import SocketWire
 from pipeline.transport import NO_PAGES, FarSide, Pages, Readiness
 from pipeline.transport import Settled as RoundSettled
 from pipeline.verify import CHECKS, region_bytes_of, region_digests
@@ -80,8 +81,9 @@ class TcpTransport:
         self._asking = crew.start("control", "send", functools.partial(run_asking, plan=plan))
         self._offer = Offer.of(_fields(crew.await_message(self._asking, "offer")))
         self._open_run()
-        self.sending = SendSide(options, crew, source, frame_bytes=HEADER.size)
         self._rows = SenderRows(options.channels)
+        open_wire = functools.partial(SocketWire, rows=self._rows)
+        self.sending = SendSide(options, crew, source, HEADER.size, open_wire)
         self._senders = [self._start_sender(number) for number in range(options.channels)]
         self.sending.start()
 

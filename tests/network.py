@@ -1,0 +1,81 @@
+"""Two hosts on this one: network namespaces, a cable (veth) between them, and its speed (tc tbf)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+SOURCE_ADDRESS, DESTINATION_ADDRESS = "10.213.7.1", "10.213.7.2"
+BURST_MS = 2
+
+
+def why_not() -> str:
+    """Why there can be no namespaces here; empty when there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    for tool in ("ip", "tc"):
+        if shutil.which(tool) is None:
+            return f"{tool} is missing: apt-get install iproute2"
+    made = subprocess.run(["ip", "netns", "add", _name("probe")], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", _name("probe")], capture_output=True, check=False)
+    return "" if made.returncode == 0 else f"ip netns: {made.stderr.decode().strip()}"
+
+
+def _name(end: str) -> str:
+    return f"rf{os.getpid()}-{end}"
+
+
+def _do(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, timeout=20)
+
+
+@dataclass(frozen=True)
+class Cable:
+    """The two namespaces. `source` and `destination` are what a command is prefixed with."""
+
+    source: tuple[str, ...]
+    destination: tuple[str, ...]
+
+    def speed(self, mbit: int) -> None:
+        """Both directions."""
+        for end in (self.source, self.destination):
+            burst = max(20_000, mbit * 125 * BURST_MS)
+            _do(
+                *(*end, "tc", "qdisc", "replace", "dev", "cable", "root", "tbf"),
+                *("rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms"),
+            )
+
+    def unplugged(self, seconds: float) -> None:
+        """Pull the plug for so long."""
+        _do(*self.source, "ip", "link", "set", "cable", "down")
+        time.sleep(seconds)
+        _do(*self.source, "ip", "link", "set", "cable", "up")
+
+
+@contextmanager
+def cable(mbit: int) -> Iterator[Cable]:
+    """Two namespaces with a cable of a speed, taken away in the end."""
+    ends = {"source": SOURCE_ADDRESS, "dest": DESTINATION_ADDRESS}
+    try:
+        for end in ends:
+            _do("ip", "netns", "add", _name(end))
+        _do(
+            *("ip", "link", "add", "cable", "netns", _name("source"), "type", "veth"),
+            *("peer", "name", "cable", "netns", _name("dest")),
+        )
+        for end, address in ends.items():
+            within = ("ip", "netns", "exec", _name(end))
+            _do(*within, "ip", "address", "add", f"{address}/24", "dev", "cable")
+            _do(*within, "ip", "link", "set", "cable", "up")
+            _do(*within, "ip", "link", "set", "lo", "up")
+        here = Cable(("ip", "netns", "exec", _name("source")), ("ip", "netns", "exec", _name("dest")))
+        here.speed(mbit)
+        yield here
+    finally:
+        for end in ends:
+            subprocess.run(["ip", "netns", "del", _name(end)], capture_output=True, check=False)
