@@ -2,6 +2,7 @@
 
     python -m tools.bench --size 2G --fill corpus/          ours, QEMU's, the roofline, interleaved
     python -m tools.bench --suite auto --fill corpus/       auto against every fixed method
+    python -m tools.bench --suite transports --fill corpus/ tcp beside the queue and QEMU
     python -m tools.bench --suite scale --fill corpus/      guest size, channels, start-up
 
 Everything is measured in turn and repeated; figures are medians with the minimum and maximum. Two
@@ -29,7 +30,7 @@ from pipeline.guest_options import (
 )
 from pipeline.options import writable_json
 from pipeline.report import host_record, save_json
-from tools import bench_auto, bench_peers, bench_scale
+from tools import bench_auto, bench_peers, bench_scale, bench_transports
 from tools.bench_request import BenchRequest
 
 SCHEMA_VERSION = 1
@@ -52,6 +53,11 @@ SUITES = {
         "method auto against every fixed method, by image and bandwidth",
         bench_auto.measure,
         bench_auto.render,
+    ),
+    "transports": Suite(
+        "channels over loopback TCP beside the queue, and beside QEMU's",
+        bench_transports.measure,
+        bench_transports.render,
     ),
     "scale": Suite("guest size, channels and start-up", bench_scale.measure, bench_scale.render),
 }

@@ -31,7 +31,7 @@ RIVAL = {"isal": "zlib", "qatzip": "zlib"}
 def measure(request: BenchRequest) -> dict[str, Any]:
     """Run everything `request.repeat` times, in turn. Raises FerryError."""
     ours = list(request.methods or [*METHODS, AUTO])
-    peers, missing = _peers(request, ours)
+    peers, missing = qemu_methods(request, ours)
     rows: Rows = {}
     ours = [name for name in ours if name == AUTO or here(name)]
     for turn in range(1, request.repeat + 1):
@@ -39,13 +39,13 @@ def measure(request: BenchRequest) -> dict[str, Any]:
         for method in ours:
             if method != AUTO:
                 note(rows, f"roofline {method}", _alone(request, method))
-            note(rows, f"ours {method}", _ours(request, method))
+            note(rows, f"ours {method}", migrate_ours(request, method))
         for method, channels in peers:
-            note(rows, f"qemu {method} {channels}", _qemu(request, method, channels))
+            note(rows, f"qemu {method} {channels}", migrate_qemu(request, method, channels))
     return {"rows": rows, "channels": request.channels, "without_qemu": missing}
 
 
-def _peers(request: BenchRequest, ours: list[str]) -> tuple[list[tuple[str, int]], str]:
+def qemu_methods(request: BenchRequest, ours: list[str]) -> tuple[list[tuple[str, int]], str]:
     """QEMU's methods and channels that can be run here, or why there are none."""
     if not request.qemu:
         return [], "QEMU was left out (--no-qemu)"
@@ -90,10 +90,11 @@ def _roofline_text(request: BenchRequest, method: str) -> str:
     return f"{found.compress_seconds} {found.decompress_seconds} {found.guest_bytes / found.wire_bytes}"
 
 
-def _ours(request: BenchRequest, method: str) -> dict[str, float]:
+def migrate_ours(request: BenchRequest, method: str, *more: str) -> dict[str, float]:
+    """One run of ours, with `more` options. Raises RunFailed."""
     arguments = ["--dirty-rate", "0", "--method", method, "--channels", str(request.channels)]
     arguments += ["--prealloc"] if request.prealloc else []
-    trial = run_ours([*request.ram_arguments(), *arguments])
+    trial = run_ours([*request.ram_arguments(), *arguments, *more])
     return {
         "mb_s": trial.guest_megabytes_per_second,
         "total_ms": trial.total_ms,
@@ -104,7 +105,8 @@ def _ours(request: BenchRequest, method: str) -> dict[str, float]:
     }
 
 
-def _qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]:
+def migrate_qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]:
+    """One of QEMU's. Raises FerryError."""
     options = peer_qemu.PeerOptions(method, 1, channels, request.prealloc)
     row = peer_qemu.migrate(request.ram.content(), request.ram.size_bytes, options)
     return {
@@ -120,7 +122,7 @@ def _qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]
 def render(document: dict[str, Any]) -> str:
     """The tables: all rows, then the pairs, then each codec's cost beside the roofline's."""
     rows = document["rows"]
-    parts = [host_line(document), "", _all_rows(rows)]
+    parts = [host_line(document), "", all_rows(rows)]
     pairs = _pairs(rows)
     if len(pairs) > 1:
         parts += ["", table(pairs)]
@@ -132,7 +134,8 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _all_rows(rows: Rows) -> str:
+def all_rows(rows: Rows) -> str:
+    """A row for each thing that was measured, but the codecs alone."""
     out = [["what", "guest MB/s", "total ms", "ratio", "send CPU s", "recv CPU s", "noise"]]
     for name, values in rows.items():
         if name.startswith("roofline"):
