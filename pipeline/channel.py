@@ -15,12 +15,12 @@ from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.accounting import Usage
-from pipeline.checksums import block_crcs, crcs_in_ram
+from pipeline.checksums import block_crcs
 from pipeline.codecs.method import HEAP_PACKETS, CodecError, CodecUnavailable, Method
 from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.pacing import Wire, sleep_until
-from pipeline.packet import MIN_BLOCK_PAGES, Packet, write_packet
+from pipeline.packet import MIN_BLOCK_PAGES, Packet, blocks_of, write_packet
 from pipeline.picker import Picker
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.rounds import RoundList
@@ -137,14 +137,15 @@ class Channel:
         self._hand_on(number, slot, packet, raw=raw)
 
     def _where_it_lies(self, pages: npt.NDArray[np.uint32]) -> Packet:
-        """A packet whose payload is the live pages themselves, with checksums as they are now.
-
-        What the guest writes between this and the sending does not match its block's checksum, is
-        refused at the other end, and is dirty: it goes again in a later round.
-        """
+        """A packet whose payload is the live pages themselves. Whoever sends them computes the checksums,
+        right before."""
         plan = self._plan
         normal, zero = pages, pages[:0]
-        suspects = self._source.words[pages, 0] == 0
+        first, count = int(pages[0]), len(pages)
+        if int(pages[-1]) - first == count - 1:
+            suspects = self._source.words[first : first + count, 0] == 0
+        else:
+            suspects = self._source.words[pages, 0] == 0
         if suspects.any():
             suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
             normal, zero = pages[~suspects], pages[suspects]
@@ -156,7 +157,7 @@ class Channel:
             zero,
             len(normal) * PAGE_BYTES,
             MIN_BLOCK_PAGES,
-            crcs_in_ram(self._source.memory, normal, MIN_BLOCK_PAGES),
+            [0] * blocks_of(len(normal), MIN_BLOCK_PAGES),
         )
 
     def _hand_on(

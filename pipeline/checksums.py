@@ -32,6 +32,9 @@ def runs(pages: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
 
 def crcs_in_ram(memory: memoryview, pages: npt.NDArray[np.uint32], block_pages: int) -> list[int]:
     """The same for pages where they lie in RAM, side by side or not."""
+    first, count = (int(pages[0]), len(pages)) if len(pages) else (0, 0)
+    if count and int(pages[-1]) - first == count - 1:
+        return block_crcs(memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES], block_pages)
     crcs = []
     for start in range(0, len(pages), block_pages):
         crc = 0

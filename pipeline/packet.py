@@ -111,6 +111,14 @@ def write_packet(into: memoryview, packet: Packet) -> int:
     return end
 
 
+def write_checksums(front: memoryview, crcs: list[int], normal: int, zero: int) -> None:
+    """Put the blocks' checksums into a front that was written without them."""
+    numbers = HEADER.size + PAGE_NUMBER_BYTES * (normal + zero)
+    struct.pack_into(f"<{len(crcs)}I", front, numbers, *crcs)
+    crc = isal_zlib.crc32(front[HEADER.size :], isal_zlib.crc32(front[: _BEFORE_CRC.size]))
+    front[_BEFORE_CRC.size : HEADER.size] = crc.to_bytes(4, "little")
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a receiver accepts: its own mapping, its own slots, its own methods."""

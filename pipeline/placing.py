@@ -115,6 +115,8 @@ class Placer:
     def torn(self, packet: Packet) -> npt.NDArray[np.bool_]:
         """Of a packet whose raw pages are in their places: which do not match their block's checksum."""
         found = crcs_in_ram(self._destination.memory, packet.normal, packet.block_pages)
+        if found == packet.block_crcs:
+            return np.zeros(len(packet.normal), np.bool_)
         wrong = np.array(found, np.int64) != np.array(packet.block_crcs, np.int64)
         return np.repeat(wrong, packet.block_pages)[: len(packet.normal)]
 

@@ -21,8 +21,8 @@ from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.accounting import Usage
-from pipeline.checksums import runs
-from pipeline.packet import HEADER
+from pipeline.checksums import crcs_in_ram, runs
+from pipeline.packet import HEADER, MIN_BLOCK_PAGES, write_checksums
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.tcp.dial import Peer
 from pipeline.tcp.link import Link, LinkBroken
@@ -39,7 +39,7 @@ COLUMNS = 8
 LOOK_MS = 5.0
 """How often an idle sender looks what its socket still holds."""
 
-NORMAL_AT, PAYLOAD_AT = 5, 7
+NORMAL_AT, ZERO_AT, PAYLOAD_AT = 5, 6, 7
 """Fields of a packet's header (`pipeline.packet`)."""
 
 
@@ -106,7 +106,7 @@ class Sender:
         self._memory = plan.source.remap(writable=False)
         populate(self._memory.mapping, write=False)
         plan.queue.attach()
-        populate(plan.queue.mapping, write=False)
+        populate(plan.queue.mapping, write=True)
         self._row = memoryview(plan.rows.rows[plan.number])
         self._generation = 1
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
@@ -175,12 +175,18 @@ class Sender:
         self._row[FULL] = held * 4 >= self._link.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def _parts(self, slot: Slot) -> tuple[memoryview, list[memoryview]]:
-        """The front of a packet, and where its payload lies: in the slot, or still in guest RAM."""
+        """The front of a packet, and where its payload lies: in the slot, or still in guest RAM.
+
+        What the guest writes between the checksums here and the sending does not match its block's
+        checksum, is refused at the other end, and is dirty: it goes again in a later round.
+        """
         front = slot.memory[: slot.note[FRONT_USED]]
         head = HEADER.unpack_from(front)
         if slot.note[IN_RAM]:
             pages = np.frombuffer(front, np.uint32, head[NORMAL_AT], HEADER.size)
             memory = self._memory.memory
+            crcs = crcs_in_ram(memory, pages, MIN_BLOCK_PAGES)
+            write_checksums(front, crcs, head[NORMAL_AT], head[ZERO_AT])
             return front, [
                 memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES] for first, count in runs(pages)
             ]
