@@ -8,6 +8,7 @@ CONTRIBUTING.md.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import socket
@@ -32,8 +33,9 @@ from pipeline.packet import BadPacket, Limits, read_packet
 from pipeline.placing import Placer, PlacingPlan, WrittenMap
 from pipeline.tcp import messages
 from pipeline.tcp.arrivals import Arrivals
+from pipeline.tcp.incoming import LinkBroken
 from pipeline.tcp.landing import Landing, LandingPlan
-from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.link import Link
 from pipeline.tcp.protocol import (
     HEADER,
     HELLO_LIMITS,
@@ -321,13 +323,15 @@ def test_landing(given_: tuple[bytes, bool]) -> None:
         front = mended_front(data[HEADER.size : HEADER.size + body])
         crc = struct.pack("<I", isal_zlib.crc32(front))
         data = mended_header(data[:20] + crc + data[24:32] + front + data[HEADER.size + body :])
-    rig = RIG.setdefault("rig", LandingRig())
+    rig = shared_rig()
     rig.arrivals.applied[:] = 0
     rig.feed(data)
     assert rig.destination.unharmed()
 
 
-RIG: dict[str, LandingRig] = {}
+@functools.cache
+def shared_rig() -> LandingRig:
+    return LandingRig()
 
 
 def test_the_landing_rig_lands_what_is_good() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from guestmem.control import Connection, PeerGone
 from guestmem.segment import create_segment, map_segment
 from pipeline.accounting import Usage
-from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.incoming import LinkBroken
+from pipeline.tcp.link import Link
 from pipeline.tcp.messages import Ping, Said
 from pipeline.tcp.protocol import STALL_SECONDS, BadFrame, FrameLimits, FrameType, pack_json, read_json
 from pipeline.workers import usage_message

@@ -20,7 +20,8 @@ from guestmem.control import Connection
 from pipeline.accounting import Usage
 from pipeline.errors import HostError, RunFailed
 from pipeline.tcp.dial import Peer
-from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.incoming import LinkBroken
+from pipeline.tcp.link import Link
 from pipeline.tcp.messages import Offer, Ping, Said
 from pipeline.tcp.protocol import (
     PING_SECONDS,
@@ -165,7 +166,7 @@ class Asking:
             raise RunFailed(f"recv side: {Said.of(body).text}")
         if header.payload_bytes:
             bitmap = self._plan.bitmap[: header.payload_bytes]
-            self._link.fill([bitmap])
+            self._link.incoming.fill([bitmap])
         if self._unanswered is not None and body.get("request") == self._unanswered[1]["request"]:
             self._unanswered = None
             self._connection.send(

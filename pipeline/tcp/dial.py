@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.errors import HostError, RunFailed
 from pipeline.tcp.address import Address
-from pipeline.tcp.link import Link, LinkBroken, prepare
+from pipeline.tcp.incoming import LinkBroken
+from pipeline.tcp.link import Link, prepare
 from pipeline.tcp.messages import Refusal
 from pipeline.tcp.protocol import BadFrame, FrameLimits, FrameType, Hello, pack_hello
 from pipeline.tcp.tls import CLIENT, Tls, tls_reason

@@ -22,10 +22,14 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.packet import Limits, Packet, front_bytes, front_room, read_packet
 from pipeline.placing import Placer, PlacingPlan
 from pipeline.tcp.arrivals import Arrivals
-from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.incoming import LinkBroken
+from pipeline.tcp.link import Link
 from pipeline.tcp.messages import Ready
 from pipeline.tcp.protocol import BadFrame, FrameLimits, FrameType
 from pipeline.workers import usage_message
+
+READ_AHEAD_PACKETS = 2
+"""Room for packets that are read at once, when they come compressed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Landing:
         self._placer = placer
         self._link = link
         self._row = plan.counters.row(plan.channel)
-        self._payload = memoryview(bytearray(plan.limits.payload_bytes))
+        room = front_room(plan.limits.packet_pages) + plan.limits.payload_bytes
+        link.incoming.reserve(READ_AHEAD_PACKETS * room)
         populate(plan.arrivals.mapping, write=True)
         self._frames = FrameLimits(
             frozenset({FrameType.PACKET, FrameType.END}),
@@ -115,13 +120,13 @@ class Landing:
         if len(packet.normal):
             arrivals.whole[packet.normal] = 0
             if packet.method_code == plan.limits.raw_code:
-                self._link.fill(self._placer.places(packet))
+                self._link.incoming.read_ahead = False
+                self._link.incoming.fill(self._placer.places(packet))
                 wrong = self._placer.torn(packet)
                 torn, good = packet.normal[wrong], packet.normal[~wrong]
             else:
-                payload = self._payload[: packet.payload_bytes]
-                self._link.fill([payload])
-                self._placer.place(packet, payload)
+                self._placer.place(packet, self._link.incoming.take(packet.payload_bytes))
+                self._link.incoming.read_ahead = True
             arrivals.whole[good] = 1
             arrivals.applied[good] = 1
         self._placer.clear(packet.zero)

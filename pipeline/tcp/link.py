@@ -12,13 +12,12 @@ import socket
 import ssl
 import struct
 import termios
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.tcp.incoming import MAX_VECTORS, Incoming, LinkBroken, advance, why_broken
 from pipeline.tcp.protocol import (
     HEADER,
-    MIN_BYTES_PER_SECOND,
     STALL_SECONDS,
     FrameHeader,
     FrameLimits,
@@ -30,15 +29,8 @@ from pipeline.tcp.protocol import (
     read_json,
 )
 
-MAX_VECTORS = 512
-"""Buffers of one sendmsg(2), of the 1024 (IOV_MAX) that it takes."""
-
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 TIMEVAL = struct.Struct("ll")
-
-
-class LinkBroken(Exception):
-    """The connection does not work any more: closed, reset, or stalled."""
 
 
 def prepare(sock: socket.socket) -> None:
@@ -61,8 +53,6 @@ class Link:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._sent, self._received = sent, received
         self._queued = bytearray(4)
-        self._head = memoryview(bytearray(HEADER.size))
-        self._body = memoryview(bytearray(4096))
         if self._tls is not None:
             sock.settimeout(STALL_SECONDS)
         else:
@@ -71,13 +61,15 @@ class Link:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
+        self.incoming = Incoming(sock)
+
     def fileno(self) -> int:
         """The descriptor to wait on; see `pending`."""
         return self.socket.fileno()
 
     def pending(self) -> bool:
         """Whether there is something to read that the descriptor does not show."""
-        return self._tls is not None and self._tls.pending() > 0
+        return self.incoming.pending()
 
     def send(self, type_: FrameType, body: dict[str, Any]) -> None:
         """One frame of JSON."""
@@ -97,11 +89,11 @@ class Link:
             else:
                 self._send_plain([frame, *payload])
         except OSError as error:
-            raise LinkBroken(_why(error)) from error
+            raise LinkBroken(why_broken(error)) from error
 
     def _send_plain(self, views: list[memoryview]) -> None:
         while views:
-            _advance(views, self.socket.sendmsg(views[:MAX_VECTORS]))
+            advance(views, self.socket.sendmsg(views[:MAX_VECTORS]))
 
     def _send_tls(self, sock: ssl.SSLSocket, view: memoryview) -> None:
         while len(view):
@@ -122,16 +114,13 @@ class Link:
 
     def header(self, limits: FrameLimits) -> FrameHeader:
         """Read the next header and check it; all of it is due now."""
-        self.fill([self._head])
+        head = bytes(self.incoming.take(HEADER.size))
         self._received += 1
-        return read_header(bytes(self._head), self._received, limits)
+        return read_header(head, self._received, limits)
 
     def body(self, header: FrameHeader) -> memoryview:
-        """Read a frame's body; good until the next is read."""
-        if header.body_bytes > len(self._body):
-            self._body = memoryview(bytearray(header.body_bytes))
-        body = self._body[: header.body_bytes]
-        self.fill([body])
+        """Read a frame's body; good until more is read."""
+        body = self.incoming.take(header.body_bytes)
         check_body(header, body)
         return body
 
@@ -140,48 +129,6 @@ class Link:
         header = self.header(limits)
         return header.type, read_json(self.body(header))
 
-    def fill(self, views: Sequence[memoryview]) -> None:
-        """Read until all `views` are full."""
-        length = sum(len(view) for view in views)
-        deadline = time.monotonic() + STALL_SECONDS + length / MIN_BYTES_PER_SECOND
-        left = [view for view in views if len(view)]
-        try:
-            while left:
-                got = self._receive_into(left)
-                if got == 0:
-                    raise LinkBroken("closed by the peer")
-                _advance(left, got)
-                if left and time.monotonic() > deadline:
-                    raise LinkBroken(f"stalled: fewer than {MIN_BYTES_PER_SECOND} bytes a second came")
-        except OSError as error:
-            raise LinkBroken(_why(error)) from error
-
-    def _receive_into(self, views: list[memoryview]) -> int:
-        if self._tls is not None:
-            return self._tls.recv_into(views[0])
-        if len(views) == 1:
-            return self.socket.recv_into(views[0], len(views[0]), socket.MSG_WAITALL)
-        return self.socket.recvmsg_into(views[:MAX_VECTORS], 0, socket.MSG_WAITALL)[0]
-
     def close(self) -> None:
         """Close the connection."""
         self.socket.close()
-
-
-def _advance(views: list[memoryview], moved: int) -> None:
-    """Take `moved` bytes off the front."""
-    done = 0
-    while done < len(views) and moved >= len(views[done]):
-        moved -= len(views[done])
-        done += 1
-    del views[:done]
-    if moved:
-        views[0] = views[0][moved:]
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, (TimeoutError, BlockingIOError)):
-        return f"stalled: nothing moved for {STALL_SECONDS:g} s"
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "closed by the peer"
-    return error.strerror or str(error)

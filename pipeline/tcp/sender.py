@@ -25,7 +25,8 @@ from pipeline.checksums import crcs_in_ram, runs
 from pipeline.packet import HEADER, MIN_BLOCK_PAGES, write_checksums
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.tcp.dial import Peer
-from pipeline.tcp.link import Link, LinkBroken
+from pipeline.tcp.incoming import LinkBroken
+from pipeline.tcp.link import Link
 from pipeline.tcp.messages import Ready
 from pipeline.tcp.protocol import HEADER as FRAME_HEADER
 from pipeline.tcp.protocol import FrameType, Hello, Role
