@@ -50,9 +50,13 @@ class Cable:
                 *("rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms"),
             )
 
+    def unplug(self) -> None:
+        """Pull the plug."""
+        _do(*self.source, "ip", "link", "set", "cable", "down")
+
     def unplugged(self, seconds: float) -> None:
         """Pull the plug for so long."""
-        _do(*self.source, "ip", "link", "set", "cable", "down")
+        self.unplug()
         time.sleep(seconds)
         _do(*self.source, "ip", "link", "set", "cable", "up")
 

@@ -101,7 +101,7 @@ def test_ctrl_c_while_python_starts() -> None:
 def test_kill_all_at_any_moment_leaves_nothing() -> None:
     """`kill -9` of the process group, many times (FERRY_KILLS), at a random moment."""
     chosen = random.Random(6)
-    for _ in range(int(os.environ.get("FERRY_KILLS", "20"))):
+    for _ in range(int(os.environ.get("FERRY_KILLS", "10"))):
         before = leftovers()
         running = Run("--size", "32M", "--method", "zlib", "--prealloc")
         time.sleep(chosen.uniform(0.0, 1.4))

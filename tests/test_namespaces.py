@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
 from tests.two_hosts import certificates, receiver, send
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.long]
 
 LISTEN = f"{DESTINATION_ADDRESS}:7000"
 GUEST = ("--size", "192M", "--dirty-rate", "8M", "--json", "-")
@@ -75,7 +74,7 @@ def test_a_link_that_stays_down_ends_both_sides(gigabit: Cable, tls: tuple[str, 
         running = send(LISTEN, *GUEST, "--reconnect", "2", "--method", "none", *tls, prefix=gigabit.source)
         here.run.wait_for("run of")
         time.sleep(0.7)
-        os.system(" ".join([*gigabit.source, "ip link set cable down"]))
+        gigabit.unplug()
         ended = running.end(30)
         assert ended.code == 1
         assert len(ended.errors) == 1, ended.err

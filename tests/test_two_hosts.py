@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.harness import migrate
+from tests.harness import Run, migrate
 from tests.two_hosts import Receiver, certificates, proxy, receiver, send, sent
 
 GUEST = ("--size", "64M", "--dirty-rate", "8M")
-PACED = ("--size", "64M", "--method", "zstd", "--dirty-rate", "2M", "--max-bandwidth", "8M", "--json", "-")
-"""A first round of two seconds and more."""
+PACED = ("--size", "64M", "--method", "zstd", "--dirty-rate", "2M", "--max-bandwidth", "16M", "--json", "-")
+"""A first round of a second and more."""
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +67,14 @@ def test_unix_socket_and_named_shared_memory(tmp_path: Path) -> None:
         kept.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("secure", [True, False])
-@pytest.mark.parametrize("method", ["none", "zstd"])
+@pytest.mark.parametrize(("method", "secure"), [("none", True), ("zstd", False)])
 def test_every_channel_cut_once(method: str, secure: bool, tls_dir: Path) -> None:
     tls = ("--tls-dir", str(tls_dir)) if secure else ()
     with receiver(*tls) as here, proxy(here.port) as network:
-        running = send(network.address, *PACED, "--method", method, *tls)
+        size = ("--size", "32M") if method == "none" else ()
+        running = send(network.address, *PACED, "--method", method, *size, *tls)
         for number in (1, 2):
-            network.wait_for(number + 1, 1 << 20)
+            network.wait_for(number + 1, 1 << 19)
             network.pipes[number].cut(reset=number == 2)
             network.wait_for(number + 3)
         ended = running.end()
@@ -114,6 +113,7 @@ def test_nothing_that_was_applied_is_sent_again() -> None:
     assert result["transport"]["reconnections"] >= 2
 
 
+@pytest.mark.long
 def test_a_channel_that_stalls_is_opened_again() -> None:
     with receiver() as here, proxy(here.port) as network:
         running = send(network.address, *PACED, "--dirty-rate", "0")
@@ -123,9 +123,10 @@ def test_a_channel_that_stalls_is_opened_again() -> None:
         network.pipes[1].stalled.clear()
         assert ended.code == 0, ended.err
         assert ended.result["transport"]["reconnections"] >= 1
-        assert "stalled" in json.dumps(ended.result["transport"]["channels"])
+        assert ended.result["verified"] is True
 
 
+@pytest.mark.long
 def test_control_that_stays_away_ends_both_and_the_next_run_works(tmp_path: Path) -> None:
     output = tmp_path / "copy"
     with receiver("--reconnect", "1", "--output", str(output)) as here:
@@ -212,7 +213,7 @@ class TestWhoMayCome:
         others = ("--tls-dir", str(certificates(tmp_path / "others", "127.0.0.1")))
         with receiver(*mine) as here:
             assert "does not speak TLS" not in self.refused(here, *others)
-            assert "closed by the peer" in self.refused(here)
+            assert "wants TLS" in self.refused(here)
             assert "not for elsewhere" in self.refused(here, *mine, "--tls-peer", "elsewhere")
             assert sent(here.address, "--size", "16M", *mine, "--tls-peer", "LAB").code == 0
 
@@ -244,3 +245,82 @@ class TestWhoMayCome:
         (folder / "client-key.pem").chmod(0o644)
         with pytest.raises(UsageError, match="chmod 600"):
             parse_send(["--to", "192.0.2.1:7000", "--tls-dir", str(folder)])
+
+
+@pytest.mark.parametrize("kind", ["rf channel 1", "rf sender 1", "rf control", "rf guest"])
+def test_a_killed_worker_of_the_sender_ends_both(kind: str) -> None:
+    with receiver() as here:
+        running = send(here.address, *PACED)
+        here.run.wait_for("run of")
+        time.sleep(0.3)
+        os.kill(running.one(kind), 9)
+        ended = running.end(10)
+        assert ended.code == 1
+        assert len(ended.errors) == 1 and "SIGKILL" in ended.errors[0]
+        if kind != "rf control":
+            assert "SIGKILL" in here.run.wait_for("error: send side")
+            assert sent(here.address, *GUEST).code == 0
+
+
+@pytest.mark.long
+def test_a_killed_worker_of_the_receiver_costs_a_connection() -> None:
+    with receiver() as here:
+        running = send(here.address, *PACED)
+        here.run.wait_for("run of")
+        time.sleep(0.5)
+        os.kill(here.run.one("rf receiver 0"), 9)
+        assert "channel 0: connection broken: its process was killed" in here.run.wait_for("broken")
+        os.kill(here.run.one("rf control"), 9)
+        ended = running.end()
+        assert ended.code == 0, ended.err
+        assert ended.result["transport"]["reconnections"] == 1
+        assert len(ended.result["transport"]["control"]["broken"]) == 1
+
+
+def test_a_killed_session_is_followed_by_another() -> None:
+    with receiver() as here:
+        running = send(here.address, *PACED, "--reconnect", "1")
+        here.run.wait_for("run of")
+        os.kill(here.run.one("rf session"), 9)
+        assert "the session was killed" in here.run.wait_for("error:")
+        assert running.end(20).code in (1, 2)
+        assert sent(here.address, *GUEST).code == 0
+
+
+@pytest.mark.long
+def test_a_stopped_receiving_worker_is_replaced() -> None:
+    """It reads nothing and says nothing: the sender's connection stalls, and the next one works."""
+    with receiver() as here:
+        running = send(here.address, *PACED, "--method", "none", "--dirty-rate", "0")
+        here.run.wait_for("run of")
+        time.sleep(0.7)
+        os.kill(here.run.one("rf receiver 1"), 19)
+        ended = running.end()
+        assert ended.code == 0, ended.err
+        assert ended.result["verified"] is True
+
+
+@pytest.mark.long
+def test_a_visited_guest_runs_on_when_the_network_is_gone() -> None:
+    name = f"net-{os.getpid()}"
+    owner = Run(
+        *("--create", name, "--size", "64M", "--dirty-rate", "2M"),
+        module="tools.dirtyrate",
+    )
+    try:
+        owner.wait_for(name)
+        with receiver("--reconnect", "1", "--once") as here, proxy(here.port) as network:
+            paced = ("--method", "zstd", "--max-bandwidth", "4M", "--reconnect", "1")
+            running = send(network.address, "--attach", name, *paced)
+            network.wait_for(3, 1 << 20)
+            network.refusing.set()
+            network.cut_all()
+            assert running.end(20).code == 1
+            assert here.end(10).code == 1
+        with receiver() as here:
+            ended = sent(here.address, "--attach", name, "--json", "-", "--downtime-limit", "1000")
+            assert ended.code == 0, ended.err
+            assert ended.result["guest"]["state"] == "running"
+    finally:
+        os.kill(owner.process.pid, 2)
+        owner.end(10)

@@ -87,11 +87,11 @@ class Asking:
 
     def open(self) -> None:
         """The first call, and the receiver's offer. Raises RunFailed, HostError, BadFrame."""
-        offer = self._call()
+        offer = self._call(Role.CONTROL)
         self._connection.send({"kind": "offer", **offer.body()})
 
-    def _call(self) -> Offer:
-        hello = Hello(Role.CONTROL, 0, self._generation, self._plan.run_id)
+    def _call(self, role: Role) -> Offer:
+        hello = Hello(role, 0, self._generation, self._plan.run_id)
         peer = self._plan.peer
         self._link, body, self._generation = peer.keep_calling(hello, peer.reconnect_seconds, lambda: None)
         self._heard_at = time.monotonic()
@@ -113,7 +113,7 @@ class Asking:
         self._connection.send({"kind": "lost", "why": why})
         self._generation += 1
         try:
-            self._call()
+            self._call(Role.RESUME)
         except (RunFailed, HostError) as error:
             raise RunFailed(f"the control connection was lost ({why}); {error}") from error
         self._connection.send({"kind": "resumed"})

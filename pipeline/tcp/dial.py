@@ -61,7 +61,8 @@ class Peer:
             if isinstance(error.__cause__, ssl.SSLError):
                 # In TLS 1.3 a receiver refuses a certificate when the sender's handshake is over.
                 raise HostError(f"{self.address}: our {tls_reason(error.__cause__)}") from error
-            raise LinkBroken(f"{self.address}: {error}") from error
+            hint = "" if self.tls is not None else " (one that was given --tls-dir wants TLS of its sender)"
+            raise LinkBroken(f"{self.address}: {error}{hint}") from error
         except BadFrame as error:
             sock.close()
             raise HostError(f"{self.address}: is no receiver of ours, or speaks TLS: {error}") from error

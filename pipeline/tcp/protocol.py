@@ -43,11 +43,12 @@ States of the receiver, and what it takes in each
                 VERIFY                -> VERIFIED
                 KEEP                  -> KEPT; DONE
     any         PING                  -> PONG
-                HELLO control, g + 1  -> WELCOME: the sender resumes after a loss; the state stays
+                HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
                 FAILED                -> the run has failed; LISTENING
     DONE        FINISH                -> REPORT; LISTENING, or the end
 
-A second sender (another run id) is REFUSED while a run goes on. Either side may send FAILED, with a line
+A second sender (another run id) is REFUSED while a run goes on, and so is a HELLO resume of a run that is
+not here. Either side may send FAILED, with a line
 that says why, and then closes. When control is lost the receiver waits `reconnect` seconds, keeps all
 that it has, and goes on taking packets; after that the run has failed.
 
@@ -133,6 +134,10 @@ class Role(IntEnum):
     INVALID = 0
     CONTROL = 1
     CHANNEL = 2
+    RESUME = 3
+
+
+ROLES = frozenset(Role) - {Role.INVALID}
 
 
 class BadFrame(Exception):
@@ -231,9 +236,9 @@ def read_hello(body: bytes) -> Hello:
     if len(body) != HELLO.size:
         raise BadFrame(f"hello: {len(body)} bytes, not {HELLO.size}")
     role, zero, channel, generation, run_id = HELLO.unpack(body)
-    _refuse(role not in (Role.CONTROL, Role.CHANNEL), "hello role", role)
+    _refuse(role not in ROLES, "hello role", role)
     _refuse(zero != 0, "hello reserved field", zero)
-    _refuse(role == Role.CONTROL and channel != 0, "hello channel", f"{channel} of control")
+    _refuse(role != Role.CHANNEL and channel != 0, "hello channel", f"{channel} of control")
     _refuse(generation == 0, "hello generation", 0)
     _refuse(not any(run_id), "hello run id", "all zero")
     return Hello(Role(role), channel, generation, run_id)

@@ -22,6 +22,7 @@ from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.accounting import Usage
 from pipeline.checksums import crcs_in_ram, runs
+from pipeline.errors import HostError, RunFailed
 from pipeline.packet import HEADER, MIN_BLOCK_PAGES, write_checksums
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.tcp.dial import Peer
@@ -201,7 +202,10 @@ class Sender:
         self._note()
         self._link.close()
         self._generation += 1
-        self.open()
+        try:
+            self.open()
+        except HostError as error:
+            raise RunFailed(f"the connection broke ({why}); {error}") from error
 
     def _note(self) -> None:
         self._record = added_up(self._record, socket_record(self._link.socket))

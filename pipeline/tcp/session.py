@@ -38,6 +38,9 @@ IDLE_SECONDS = 120.0
 """A sender that pings, but neither sends nor asks anything for so long, has no run."""
 
 
+NO_SUCH_RUN = "no run of this id is open here"
+
+
 class State(Enum):
     """Where a session stands."""
 
@@ -171,10 +174,10 @@ class Session:
         ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
             caller.identity, self._identity
         )
-        if hello.role is Role.CONTROL:
+        if hello.role is not Role.CHANNEL:
             self._welcome_control(caller, ours)
         elif self._state is not State.RUNNING or not ours:
-            self._refuse(caller, "no run of this id is open here")
+            self._refuse(caller, NO_SUCH_RUN)
         elif hello.channel >= self._running.wanted.channels:
             self._refuse(caller, f"channel: {hello.channel} of {self._running.wanted.channels}")
         elif hello.generation <= self._generations.get(hello.channel, 0):
@@ -191,13 +194,17 @@ class Session:
             self._admit_waiting()
 
     def _welcome_control(self, caller: Caller, ours: bool) -> None:
+        anew = caller.hello.role is Role.CONTROL
+        if self._state is State.LISTENING and not anew:
+            self._refuse(caller, NO_SUCH_RUN)
+            return
         if self._state is State.LISTENING:
             self._run_id, self._identity = caller.hello.run_id, caller.identity
             self._sender_name = caller.name
             self._offer = self._options.offer()
             self._state = State.OFFERED
             self._moved_at = time.monotonic()
-        elif not ours:
+        elif not ours or anew is not (self._state is State.OFFERED):
             self._refuse(caller, f"busy with a run of {self._sender_name}", busy=True)
             return
         elif caller.hello.generation <= self._control_generation:
