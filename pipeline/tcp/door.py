@@ -91,7 +91,11 @@ class Door:
         if len(self._knocks) >= MAX_PENDING or from_one >= MAX_PENDING_OF_ONE:
             sock.close()
             return
-        knock = _Knock(self, sock, name_of(peer), host)
+        try:
+            knock = _Knock(self, sock, name_of(peer), host)
+        except OSError:
+            sock.close()  # reset before it said anything
+            return
         self._knocks.append(knock)
         knock.go_on()
 
@@ -171,12 +175,13 @@ class _Knock:
     def go_on(self) -> None:
         """As far as it goes without waiting."""
         self.unwatch()
+        hello: Hello | None = None
         try:
             if not self.secured:
                 assert isinstance(self.sock, ssl.SSLSocket)
                 self.sock.do_handshake()
                 self.secured = True
-            self._read()
+            hello = self._read()
         except (ssl.SSLWantReadError, BlockingIOError):
             self._watch(to_write=False)
         except ssl.SSLWantWriteError:
@@ -187,8 +192,10 @@ class _Knock:
             self._door.send_away(self, str(error))
         except OSError as error:
             self._door.send_away(self, error.strerror or str(error))
+        if hello is not None:
+            self._door.let_in(self, hello)
 
-    def _read(self) -> None:
+    def _read(self) -> Hello:
         while self.got < HELLO_FRAME_BYTES:
             count = self.sock.recv_into(memoryview(self._data)[self.got :])
             if count == 0:
@@ -201,7 +208,7 @@ class _Knock:
         if header.body_bytes != len(body):
             raise BadFrame(f"hello: {header.body_bytes} bytes, not {len(body)}")
         check_body(header, body)
-        self._door.let_in(self, read_hello(body))
+        return read_hello(body)
 
     def _watch(self, *, to_write: bool) -> None:
         self._door.watch(self, to_write=to_write)

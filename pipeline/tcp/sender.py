@@ -95,8 +95,15 @@ def run_sender(connection: Connection, plan: SenderPlan) -> None:
     ready = sender.open()
     connection.send({"kind": "ready", **ready.body()})
     before = Usage.now()
-    sender.work()
+    try:
+        sender.work()
+    except _Finished:
+        connection.receive()
     connection.send({**usage_message(before, ""), "connection": sender.close()})
+
+
+class _Finished(Exception):
+    """The coordinator has something to say, while this sender calls in vain."""
 
 
 class Sender:
@@ -125,7 +132,9 @@ class Sender:
         return Ready.of(body)
 
     def _more_time(self) -> float:
-        """While other senders make way, this one may go on calling."""
+        """While other senders make way, this one may go on calling. Raises _Finished."""
+        if select.select([self._connection], [], [], 0)[0]:
+            raise _Finished
         carried = self._plan.rows.carried()
         moved = carried != self._seen
         self._seen = carried

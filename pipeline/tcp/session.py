@@ -41,6 +41,10 @@ IDLE_SECONDS = 120.0
 NO_SUCH_RUN = "no run of this id is open here"
 
 
+DIGEST_BYTES_PER_SECOND = 256 << 20
+"""A sender asks nothing while it makes digests of its RAM, which no host does more slowly."""
+
+
 class State(Enum):
     """Where a session stands."""
 
@@ -161,10 +165,18 @@ class Session:
             raise RunFailed(f"the sender opened no run within {HELLO_SECONDS:g} s")
         if self._receiving is not None:
             packets = int(np.array(self._receiving.arrivals.delivered).sum())
-            if packets != self._moved_packets:
+            patience = IDLE_SECONDS + self._receiving.wanted.ram_bytes / DIGEST_BYTES_PER_SECOND
+            if packets != self._moved_packets or self._setting_up():
                 self._moved_packets, self._moved_at = packets, now
-            elif now - self._moved_at > IDLE_SECONDS:
-                raise RunFailed(f"the sender neither sent nor asked anything for {IDLE_SECONDS:g} s")
+            elif now - self._moved_at > patience:
+                raise RunFailed(f"the sender neither sent nor asked anything for {patience:.0f} s")
+
+    def _setting_up(self) -> bool:
+        """Whether a channel's process has not welcomed its sender yet: it gives RAM its pages, perhaps."""
+        return any(
+            self._running.arrivals.packets(channel)[0] != held.generation
+            for channel, held in self._channels.items()
+        )
 
     # ---------------------------------------------------------------- who comes in
 
@@ -185,10 +197,9 @@ class Session:
             self._refuse(caller, f"generation: {hello.generation} of channel {hello.channel} after {last}")
         else:
             self._generations[hello.channel] = hello.generation
-            before = self._waiting.pop(hello.channel, None)
-            if before is not None:
-                before.sock.close()
+            self._drop(self._waiting.pop(hello.channel, None))
             self._waiting[hello.channel] = caller
+            self._crew.private.add(caller.sock.fileno())
             if hello.channel in self._channels:
                 self._shut(self._channels[hello.channel])
             self._admit_waiting()
@@ -211,12 +222,18 @@ class Session:
             self._refuse(caller, f"generation: {caller.hello.generation} after {self._control_generation}")
             return
         self._control_generation = caller.hello.generation
-        if self._waiting_control is not None:
-            self._waiting_control.sock.close()
+        self._drop(self._waiting_control)
         self._waiting_control = caller
+        self._crew.private.add(caller.sock.fileno())
         if self._control is not None:
             self._shut(self._control)
         self._admit_waiting()
+
+    def _drop(self, caller: Caller | None) -> None:
+        """Somebody newer has come for the same place."""
+        if caller is not None:
+            self._crew.private.discard(caller.sock.fileno())
+            caller.sock.close()
 
     def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
         self._warn(f"refused {caller.name}: {why}")
@@ -238,6 +255,7 @@ class Session:
             )
 
     def _start(self, caller: Caller, name: str, main: Callable[[Connection], None]) -> _Held:
+        self._crew.private.discard(caller.sock.fileno())
         worker = self._crew.start(name, "recv", main)
         worker.leaving = True  # it ends with its connection, and that is no failure
         self._crew.private.add(caller.sock.fileno())
