@@ -89,16 +89,21 @@ def build_result(
     }
 
 
+FIRST = "the first round sends every page"
+LOST = "the guest stands still, and a connection that broke had lost these pages"
+
+
 def _rounds(measured: Measured) -> list[Result]:
     """Every round, with the decision that led to it and what came true.
 
     `expected_downtime_ms` is what the policy expected a switchover at that point to take, that is,
-    sending just these pages; `came_true_ms` is how long that took, for the last round the whole
-    downtime. Round 1 was preceded by no decision.
+    sending just these pages; `came_true_ms` is how long that took, for the first round of a paused guest
+    the whole downtime. Round 1 was preceded by no decision, nor were rounds of a paused guest that bring
+    what a broken connection lost.
     """
     records = []
     for index, figures in enumerate(measured.rounds):
-        before = measured.verdicts[index - 1] if index else None
+        before = measured.verdicts[index - 1] if 0 < index <= len(measured.verdicts) else None
         paused = before is not None and before.decision is Decision.SWITCH_OVER
         downtime = measured.downtime.total_ms if paused and measured.downtime else None
         records.append(
@@ -114,7 +119,7 @@ def _rounds(measured: Measured) -> list[Result]:
                 "throttle_percent": figures.throttle_percent,
                 "expected_downtime_ms": before.expected_downtime_ms if before else None,
                 "decision": before.decision.value if before else None,
-                "reason": before.reason if before else "the first round sends every page",
+                "reason": before.reason if before else LOST if index else FIRST,
                 "came_true_ms": downtime if downtime is not None else figures.duration_ms,
             }
         )

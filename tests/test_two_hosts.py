@@ -324,3 +324,21 @@ def test_a_visited_guest_runs_on_when_the_network_is_gone() -> None:
     finally:
         os.kill(owner.process.pid, 2)
         owner.end(10)
+
+
+def test_a_break_while_the_guest_stands_still() -> None:
+    """What is lost then goes again in a round more, of which the result tells."""
+    slow = ("--method", "none", "--max-bandwidth", "8M", "--size", "32M", "--dirty-rate", "16M")
+    switchover = ("--downtime-limit", "100000", "--json", "-")
+    with receiver() as here, proxy(here.port) as network:
+        running = send(network.address, *slow, *switchover, "--dirty-pattern", "hotspot:0.999,0.5")
+        running.wait_for("switchover")
+        time.sleep(0.5)
+        network.pipes[1].cut(reset=True)
+        ended = running.end()
+        assert ended.code == 0, ended.err
+        assert ended.result["verified"] is True
+        rounds = ended.result["rounds"]
+        assert "stands still" in rounds[-1]["reason"]
+        assert rounds[-1]["decision"] is None
+        assert rounds[-2]["decision"] == "switch over"

@@ -31,6 +31,9 @@ from pipeline.tcp.tls import SERVER
 from pipeline.workers import Crew, Worker, usage_of
 
 TICK_SECONDS = 0.05
+SETTLE_TICK_SECONDS = 0.001
+"""While a sender waits at the barrier, perhaps with its guest standing still."""
+
 END_SECONDS = 1.0
 """How long a process may take to end whose connection was shut down."""
 
@@ -121,7 +124,7 @@ class Session:
         error: FerryError | None = None
         try:
             while not self._ended:
-                self._crew.wait(TICK_SECONDS)
+                self._crew.wait(TICK_SECONDS if self._settling is None else SETTLE_TICK_SECONDS)
                 self._tick()
         except FerryError as raised:
             error = raised
