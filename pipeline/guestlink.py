@@ -102,6 +102,25 @@ class GuestLink:
         slowest = self.order("ask", since=since, until=until)["slowest_second_bytes"]
         return None if slowest is None else float(slowest)
 
+    def view(self, began: float, ended: float, released: float | None) -> State:
+        """The guest's own view of a migration: what it reached, and its slowest second before, during and
+        after. `released` is when it was let run again, if it was; times of the monotonic clock."""
+        slowest = {
+            "before": self.slowest_second(0.0, began - 1),
+            "during": self.slowest_second(began, ended - 1),
+            "after": None if released is None else self.slowest_second(released + 1, time.monotonic()),
+        }
+        state = self.state
+        seconds = float(state["written_seconds"])
+        return {
+            "state": state["state"],
+            "writes": state["writes"],
+            "written_bytes": state["written_bytes"],
+            "written_seconds": seconds,
+            "bytes_per_second_reached": state["written_bytes"] / seconds if seconds else 0.0,
+            "slowest_second_bytes": slowest,
+        }
+
     def rest(self, seconds: float) -> None:
         """Let the guest run for a while, and watch the crew meanwhile."""
         until = time.monotonic() + seconds

@@ -346,26 +346,8 @@ class Migration:
 
     def _note_guest(self) -> None:
         """The guest's own view: what it reached, and its slowest second in each part of the run."""
-        link = self._link
-        slowest = {
-            "before": link.slowest_second(0.0, self._began - 1),
-            "during": link.slowest_second(self._began, self._ended - 1),
-            "after": None,
-        }
-        if self._released is not None:
-            slowest["after"] = link.slowest_second(self._released + 1, time.monotonic())
-        state = link.state
-        seconds = float(state["written_seconds"])
-        reached = state["written_bytes"] / seconds if seconds else 0.0
-        self.measured.guest = {
-            "state": state["state"],
-            "writes": state["writes"],
-            "written_bytes": state["written_bytes"],
-            "written_seconds": seconds,
-            "bytes_per_second_reached": reached,
-            "slowest_second_bytes": slowest,
-        }
-        self._say_rate(reached)
+        view = self.measured.guest = self._link.view(self._began, self._ended, self._released)
+        self._say_rate(float(view["bytes_per_second_reached"]))
 
     def _say_rate(self, reached: float) -> None:
         guest = self._options.guest

@@ -109,7 +109,7 @@ def test_nothing_that_was_applied_is_sent_again() -> None:
         result = ended.result
     pages = (64 << 20) // 4096
     again = sum(figures["pages"] for figures in result["rounds"]) - pages
-    assert 0 < again < pages / 4
+    assert 0 <= again < pages / 4
     assert result["transport"]["reconnections"] >= 2
 
 
@@ -333,8 +333,9 @@ def test_a_break_while_the_guest_stands_still() -> None:
     with receiver() as here, proxy(here.port) as network:
         running = send(network.address, *slow, *switchover, "--dirty-pattern", "hotspot:0.999,0.5")
         running.wait_for("switchover")
+        network.pipes[1].stalled.set()
         time.sleep(0.5)
-        network.pipes[1].cut(reset=True)
+        network.pipes[1].cut(reset=True)  # what waits in it is lost
         ended = running.end()
         assert ended.code == 0, ended.err
         assert ended.result["verified"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import struct
@@ -78,36 +79,45 @@ class Pipe:
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self._ends = (near, far)
         self.stalled = threading.Event()
+        self._dead = threading.Event()
         self.bytes = 0
         for one, other in (self._ends, self._ends[::-1]):
             threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
 
     def _pump(self, one: socket.socket, other: socket.socket) -> None:
         try:
-            while data := one.recv(1 << 16):
-                while self.stalled.is_set():
+            while not self._dead.is_set():
+                if not select.select([one], [], [], 0.02)[0]:
+                    continue
+                data = one.recv(1 << 16)
+                if not data:
+                    break
+                while self.stalled.is_set() and not self._dead.is_set():
                     time.sleep(0.01)
                 other.sendall(data)
                 self.bytes += len(data)
-        except OSError:
+        except (OSError, ValueError):
             pass
         for end in (one, other):
             try:
-                end.shutdown(socket.SHUT_RDWR)
+                if not self._dead.is_set():
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
             except OSError:
                 pass
 
     def cut(self, *, reset: bool = False) -> None:
-        """End the connection on both sides."""
+        """End the connection on both sides: orderly, or by a reset as soon as nobody is reading."""
         for end in self._ends:
             try:
                 if reset:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                    end.close()
                 else:
                     end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        if reset:
+            self._dead.set()
 
 
 class Proxy:
@@ -130,7 +140,12 @@ class Proxy:
             if self.refusing.is_set():
                 near.close()
                 continue
-            self.pipes.append(Pipe(near, socket.create_connection(("127.0.0.1", self._port))))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._port))
+            except OSError:
+                near.close()
+                continue
+            self.pipes.append(Pipe(near, far))
 
     def wait_for(self, pipes: int, more_bytes: int = 0) -> None:
         """Until so many connections were made, and the last carried so much."""

@@ -7,6 +7,7 @@ this one calls again.
 
 from __future__ import annotations
 
+import dataclasses
 import select
 import socket
 import time
@@ -30,13 +31,16 @@ from pipeline.tcp.incoming import LinkBroken
 from pipeline.tcp.link import Link
 from pipeline.tcp.messages import Ready
 from pipeline.tcp.protocol import HEADER as FRAME_HEADER
-from pipeline.tcp.protocol import FrameType, Hello, Role
+from pipeline.tcp.protocol import STALL_SECONDS, FrameType, Hello, Role
 from pipeline.tcp.socket_info import added_up, socket_record
 from pipeline.workers import usage_message
 
 CARRIED, CONNECTION, SENT_BYTES, UNACKNOWLEDGED, FULL = range(5)
 COLUMNS = 8
 """Of 64-bit numbers: a cache line a sender."""
+
+AGAIN_WELCOME_SECONDS = 2 * STALL_SECONDS
+"""How long the receiver may take to get ready for a connection that is made again: RAM has its pages."""
 
 LOOK_MS = 5.0
 """How often an idle sender looks what its socket still holds."""
@@ -118,6 +122,7 @@ class Sender:
         populate(plan.queue.mapping, write=True)
         self._row = memoryview(plan.rows.rows[plan.number])
         self._generation = 1
+        self._peer = plan.peer
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
         self._link: Link
 
@@ -125,7 +130,7 @@ class Sender:
         """Call until somebody answers. Raises RunFailed, HostError."""
         plan = self._plan
         hello = Hello(Role.CHANNEL, plan.number, self._generation, plan.run_id)
-        self._link, body, self._generation = plan.peer.keep_calling(
+        self._link, body, self._generation = self._peer.keep_calling(
             hello, plan.peer.reconnect_seconds, self._more_time
         )
         self._row[CONNECTION] = self._generation << 32
@@ -211,6 +216,7 @@ class Sender:
         self._note()
         self._link.close()
         self._generation += 1
+        self._peer = dataclasses.replace(self._peer, welcome_seconds=AGAIN_WELCOME_SECONDS)
         try:
             self.open()
         except HostError as error:

@@ -22,20 +22,19 @@ from guestmem.control import Connection, Message
 from guestmem.units import show_size
 from pipeline.errors import FerryError, RunFailed, one_line
 from pipeline.tcp.answering import AnsweringPlan, run_answering, send_answer
+from pipeline.tcp.barrier import Barrier
 from pipeline.tcp.door import Caller, Door
-from pipeline.tcp.landing import run_landing
+from pipeline.tcp.held import END_SECONDS, Held, drop, keep, let_go, start
+from pipeline.tcp.landing import LandingPlan, run_landing
 from pipeline.tcp.messages import Asked, Kept, Offer, Open, Said, Settle, Verify
-from pipeline.tcp.protocol import HELLO_SECONDS, STALL_SECONDS, BadFrame, FrameType, Role
+from pipeline.tcp.protocol import HELLO_SECONDS, BadFrame, FrameType, Role
 from pipeline.tcp.receiving import ReceiveOptions, Receiving
 from pipeline.tcp.tls import SERVER
-from pipeline.workers import Crew, Worker, usage_of
+from pipeline.workers import Crew, usage_of
 
 TICK_SECONDS = 0.05
 SETTLE_TICK_SECONDS = 0.001
 """While a sender waits at the barrier, perhaps with its guest standing still."""
-
-END_SECONDS = 1.0
-"""How long a process may take to end whose connection was shut down."""
 
 IDLE_SECONDS = 120.0
 """A sender that pings, but neither sends nor asks anything for so long, has no run."""
@@ -55,19 +54,6 @@ class State(Enum):
     OFFERED = 1
     RUNNING = 2
     DONE = 3
-
-
-@dataclass
-class _Held:
-    """A connection that was let in, and the process that works it."""
-
-    caller: Caller
-    worker: Worker
-    shut_at: float | None = None
-
-    @property
-    def generation(self) -> int:
-        return self.caller.hello.generation
 
 
 @dataclass
@@ -99,18 +85,17 @@ class Session:
         self._run_id = self._identity = b""
         self._offer: Offer
         self._receiving: Receiving | None = None
-        self._control: _Held | None = None
+        self._control: Held | None = None
         self._control_generation = 0
         self._waiting_control: Caller | None = None
         self._lost_at = 0.0
         self._lost_why = ""
-        self._channels: dict[int, _Held] = {}
+        self._channels: dict[int, Held] = {}
         self._generations: dict[int, int] = {}
         self._waiting: dict[int, Caller] = {}
         self._answered: tuple[int, FrameType, dict[str, Any], bytes] | None = None
         self._asked = 0
-        self._settling: Settle | None = None
-        self._progress: dict[int, tuple[int, float]] = {}
+        self._barrier: Barrier | None = None
         self._finish_asked: Asked | None = None
         self._ended = False
         self._moved_at = time.monotonic()
@@ -124,7 +109,7 @@ class Session:
         error: FerryError | None = None
         try:
             while not self._ended:
-                self._crew.wait(TICK_SECONDS if self._settling is None else SETTLE_TICK_SECONDS)
+                self._crew.wait(TICK_SECONDS if self._barrier is None else SETTLE_TICK_SECONDS)
                 self._tick()
         except FerryError as raised:
             error = raised
@@ -141,8 +126,8 @@ class Session:
         for channel in list(self._channels):
             self._watch_channel(channel)
         self._admit_waiting()
-        if self._settling is not None:
-            self._try_to_settle(self._settling)
+        if self._barrier is not None:
+            self._try_to_settle(self._barrier)
         if self._finish_asked is not None:
             self._try_to_finish(self._finish_asked)
         self._watch_time()
@@ -191,8 +176,11 @@ class Session:
         )
         if hello.role is not Role.CHANNEL:
             self._welcome_control(caller, ours)
-        elif self._state is not State.RUNNING or not ours:
+        elif self._state not in (State.RUNNING, State.DONE) or not ours:
             self._refuse(caller, NO_SUCH_RUN)
+        elif self._state is State.DONE:
+            # A connection that broke at the very end; its sender learns of the end by itself.
+            self._refuse(caller, "the run is complete", busy=True)
         elif hello.channel >= self._running.wanted.channels:
             self._refuse(caller, f"channel: {hello.channel} of {self._running.wanted.channels}")
         elif hello.generation <= self._generations.get(hello.channel, 0):
@@ -200,11 +188,11 @@ class Session:
             self._refuse(caller, f"generation: {hello.generation} of channel {hello.channel} after {last}")
         else:
             self._generations[hello.channel] = hello.generation
-            self._drop(self._waiting.pop(hello.channel, None))
+            drop(self._crew, self._waiting.pop(hello.channel, None))
             self._waiting[hello.channel] = caller
-            self._crew.private.add(caller.sock.fileno())
+            keep(self._crew, caller)
             if hello.channel in self._channels:
-                self._shut(self._channels[hello.channel])
+                self._channels[hello.channel].shut()
             self._admit_waiting()
 
     def _welcome_control(self, caller: Caller, ours: bool) -> None:
@@ -225,18 +213,12 @@ class Session:
             self._refuse(caller, f"generation: {caller.hello.generation} after {self._control_generation}")
             return
         self._control_generation = caller.hello.generation
-        self._drop(self._waiting_control)
+        drop(self._crew, self._waiting_control)
         self._waiting_control = caller
-        self._crew.private.add(caller.sock.fileno())
+        keep(self._crew, caller)
         if self._control is not None:
-            self._shut(self._control)
+            self._control.shut()
         self._admit_waiting()
-
-    def _drop(self, caller: Caller | None) -> None:
-        """Somebody newer has come for the same place."""
-        if caller is not None:
-            self._crew.private.discard(caller.sock.fileno())
-            caller.sock.close()
 
     def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
         self._warn(f"refused {caller.name}: {why}")
@@ -247,44 +229,25 @@ class Session:
         if self._waiting_control is not None and self._control is None:
             caller, self._waiting_control = self._waiting_control, None
             plan = AnsweringPlan(self._offer.body())
-            self._control = self._start(
-                caller, "control", lambda connection: run_answering(connection, plan, caller.link())
+            self._control = start(
+                self._crew,
+                caller,
+                "control",
+                lambda connection: run_answering(connection, plan, caller.link()),
             )
         for channel in [channel for channel in self._waiting if channel not in self._channels]:
             caller = self._waiting.pop(channel)
             landing = self._running.landing(channel, caller.hello.generation)
-            self._channels[channel] = self._start(
-                caller, f"receiver {channel}", functools.partial(_land, plan=landing, caller=caller)
+            self._channels[channel] = start(
+                self._crew,
+                caller,
+                f"receiver {channel}",
+                functools.partial(_land, plan=landing, caller=caller),
             )
 
-    def _start(self, caller: Caller, name: str, main: Callable[[Connection], None]) -> _Held:
-        self._crew.private.discard(caller.sock.fileno())
-        worker = self._crew.start(name, "recv", main)
-        worker.leaving = True  # it ends with its connection, and that is no failure
-        self._crew.private.add(caller.sock.fileno())
-        return _Held(caller, worker)
-
-    def _shut(self, held: _Held) -> None:
-        """End a connection from here: its process sees the end and ends too."""
-        if held.shut_at is None:
-            held.shut_at = time.monotonic()
-            try:
-                socket.socket.shutdown(held.caller.sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def _has_ended(self, held: _Held) -> bool:
-        """Whether its process is gone; one that does not go is killed."""
-        if held.worker.exit_status is not None:
-            return True
-        return held.shut_at is not None and time.monotonic() - held.shut_at > END_SECONDS
-
-    def _let_go(self, held: _Held) -> Message | None:
-        """Its process has ended: close what is left of it; what it said last."""
-        last = next((m for m, _ in reversed(held.worker.inbox) if m["kind"] == "usage"), None)
-        self._crew.dismiss(held.worker)
-        self._crew.private.discard(held.caller.sock.fileno())
-        held.caller.sock.close()
+    def _let_go(self, held: Held) -> Message | None:
+        """What its process said last, with what it used added up."""
+        last = let_go(self._crew, held)
         if last is not None and self._receiving is not None:
             self._receiving.figures.add(usage_of(last), int(last["private_bytes"]))
             self._receiving.reasons |= {str(last["fallback_reason"])} - {""}
@@ -292,7 +255,7 @@ class Session:
 
     def _watch_channel(self, channel: int) -> None:
         held = self._channels[channel]
-        if not self._has_ended(held):
+        if not held.has_ended():
             return
         last = self._let_go(held)
         del self._channels[channel]
@@ -307,7 +270,7 @@ class Session:
         while held.worker.inbox and held.worker.inbox[0][0]["kind"] == "request":
             message, _ = held.worker.inbox.pop(0)
             self._request(FrameType(message["type"]), message["body"])
-        if not self._has_ended(held):
+        if not held.has_ended():
             return
         last = self._let_go(held)
         self._control = None
@@ -353,8 +316,8 @@ class Session:
         elif type_ is FrameType.SETTLE and self._state is State.RUNNING:
             asked = Settle.of(body)
             self._running.check_settle(asked)
-            self._settling, self._progress = asked, {}
-            self._try_to_settle(asked)
+            self._barrier = Barrier(asked, self._running.arrivals)
+            self._try_to_settle(self._barrier)
         elif type_ is FrameType.VERIFY and self._state is State.RUNNING:
             verified = self._running.verified(Verify.of(body))
             self._answer(FrameType.VERIFIED, verified.body())
@@ -384,45 +347,19 @@ class Session:
         if self._control is not None:
             send_answer(self._control.worker.connection, type_, body, bitmap)
 
-    def _try_to_settle(self, asked: Settle) -> None:
+    def _try_to_settle(self, barrier: Barrier) -> None:
         """Answer when nothing of the round can be on its way any more."""
-        waiting = [
-            channel
-            for channel, (generation, packets) in enumerate(asked.channels)
-            if not self._has_settled(channel, generation, packets)
-        ]
-        if waiting:
+        if not barrier.is_reached(self._channels):
             return
-        self._settling = None
-        settled, bitmap = self._running.settled(asked)
+        self._barrier = None
+        settled, bitmap = self._running.settled(barrier.asked)
         self._answer(FrameType.SETTLED, settled.body(), bitmap)
-
-    def _has_settled(self, channel: int, generation: int, packets: int) -> bool:
-        """Whether a channel's packets of this round are all applied, or its connection is at an end."""
-        held = self._channels.get(channel)
-        if held is None or held.generation > generation:
-            return True
-        if held.generation < generation:
-            self._shut(held)
-            return False
-        on, delivered = self._running.arrivals.packets(channel)
-        if on == generation and delivered == packets:
-            return True
-        if on == generation and delivered > packets:
-            raise BadFrame(f"channels: {packets} packets on channel {channel}, {delivered} came")
-        before, since = self._progress.get(channel, (-1, 0.0))
-        now = time.monotonic()
-        if before != delivered:
-            self._progress[channel] = (delivered, now)
-        elif now - since > 2 * STALL_SECONDS:
-            self._shut(held)
-        return False
 
     def _try_to_finish(self, asked: Asked) -> None:
         """Report when every channel's process has said what it used."""
         for held in self._channels.values():
             if time.monotonic() - self._moved_at > END_SECONDS:
-                self._shut(held)
+                held.shut()
         if self._channels:
             return
         self._finish_asked = None
@@ -455,5 +392,9 @@ class Session:
         }
 
 
-def _land(connection: Connection, plan: Any, caller: Caller) -> None:
+def _relay(connection: Connection, plan: AnsweringPlan, caller: Caller) -> None:
+    run_answering(connection, plan, caller.link())
+
+
+def _land(connection: Connection, plan: LandingPlan, caller: Caller) -> None:
     run_landing(connection, plan, caller.link())

@@ -52,6 +52,7 @@ LOOK_SECONDS = 0.0002
 ANSWER_STEP_SECONDS = 0.05
 WELCOME_SECONDS = 60.0
 ABANDON_SECONDS = 0.5
+FINISH_SECONDS = 1.0
 PREALLOC_BYTES_PER_SECOND = 100 << 20
 """No host is so slow that it takes longer to give a destination its pages."""
 
@@ -225,8 +226,8 @@ class TcpTransport:
         """End all workers; what both sides measured."""
         if self._local is not None:
             self._local.leaving = True
-        said = finish_workers(self._crew, self._senders)
-        near, _ = figures_of(said)
+        said = self._finish_senders()
+        near, _ = figures_of([message for message in said if "cpu_seconds" in message])
         report: Report = self._ask(FrameType.FINISH, Asked(self._next()), Report, self._crew.wait)
         (control,) = finish_workers(self._crew, [self._asking])
         near.add(usage_of(control), int(control["private_bytes"]))
@@ -249,6 +250,24 @@ class TcpTransport:
         }
         figures = SideFigures(used, report.private_bytes_max)
         return FarSide(near, figures, self._applied, set(report.fallback_reasons), record)
+
+    def _finish_senders(self) -> list[Said]:
+        """What the senders say at their end. All of their packets are applied: who is still calling the
+        receiver, over a connection that broke, is not waited for."""
+        for worker in self._senders:
+            worker.leaving = True
+            self._crew.tell(worker, {"kind": "finish"})
+        until = time.monotonic() + FINISH_SECONDS
+        while time.monotonic() < until and not all(worker.inbox for worker in self._senders):
+            self._crew.wait(ANSWER_STEP_SECONDS)
+        said = []
+        for number, worker in enumerate(self._senders):
+            found = self._crew.take(worker, "usage")
+            if found is None:
+                self._crew.dismiss(worker)
+            calling = {"channel": number, "broken": ["was still calling when the run was over"]}
+            said.append(found[0] if found else {"connection": calling})
+        return said
 
     def abandon(self, why: str) -> None:
         """Tell the receiver, which would wait for a sender that only lost its connection."""
