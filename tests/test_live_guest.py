@@ -217,7 +217,9 @@ def test_a_kept_guest_is_migrated_and_runs_on(kept: Kept, log: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("phase", ["starting", "throttled", "switchover"])
+@pytest.mark.parametrize(
+    "phase", ["starting", pytest.param("throttled", marks=pytest.mark.long), "switchover"]
+)
 def test_a_run_that_ends_badly_leaves_the_guest_at_full_speed(
     kept: Kept, number: signal.Signals, phase: str
 ) -> None:

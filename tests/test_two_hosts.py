@@ -277,6 +277,7 @@ def test_a_killed_worker_of_the_receiver_costs_a_connection() -> None:
         assert len(ended.result["transport"]["control"]["broken"]) == 1
 
 
+@pytest.mark.long
 def test_a_killed_session_is_followed_by_another() -> None:
     with receiver() as here:
         running = send(here.address, *PACED, "--reconnect", "1")
@@ -326,6 +327,7 @@ def test_a_visited_guest_runs_on_when_the_network_is_gone() -> None:
         owner.end(10)
 
 
+@pytest.mark.long
 def test_a_break_while_the_guest_stands_still() -> None:
     """What is lost then goes again in a round more, of which the result tells."""
     slow = ("--method", "none", "--max-bandwidth", "8M", "--size", "32M", "--dirty-rate", "16M")
