@@ -21,6 +21,7 @@ from pipeline.counters import Count, Counters
 from pipeline.errors import HostError, RunFailed
 from pipeline.pacing import Wire, sleep_until
 from pipeline.packet import MIN_BLOCK_PAGES, Packet, blocks_of, write_packet
+from pipeline.pagelists import side_by_side
 from pipeline.picker import Picker
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.rounds import RoundList
@@ -141,11 +142,7 @@ class Channel:
         right before."""
         plan = self._plan
         normal, zero = pages, pages[:0]
-        first, count = int(pages[0]), len(pages)
-        if int(pages[-1]) - first == count - 1:
-            suspects = self._source.words[first : first + count, 0] == 0
-        else:
-            suspects = self._source.words[pages, 0] == 0
+        suspects = self._source.words[side_by_side(pages) or pages, 0] == 0
         if suspects.any():
             suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
             normal, zero = pages[~suspects], pages[suspects]
@@ -177,9 +174,9 @@ class Channel:
 
     def _take(self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]) -> None:
         """Copy pages out of live RAM."""
-        first, count = int(pages[0]), len(pages)
-        if int(pages[-1]) - first == count - 1:
-            np.copyto(snapshot, self._source.words[first : first + count])
+        whole = side_by_side(pages)
+        if whole is not None:
+            np.copyto(snapshot, self._source.words[whole])
         else:
             np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from guestmem.segment import PAGE_BYTES
+from pipeline.pagelists import bytes_of, runs, side_by_side
 
 
 def block_crcs(plain: memoryview, block_pages: int) -> list[int]:
@@ -17,28 +18,15 @@ def block_crcs(plain: memoryview, block_pages: int) -> list[int]:
     return [isal_zlib.crc32(plain[start : start + step]) for start in range(0, len(plain), step)]
 
 
-def runs(pages: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
-    """Ascending page numbers as (first, count) of pages side by side."""
-    if not len(pages):
-        return []
-    first, count = int(pages[0]), len(pages)
-    if int(pages[-1]) - first == count - 1:
-        return [(first, count)]
-    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    starts = np.concatenate(([0], cuts))
-    lengths = np.diff(np.concatenate((starts, [count])))
-    return list(zip(pages[starts].tolist(), lengths.tolist(), strict=True))
-
-
 def crcs_in_ram(memory: memoryview, pages: npt.NDArray[np.uint32], block_pages: int) -> list[int]:
     """The same for pages where they lie in RAM, side by side or not."""
-    first, count = (int(pages[0]), len(pages)) if len(pages) else (0, 0)
-    if count and int(pages[-1]) - first == count - 1:
-        return block_crcs(memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES], block_pages)
+    whole = side_by_side(pages)
+    if whole is not None:
+        return block_crcs(memory[bytes_of(whole)], block_pages)
     crcs = []
     for start in range(0, len(pages), block_pages):
         crc = 0
-        for first, count in runs(pages[start : start + block_pages]):
-            crc = isal_zlib.crc32(memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES], crc)
+        for run in runs(pages[start : start + block_pages]):
+            crc = isal_zlib.crc32(memory[bytes_of(run)], crc)
         crcs.append(crc)
     return crcs

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from guestmem.prefault import populate
 from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
-from pipeline.checksums import block_crcs, crcs_in_ram, runs
+from pipeline.checksums import block_crcs, crcs_in_ram
 from pipeline.codecs.method import CodecError, CodecSettings, Decoder, Method
 from pipeline.packet import Packet
+from pipeline.pagelists import bytes_of, runs, side_by_side
 from pipeline.tally import Received, Tally
 
 
@@ -84,11 +85,12 @@ class Placer:
         Raises CodecError for a payload that is not what the header says; pages may be torn then.
         """
         pages = packet.normal
-        first, count = int(pages[0]), len(pages)
+        count = len(pages)
         raw = packet.method_code == self.plan.raw.code
-        if int(pages[-1]) - first == count - 1:
-            plain = self._destination.memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES]
-            self.plan.written.flags[first : first + count] = True
+        whole = side_by_side(pages)
+        if whole is not None:
+            plain = self._destination.memory[bytes_of(whole)]
+            self.plan.written.flags[whole] = True
             if raw:
                 plain[:] = payload
             else:
@@ -108,9 +110,7 @@ class Placer:
         """Where the raw pages of a packet go, in order: whoever reads a payload reads it there."""
         memory = self._destination.memory
         self.plan.written.flags[packet.normal] = True
-        return [
-            memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES] for first, count in runs(packet.normal)
-        ]
+        return [memory[bytes_of(run)] for run in runs(packet.normal)]
 
     def torn(self, packet: Packet) -> npt.NDArray[np.bool_]:
         """Of a packet whose raw pages are in their places: which do not match their block's checksum."""

@@ -14,13 +14,10 @@ from pipeline.options import Options
 from pipeline.packet import Limits
 from pipeline.placing import PlacingPlan, WrittenMap
 from pipeline.receiver import ReceiverPlan, run_receiver
-from pipeline.sendside import RAW, SendSide, Step
+from pipeline.sendside import RAW, SendSide, Step, look_until
 from pipeline.transport import FarSide, Pages, Readiness, Settled
 from pipeline.verify import CHECKS, first_difference
 from pipeline.workers import Crew, Worker, figures_of, finish_workers
-
-DRAIN_STEP_SECONDS = 0.0002
-"""How often the barrier looks whether the last packets of a round are applied."""
 
 
 class QueueTransport:
@@ -78,21 +75,12 @@ class QueueTransport:
 
     def await_ready(self) -> Readiness:
         """All receivers have set themselves up."""
-        messages = [self._crew.await_message(worker, "ready") for worker in self._receivers]
-        longest = max(float(message["prealloc_ms"]) for message in messages)
-        reasons = {str(message["fallback_reason"]) for message in messages} - {""}
-        simulated = any(message["simulated"] for message in messages)
-        return Readiness(longest if self._options.prealloc else None, reasons, simulated)
+        return Readiness.await_all(self._crew, self._receivers, prealloc=self._options.prealloc)
 
     def settle(self, number: int, pages: Pages, step: Step) -> Settled:
         """Every packet that was queued is applied; on this way none is ever lost."""
         sent = int(self.sending.sent.totals()[Count.PACKETS])
-        looks = 0
-        while int(self.received()[Count.PACKETS]) != sent:
-            looks += 1
-            if looks % 50 == 0:
-                step(0.0)
-            time.sleep(DRAIN_STEP_SECONDS)
+        look_until(lambda: int(self.received()[Count.PACKETS]) == sent, step)
         return Settled(time.monotonic())
 
     def received(self) -> Totals:

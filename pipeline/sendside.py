@@ -37,6 +37,20 @@ Step = Callable[[float], None]
 """Called while a round goes on, with the seconds to wait at most."""
 
 
+LOOK_SECONDS = 0.0002
+LOOKS_A_STEP = 50
+
+
+def look_until(done: Callable[[], bool], step: Step) -> None:
+    """Look at counters in shared memory, five times a millisecond, until `done`; raises what `step` does."""
+    looks = 0
+    while not done():
+        looks += 1
+        if looks % LOOKS_A_STEP == 0:
+            step(0.0)
+        time.sleep(LOOK_SECONDS)
+
+
 @dataclass(frozen=True)
 class PacketLayout:
     """What packets may be: by which methods, of how many pages, with how much payload at most.

@@ -6,7 +6,6 @@ them in this order:
 
     await_ready                  the destination has its pages, the workers are there
     for each round:  send side's send, then settle
-    applied                      the guest stands still, and all of it is at the destination
     verify                       is the copy the source? off the clock
     keep                         the copy is good: it may be kept
     finish                       end the workers, and take what they measured
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from pipeline.accounting import SideFigures
 from pipeline.counters import Totals
 from pipeline.sendside import SendSide, Step
+from pipeline.workers import Crew, Worker
 
 Pages = npt.NDArray[np.uint32]
 NO_PAGES: Pages = np.zeros(0, np.uint32)
@@ -37,6 +37,14 @@ class Readiness:
     prealloc_ms: float | None
     fallback_reasons: set[str]
     simulated: bool
+
+    @classmethod
+    def await_all(cls, crew: Crew, workers: list[Worker], *, prealloc: bool) -> Readiness:
+        """Wait until all of the receive side's workers have said that they are. Raises what a wait raises."""
+        messages = [crew.await_message(worker, "ready") for worker in workers]
+        longest = max(float(message["prealloc_ms"]) for message in messages)
+        reasons = {str(message["fallback_reason"]) for message in messages} - {""}
+        return cls(longest if prealloc else None, reasons, any(message["simulated"] for message in messages))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ LOGS = [
     ),
 ]
 PATTERNS = ["uniform", "sequential", "hotspot", "zipf"]
+THROTTLED = pytest.param("throttled", marks=pytest.mark.long)
 
 
 @pytest.mark.parametrize("log", LOGS)
@@ -217,9 +218,7 @@ def test_a_kept_guest_is_migrated_and_runs_on(kept: Kept, log: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize(
-    "phase", ["starting", pytest.param("throttled", marks=pytest.mark.long), "switchover"]
-)
+@pytest.mark.parametrize("phase", ["starting", THROTTLED, "switchover"])
 def test_a_run_that_ends_badly_leaves_the_guest_at_full_speed(
     kept: Kept, number: signal.Signals, phase: str
 ) -> None:

@@ -115,9 +115,6 @@ class _Answering:
         if message["kind"] == "failed":
             self.say_failed(str(message["text"]))
             return False
-        if message["kind"] == "finish":
-            self._link.close()
-            return False
         bitmap = [memoryview(map_segment(fd, writable=False)) for fd in descriptors]
         for fd in descriptors:
             os.close(fd)

@@ -47,11 +47,11 @@ def prepare(sock: socket.socket) -> None:
 class Link:
     """Frames in both directions. Raises LinkBroken, and BadFrame for what is no frame."""
 
-    def __init__(self, sock: socket.socket, sent: int = 0, received: int = 0) -> None:
-        """`sent` and `received` frames have passed already."""
+    def __init__(self, sock: socket.socket, received: int = 0) -> None:
+        """So many frames have been received already."""
         self.socket = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._sent, self._received = sent, received
+        self._sent, self._received = 0, received
         self._queued = bytearray(4)
         if self._tls is not None:
             sock.settimeout(STALL_SECONDS)
@@ -60,7 +60,6 @@ class Link:
             limit = TIMEVAL.pack(int(STALL_SECONDS), int(STALL_SECONDS % 1 * 1e6))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
         self.incoming = Incoming(sock)
 
     def fileno(self) -> int:

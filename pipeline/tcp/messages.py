@@ -15,6 +15,7 @@ from pipeline.tcp.protocol import BadFrame
 U32 = (1 << 32) - 1
 MAX_TEXT = 2000
 MAX_REGIONS = 1024
+MAX_LISTED = 64
 
 M = TypeVar("M", bound="Message")
 
@@ -57,6 +58,11 @@ def listed(body: dict[str, Any], name: str, longest: int) -> list[Any]:
     if type(value) is not list or len(value) > longest:
         raise BadFrame(f"{name}: {_shown(value)}, must be a list of at most {longest}")
     return value
+
+
+def integers(body: dict[str, Any], name: str, longest: int, low: int, high: int) -> list[int]:
+    """A list of at most so many whole numbers within limits."""
+    return [integer({name: value}, name, low, high) for value in listed(body, name, longest)]
 
 
 def _shown(value: object) -> str:
@@ -104,13 +110,12 @@ class Offer(Message):
     @classmethod
     def read(cls, body: dict[str, Any]) -> Offer:
         """Check and build."""
-        codes = listed(body, "method_codes", 64)
         return cls(
             integer(body, "ram_bytes_max", 0, 1 << 60),
             integer(body, "channels_max", 1, 1 << 16),
             integer(body, "packet_pages_max", 1, 1 << 16),
             integer(body, "payload_bytes_max", 4096, U32),
-            [integer({"method_codes": code}, "method_codes", 1, 255) for code in codes],
+            integers(body, "method_codes", MAX_LISTED, 1, 255),
             flag(body, "prealloc"),
             text(body, "keeps"),
             number(body, "reconnect_seconds", 0, 1e6),
@@ -172,14 +177,13 @@ class Open(Message):
     @classmethod
     def read(cls, body: dict[str, Any]) -> Open:
         """Check and build."""
-        codes = listed(body, "method_codes", 64)
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "ram_bytes", 4096, 1 << 60),
             integer(body, "channels", 1, 1 << 16),
             integer(body, "packet_pages", 1, 1 << 16),
             integer(body, "payload_bytes", 4096, U32),
-            [integer({"method_codes": code}, "method_codes", 1, 255) for code in codes],
+            integers(body, "method_codes", MAX_LISTED, 1, 255),
         )
 
 
@@ -321,8 +325,7 @@ class Report(Message):
         host, connections = body.get("host"), listed(body, "connections", 1 << 16)
         if type(host) is not dict or not all(type(one) is dict for one in connections):
             raise BadFrame(f"host: {_shown(host)}, must be an object, and connections a list of them")
-        counts = [integer({"counts": value}, "counts", 0, 1 << 62) for value in listed(body, "counts", 64)]
-        reasons = listed(body, "fallback_reasons", 64)
+        reasons = listed(body, "fallback_reasons", MAX_LISTED)
         return cls(
             integer(body, "request", 1, U32),
             number(body, "cpu_seconds", 0, 1e12),
@@ -330,7 +333,7 @@ class Report(Message):
             integer(body, "major_faults", 0, 1 << 60),
             integer(body, "involuntary_switches", 0, 1 << 60),
             integer(body, "private_bytes_max", 0, 1 << 60),
-            counts,
+            integers(body, "counts", MAX_LISTED, 0, 1 << 62),
             [text({"fallback_reasons": reason}, "fallback_reasons") for reason in reasons],
             host,
             connections,

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from guestmem.control import Connection
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.segment import create_segment, map_segment
 from pipeline.accounting import Usage
-from pipeline.checksums import crcs_in_ram, runs
+from pipeline.checksums import crcs_in_ram
 from pipeline.errors import HostError, RunFailed
 from pipeline.packet import HEADER, MIN_BLOCK_PAGES, write_checksums
+from pipeline.pagelists import bytes_of, runs
 from pipeline.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.tcp.dial import Peer
 from pipeline.tcp.incoming import LinkBroken
@@ -123,6 +124,7 @@ class Sender:
         self._row = memoryview(plan.rows.rows[plan.number])
         self._generation = 1
         self._peer = plan.peer
+        self._seen = 0
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
         self._link: Link
 
@@ -144,8 +146,6 @@ class Sender:
         moved = carried != self._seen
         self._seen = carried
         return time.monotonic() + self._plan.peer.reconnect_seconds if moved else 0.0
-
-    _seen = 0
 
     def work(self) -> None:
         """Send what is queued, until the coordinator has something to say."""
@@ -203,9 +203,7 @@ class Sender:
             memory = self._memory.memory
             crcs = crcs_in_ram(memory, pages, MIN_BLOCK_PAGES)
             write_checksums(front, crcs, head[NORMAL_AT], head[ZERO_AT])
-            return front, [
-                memory[first * PAGE_BYTES : (first + count) * PAGE_BYTES] for first, count in runs(pages)
-            ]
+            return front, [memory[bytes_of(run)] for run in runs(pages)]
         return front, [slot.payload[: head[PAYLOAD_AT]]]
 
     def _again(self, why: str) -> None:

@@ -39,9 +39,7 @@ SETTLE_TICK_SECONDS = 0.001
 IDLE_SECONDS = 120.0
 """A sender that pings, but neither sends nor asks anything for so long, has no run."""
 
-
 NO_SUCH_RUN = "no run of this id is open here"
-
 
 DIGEST_BYTES_PER_SECOND = 256 << 20
 """A sender asks nothing while it makes digests of its RAM, which no host does more slowly."""

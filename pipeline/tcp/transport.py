@@ -21,7 +21,7 @@ from pipeline.codecs.method import CodecSettings
 from pipeline.counters import Count, Totals
 from pipeline.errors import FerryError, HostError, RunFailed
 from pipeline.options import Options
-from pipeline.sendside import PacketLayout, SendSide, Step
+from pipeline.sendside import PacketLayout, SendSide, Step, look_until
 from pipeline.tcp.address import Address, address_of
 from pipeline.tcp.asking import AskingPlan, run_asking
 from pipeline.tcp.dial import Peer
@@ -48,7 +48,6 @@ from pipeline.transport import Settled as RoundSettled
 from pipeline.verify import CHECKS, region_bytes_of, region_digests
 from pipeline.workers import Crew, Worker, figures_of, finish_workers, usage_of
 
-LOOK_SECONDS = 0.0002
 ANSWER_STEP_SECONDS = 0.05
 WELCOME_SECONDS = 60.0
 ABANDON_SECONDS = 0.5
@@ -161,21 +160,12 @@ class TcpTransport:
 
     def await_ready(self) -> Readiness:
         """Every channel's connection is welcome."""
-        messages = [self._crew.await_message(worker, "ready") for worker in self._senders]
-        longest = max(float(message["prealloc_ms"]) for message in messages)
-        reasons = {str(message["fallback_reason"]) for message in messages} - {""}
-        simulated = any(message["simulated"] for message in messages)
-        return Readiness(longest if self._offer.prealloc else None, reasons, simulated)
+        return Readiness.await_all(self._crew, self._senders, prealloc=self._offer.prealloc)
 
     def settle(self, number: int, pages: Pages, step: Step) -> RoundSettled:
         """All that was queued is sent or lost, and the receiver says what of it was applied."""
         queued = int(self.sending.sent.totals()[Count.PACKETS])
-        looks = 0
-        while self._rows.carried() != queued:
-            looks += 1
-            if looks % 50 == 0:
-                step(0.0)
-            time.sleep(LOOK_SECONDS)
+        look_until(lambda: self._rows.carried() == queued, step)
         sent_at = time.monotonic()
         asked = Settle(self._next(), number, len(pages), self._rows.connections())
         settled: Settled = self._ask(FrameType.SETTLE, asked, Settled, step)
