@@ -15,13 +15,12 @@ import pytest
 
 from guestmem.control import Connection
 from guestmem.guest import visit
+from guestmem.ram import GuestRam
 from guestmem.writeprotect import NoKernelLog, register
 from tests.harness import ROOT, Ended, Run, assert_clean, leftovers, migrate, run
 
 
 def has_kernel_log() -> bool:
-    from guestmem.ram import GuestRam
-
     ram = GuestRam.create(1 << 20, "test")
     try:
         os.close(register(ram.words.ctypes.data, ram.size_bytes))
