@@ -29,12 +29,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guestmem.content import Content
-from guestmem.control import Connection, Message, PeerGone
-from guestmem.dirtylog import SharedDirtyLog, Unmarked
+from guestmem.dirty_log.logs import SharedDirtyLog, Unmarked
+from guestmem.dirty_log.write_protect import NoKernelLog, register
+from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from guestmem.workload import Workload
-from guestmem.writeprotect import NoKernelLog, register
 from guestmem.writer import MAX_THROTTLE_PERCENT, Writer
 
 LOGS = ("auto", "kernel", "shared")

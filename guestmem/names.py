@@ -56,7 +56,7 @@ def _guard(reading: int, say_ready: int) -> None:
         os.write(say_ready, b"x")
         with open("/proc/self/comm", "w") as comm:
             comm.write("rf guard")
-        # Held open here, a descriptor of the creator's would hide from others that it is closed.
+        # PeerConnection open here, a descriptor of the creator's would hide from others that it is closed.
         os.dup2(reading, 3)
         sink = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):

@@ -3,7 +3,7 @@
 A segment is created under a random name and unlinked before anything else happens to it; from
 then on it lives as long as somebody holds its descriptor or a mapping of it, so even `kill -9`
 of every process frees it. Workers get it by inheriting the descriptor over `fork`, other
-processes by receiving it over a Unix socket (`guestmem.control`).
+processes by receiving it over a Unix socket (`guestmem.ipc`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Timeline:
             self._steps.append((now, self.total_bytes))
 
     def note(self) -> None:
-        """Keep this moment: the guest starts or stops here."""
+        """Output this moment: the guest starts or stops here."""
         self._steps.append((time.monotonic(), self.total_bytes))
 
     def slowest_second(self, since: float, until: float) -> float | None:

@@ -11,21 +11,21 @@ import numpy as np
 from guestmem.guest import GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.workload import HELD_SHARE
-from pipeline.accounting import Usage, private_bytes
-from pipeline.counters import Count, Totals
-from pipeline.curve import CurveRecorder
+from pipeline.destination.verification import CHECKS
+from pipeline.dirty_curve import CurveRecorder
 from pipeline.errors import FerryError, HostError, NotConverged, RunFailed, one_line
-from pipeline.guestlink import GuestLink
-from pipeline.measured import Downtime, Measured
-from pipeline.memory import check_memory
 from pipeline.options import Options
+from pipeline.packets.counters import Count, Totals
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
+from pipeline.processes.memory import check_memory
+from pipeline.processes.supervisor import Deadline, Supervisor
+from pipeline.processes.usage import Usage, private_bytes
 from pipeline.progress import REFRESH_SECONDS, Moment, Progress
-from pipeline.sendside import queue_bytes
-from pipeline.transport import NO_PAGES, Pages, Settled
-from pipeline.transports import TRANSPORTS
-from pipeline.verify import CHECKS
-from pipeline.workers import Crew, Deadline
+from pipeline.report.metrics import Downtime, Metrics
+from pipeline.source.guest_client import GuestClient
+from pipeline.source.send_side import queue_bytes
+from pipeline.transports.base import NO_PAGES, Pages, Settled
+from pipeline.transports.registry import TRANSPORTS
 
 COUNT_SHARE = 0.01
 """Of the coordinator's time that counting dirty pages may take while a round goes on: the count grows
@@ -42,12 +42,12 @@ JUDGED_SECONDS = 1.0
 
 
 class Migration:
-    """One run. `measured` can be read whenever `run` has ended, well or not."""
+    """One run. `metrics` can be read whenever `run` has ended, well or not."""
 
-    def __init__(self, options: Options, crew: Crew, progress: Progress) -> None:
+    def __init__(self, options: Options, supervisor: Supervisor, progress: Progress) -> None:
         """`options` with method and level resolved."""
         self._options = options
-        self._crew = crew
+        self._supervisor = supervisor
         self._progress = progress
         self._throttle_percent = 0
         self._released: float | None = None
@@ -56,15 +56,15 @@ class Migration:
         self._dirty_pages, self._count_again_at = 0, 0.0
         self._missing: Pages = NO_PAGES
         self._tell_far_side: Callable[[str], None] | None = None
-        self.measured = Measured()
+        self.metrics = Metrics()
 
     def run(self) -> None:
         """Migrate. Raises FerryError; the guest in the source is never harmed."""
         began = time.monotonic()
         self._open_guest()
         self._start_transport()
-        prealloc = self.measured.prealloc_ms or 0.0
-        self.measured.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
+        prealloc = self.metrics.prealloc_ms or 0.0
+        self.metrics.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
         try:
             self._migrate()
         except NotConverged:
@@ -81,7 +81,7 @@ class Migration:
     def abandon(self, error: FerryError) -> None:
         """The run has failed with `error`: the other side should know."""
         if self._tell_far_side is not None:
-            self._crew.forget_cancel()
+            self._supervisor.forget_cancel()
             self._tell_far_side(one_line(error))
 
     # ---------------------------------------------------------------- set-up
@@ -90,24 +90,24 @@ class Migration:
         """A guest that writes: one's own, or the one that is there."""
         options = self._options
         if options.attach is not None:
-            self._link = GuestLink.attach(self._crew, options.attach, options.dirty_log)
-            self._check_memory(self._link.source.size_bytes, images=1)
+            self._guest = GuestClient.attach(self._supervisor, options.attach, options.dirty_log)
+            self._check_memory(self._guest.source.size_bytes, images=1)
         else:
             assert options.guest is not None
             size = options.guest.size_bytes
             self._check_memory(size, images=2)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
             spec = GuestSpec(size, options.guest.content(), options.guest.workload())
-            self._link = GuestLink.start(self._crew, spec, options.dirty_log)
-        self._source, self._log = self._link.source, self._link.log
-        self.measured.size_bytes = self._source.size_bytes
-        self.measured.dirty_log = self._link.log_kind
-        if options.verify in ("invariant", "both") and not self._link.self_checking:
+            self._guest = GuestClient.start(self._supervisor, spec, options.dirty_log)
+        self._source, self._log = self._guest.source, self._guest.log
+        self.metrics.size_bytes = self._source.size_bytes
+        self.metrics.dirty_log = self._guest.log_kind
+        if options.verify in ("invariant", "both") and not self._guest.self_checking:
             raise HostError(
                 f"--verify {options.verify}: this guest does not do the self-check workload "
                 "(--preset self-check), so its copy cannot be judged without the source"
             )
-        self._link.order("run")
+        self._guest.order("run")
 
     def _check_memory(self, size_bytes: int, images: int) -> None:
         workers = self._options.channels + self._options.receivers
@@ -120,7 +120,7 @@ class Migration:
             + (", giving the destination its pages" if options.prealloc else "")
         )
         try:
-            self._transport = TRANSPORTS[options.transport](options, self._crew, self._source)
+            self._transport = TRANSPORTS[options.transport](options, self._supervisor, self._source)
         except OSError as error:
             raise HostError(f"cannot set up shared memory: {error}") from error
         self._tell_far_side = self._transport.abandon
@@ -128,11 +128,11 @@ class Migration:
         self._rounds = self._sending.rounds
         reasons, simulated = self._sending.await_ready()
         ready = self._transport.await_ready()
-        self.measured.prealloc_ms = ready.prealloc_ms
-        self.measured.simulated = simulated or ready.simulated
-        if self.measured.simulated:
+        self.metrics.prealloc_ms = ready.prealloc_ms
+        self.metrics.simulated = simulated or ready.simulated
+        if self.metrics.simulated:
             self._progress.warn("the QAT device is emulated: its figures are simulated")
-        reason = self.measured.fallback_reason = _joined(reasons | ready.fallback_reasons)
+        reason = self.metrics.fallback_reason = _joined(reasons | ready.fallback_reasons)
         if reason:
             self._progress.warn(
                 f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members; "
@@ -156,30 +156,28 @@ class Migration:
         finally:
             self._sample(self._sending.sent.totals())
             self._ended = time.monotonic()
-            self.measured.total_ms = (self._ended - self._began) * 1e3
-            self.measured.sent = self._sending.sent.totals()
-            self.measured.received = self._transport.received()
-            self.measured.auto = auto.record() if auto is not None else None
+            self.metrics.total_ms = (self._ended - self._began) * 1e3
+            self.metrics.sent = self._sending.sent.totals()
+            self.metrics.received = self._transport.received()
+            self.metrics.auto = auto.record() if auto is not None else None
         coordinator = Usage.now() - used_before
-        self.measured.send, self._reasons = self._sending.finish()
-        self.measured.send.add(coordinator, private_bytes())
-        self.measured.coordinator_cpu_seconds = coordinator.cpu_seconds
+        self.metrics.send, self._reasons = self._sending.finish()
+        self.metrics.send.add(coordinator, private_bytes())
+        self.metrics.coordinator_cpu_seconds = coordinator.cpu_seconds
 
     def _finish(self) -> None:
-        """End the transport, and take what its far side measured."""
+        """End the transport, and take what its far side metrics."""
         far = self._transport.finish()
-        self.measured.send.add(far.near.usage, far.near.private_bytes_max)
-        self.measured.recv, self.measured.received = far.figures, far.received
-        self.measured.transport = far.record
+        self.metrics.send.add(far.near.usage, far.near.private_bytes_max)
+        self.metrics.recv, self.metrics.received = far.figures, far.received
+        self.metrics.transport = far.record
         self._say_busy(_joined(self._reasons | far.fallback_reasons))
 
     def _say_busy(self, reason: str) -> None:
         """A device that answered at first, but not always."""
-        if reason and not self.measured.fallback_reason:
-            self.measured.fallback_reason = reason
-            software = int(
-                self.measured.sent[Count.QAT_SOFTWARE] + self.measured.received[Count.QAT_SOFTWARE]
-            )
+        if reason and not self.metrics.fallback_reason:
+            self.metrics.fallback_reason = reason
+            software = int(self.metrics.sent[Count.QAT_SOFTWARE] + self.metrics.received[Count.QAT_SOFTWARE])
             self._progress.warn(f"the QAT device did not do all ({reason}): {software} requests in software")
 
     def _precopy(self) -> int:
@@ -214,26 +212,26 @@ class Migration:
         try:
             return ask()
         except ProcessLookupError:
-            self._crew.wait(REFRESH_SECONDS)
+            self._supervisor.wait(REFRESH_SECONDS)
             raise RunFailed("source side: the guest is gone") from None
 
     def _judge(self) -> Verdict:
-        measured = self.measured
+        metrics = self.metrics
         verdict = decide(
             self._options.policy,
-            Situation(measured.rounds, measured.verdicts, self._throttle_percent, self._downtime_limit_ms),
+            Situation(metrics.rounds, metrics.verdicts, self._throttle_percent, self._downtime_limit_ms),
         )
-        measured.verdicts.append(verdict)
+        metrics.verdicts.append(verdict)
         self._downtime_limit_ms = verdict.downtime_limit_ms
         if verdict.throttle_percent != self._throttle_percent:
             self._throttle_percent = verdict.throttle_percent
-            self._link.order("throttle", percent=verdict.throttle_percent)
+            self._guest.order("throttle", percent=verdict.throttle_percent)
         return verdict
 
     def _switch_over(self, last: int) -> None:
         """The guest stands still: from the request to pause until the last page is applied."""
         paused_at = time.monotonic()
-        self._link.order("pause")
+        self._guest.order("pause")
         pages = self._sync()
         synced_at = sent_at = applied_at = time.monotonic()
         self._progress.say(f"switchover: the guest is paused, {pages} pages are left")
@@ -244,7 +242,7 @@ class Migration:
             applied_at = settled.applied_at
             left = self._again(number - last)
         ended_at = time.monotonic()
-        self.measured.downtime = Downtime(
+        self.metrics.downtime = Downtime(
             last_sync_ms=(synced_at - paused_at) * 1e3,
             last_send_ms=(sent_at - synced_at) * 1e3,
             last_apply_ms=(applied_at - sent_at) * 1e3,
@@ -271,7 +269,7 @@ class Migration:
         duration = time.monotonic() - began
         dirty = self._note_dirty() + len(settled.missing)
         moved = self._sending.sent.totals() - before
-        self.measured.rounds.append(
+        self.metrics.rounds.append(
             RoundFigures(
                 round=number,
                 pages=pages,
@@ -297,7 +295,7 @@ class Migration:
 
     def _step(self, number: int, pages: int, timeout_seconds: float) -> None:
         """Wait for something to happen, within the user's time limit, and show where things stand."""
-        self._crew.wait(timeout_seconds)
+        self._supervisor.wait(timeout_seconds)
         if self._deadline.passed():
             raise NotConverged(
                 f"did not converge within --timeout {self._options.timeout_seconds:g} seconds "
@@ -330,34 +328,34 @@ class Migration:
         pages = int(sent[Count.NORMAL_PAGES] + sent[Count.ZERO_PAGES])
         rate = (pages - self._sampled_pages) / elapsed
         self._sampled_at, self._sampled_pages = now, pages
-        self.measured.pages_per_second_peak = max(self.measured.pages_per_second_peak, rate)
+        self.metrics.pages_per_second_peak = max(self.metrics.pages_per_second_peak, rate)
         return rate
 
     # ---------------------------------------------------------------- the guest, afterwards
 
     def _release_guest(self) -> None:
         """The guest runs in the source at full speed, and has said so."""
-        self._link.order("throttle", percent=0)
-        self._link.order("run")
+        self._guest.order("throttle", percent=0)
+        self._guest.order("run")
         self._released = time.monotonic()
         if self._options.attach is not None:
-            self._link.rest(AFTER_SECONDS)
+            self._guest.rest(AFTER_SECONDS)
         self._note_guest()
 
     def _note_guest(self) -> None:
         """The guest's own view: what it reached, and its slowest second in each part of the run."""
-        view = self.measured.guest = self._link.view(self._began, self._ended, self._released)
+        view = self.metrics.guest = self._guest.view(self._began, self._ended, self._released)
         self._say_rate(float(view["bytes_per_second_reached"]))
 
     def _say_rate(self, reached: float) -> None:
         guest = self._options.guest
-        self.measured.guest["rate_held"] = None
+        self.metrics.guest["rate_held"] = None
         if guest is None or not guest.dirty_rate or self._throttle_percent:
             return
-        if self.measured.guest["written_seconds"] < JUDGED_SECONDS:
+        if self.metrics.guest["written_seconds"] < JUDGED_SECONDS:
             return
-        self.measured.guest["rate_held"] = reached >= HELD_SHARE * guest.dirty_rate
-        if not self.measured.guest["rate_held"]:
+        self.metrics.guest["rate_held"] = reached >= HELD_SHARE * guest.dirty_rate
+        if not self.metrics.guest["rate_held"]:
             self._progress.warn(
                 f"the guest wrote {reached / (1 << 20):.0f} MiB/s, not the "
                 f"{guest.dirty_rate / (1 << 20):.0f} MiB/s asked for: one process cannot hold that here"
@@ -370,8 +368,8 @@ class Migration:
         if how is None:
             return
         self._progress.say(f"checking the copy: {', '.join(CHECKS[how])}")
-        wrong = self._transport.verify(how, functools.partial(self._crew.wait, 0))
-        self.measured.verification = {check: not text for check, text in wrong.items()}
+        wrong = self._transport.verify(how, functools.partial(self._supervisor.wait, 0))
+        self.metrics.verification = {check: not text for check, text in wrong.items()}
         for check, text in wrong.items():
             if text:
                 raise RunFailed(f"{WRONG[check]}: {text}")

@@ -11,11 +11,9 @@ from typing import Any
 from guestmem.guest import LOGS, VALID_NAME
 from guestmem.segment import PAGE_BYTES
 from guestmem.workload import parse_rate
-from pipeline.arguments import AUTO, MAX_WORKERS, build_run_parser, build_send_parser
-from pipeline.codecs import METHODS
-from pipeline.connection_options import parse_endpoint, parse_reconnect, parse_tls
-from pipeline.errors import UsageError
-from pipeline.guest_options import (
+from pipeline.cli.arguments import AUTO, MAX_WORKERS, build_run_parser, build_send_parser
+from pipeline.cli.connection import parse_endpoint, parse_reconnect, parse_tls
+from pipeline.cli.guest import (
     SELF_CHECK,
     GuestOptions,
     attach_negative,
@@ -25,11 +23,13 @@ from pipeline.guest_options import (
     parse_number,
     parse_within,
 )
+from pipeline.codecs import METHODS
+from pipeline.destination.verification import CHECKS
+from pipeline.errors import UsageError
+from pipeline.net.address import Address
+from pipeline.net.tls import CLIENT, SERVER, Tls
+from pipeline.packets.queue import MAX_SLOTS
 from pipeline.policy import CONVERGE, POLICIES, PolicySettings
-from pipeline.queue import MAX_SLOTS
-from pipeline.tcp.address import Address
-from pipeline.tcp.tls import CLIENT, SERVER, Tls
-from pipeline.verify import CHECKS
 from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
 TRANSPORT_NAMES = ("queue", "tcp")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from guestmem.segment import PAGE_BYTES
-from pipeline.curve import DirtyCurve
+from pipeline.dirty_curve import DirtyCurve
 
 POLICIES = ("ferry", "qemu")
 CONVERGE = ("none", "throttle", "downtime-ramp")

@@ -9,8 +9,8 @@ import socket
 import sys
 from typing import Any
 
-from guestmem.control import Connection, Message
-from pipeline.command import cancelled_early, end_of, guarded
+from guestmem.ipc import Connection, Message
+from pipeline.cli.main import cancelled_early, end_of, guarded
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, cancelled_early)
@@ -18,14 +18,14 @@ if __name__ == "__main__":
     # numpy's BLAS would start a thread a core, and a process with threads should not fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from pipeline.cli.recv_options import RecvOptions, parse_recv
 from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line
+from pipeline.net.address import address_of
+from pipeline.processes.supervisor import Supervisor, Worker, signals_cancel
 from pipeline.progress import Progress, open_log
-from pipeline.recv_options import RecvOptions, parse_recv
-from pipeline.report import save_json
-from pipeline.tcp.address import address_of
-from pipeline.tcp.receiving import ReceiveOptions
-from pipeline.tcp.session import Session
-from pipeline.workers import Crew, Worker, signals_cancel
+from pipeline.report.document import save_json
+from pipeline.transports.tcp.server.receive_run import ReceiveOptions
+from pipeline.transports.tcp.server.session import Session
 
 CANCEL_SECONDS = 1.5
 STEP_SECONDS = 0.1
@@ -38,11 +38,11 @@ def run_session(connection: Connection, options: ReceiveOptions, listener: socke
         order, _ = connection.receive()
         raise Cancelled(str(order["text"]))
 
-    with Crew() as crew:
-        crew.watch(connection.socket, cancel)
+    with Supervisor() as supervisor:
+        supervisor.watch(connection.socket, cancel)
         say = functools.partial(_line, connection, "say")
         warn = functools.partial(_line, connection, "warn")
-        outcome = Session(options, listener, crew, say, warn).serve()
+        outcome = Session(options, listener, supervisor, say, warn).serve()
     error = outcome.error
     connection.send(
         {
@@ -58,44 +58,46 @@ def _line(connection: Connection, how: str, text: str) -> None:
     connection.send({"kind": how, "text": text})
 
 
-def receive_one(crew: Crew, options: RecvOptions, listener: socket.socket, progress: Progress) -> Message:
+def receive_one(
+    supervisor: Supervisor, options: RecvOptions, listener: socket.socket, progress: Progress
+) -> Message:
     """One session, to its end: what it says of itself. Raises Cancelled, HostError."""
     main = functools.partial(run_session, options=options.receive, listener=listener)
-    worker = crew.start("session", "recv", main)
+    worker = supervisor.start("session", "recv", main)
     worker.leaving = True
     try:
         while True:
-            said = _await(crew, worker)
+            said = _await(supervisor, worker)
             if said["kind"] == "ended":
                 return said
             (progress.warn if said["kind"] == "warn" else progress.say)(str(said["text"]))
     except Cancelled as error:
-        _cancel(crew, worker, one_line(error))
+        _cancel(supervisor, worker, one_line(error))
         raise
     finally:
-        crew.dismiss(worker)
+        supervisor.dismiss(worker)
 
 
-def _await(crew: Crew, worker: Worker) -> Message:
+def _await(supervisor: Supervisor, worker: Worker) -> Message:
     while not worker.inbox:
         if worker.exit_status is not None:
             return {"kind": "ended", "status": "failed", "error": "the session was killed", "record": {}}
         try:
-            crew.wait(STEP_SECONDS)
+            supervisor.wait(STEP_SECONDS)
         except RunFailed as error:
             return {"kind": "ended", "status": "failed", "error": one_line(error), "record": {}}
     return worker.inbox.pop(0)[0]
 
 
-def _cancel(crew: Crew, worker: Worker, text: str) -> None:
+def _cancel(supervisor: Supervisor, worker: Worker, text: str) -> None:
     """Let the session tell its sender."""
-    crew.forget_cancel()
-    crew.tell(worker, {"kind": "cancel", "text": text})
+    supervisor.forget_cancel()
+    supervisor.tell(worker, {"kind": "cancel", "text": text})
     for _ in range(int(CANCEL_SECONDS / STEP_SECONDS)):
         if worker.exit_status is not None:
             return
         try:
-            crew.wait(STEP_SECONDS)
+            supervisor.wait(STEP_SECONDS)
         except FerryError:
             return
 
@@ -111,10 +113,10 @@ def serve(options: RecvOptions) -> tuple[int, dict[str, Any]]:
         progress.warn("--insecure: whoever can reach this port can send RAM, and read what is sent")
     complete = 0
     try:
-        with Crew() as crew, signals_cancel(crew):
+        with Supervisor() as supervisor, signals_cancel(supervisor):
             while True:
                 progress.say(f"waiting for a sender at {address_of(listener)}")
-                ended = receive_one(crew, options, listener, progress)
+                ended = receive_one(supervisor, options, listener, progress)
                 record = {"status": ended["status"], "error": ended["error"], **ended["record"]}
                 if ended["error"] is not None:
                     print(f"error: {ended['error']}", file=sys.stderr, flush=True)

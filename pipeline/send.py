@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from pipeline.command import cancelled_early, guarded
+from pipeline.cli.main import cancelled_early, guarded
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, cancelled_early)
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     # numpy's BLAS would start a thread a core, and a process with threads should not fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pipeline.one_run import run_command
+from pipeline.cli.one_run import run_command
 from pipeline.options import parse_send
 
 

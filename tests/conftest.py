@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_device import build
-from tests.harness import mount_mqueue
-from tests.rig import close_rigs
+from tests.support.fake_device import build
+from tests.support.harness import mount_mqueue
+from tests.support.rig import close_rigs
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,7 @@ from guestmem.guest import LOGS, UNWATCHED, GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
-from pipeline.errors import FerryError, UsageError, one_line
-from pipeline.guest_options import (
+from pipeline.cli.guest import (
     GuestOptions,
     OneLineParser,
     add_guest_arguments,
@@ -32,12 +31,13 @@ from pipeline.guest_options import (
     parse_guest,
     parse_number,
 )
-from pipeline.guestlink import GuestLink
-from pipeline.memory import check_memory
+from pipeline.errors import FerryError, UsageError, one_line
 from pipeline.options import GUEST_OPTIONS, valid_guest_name, writable_json
+from pipeline.processes.memory import check_memory
+from pipeline.processes.supervisor import Supervisor, signals_cancel
 from pipeline.progress import Progress, open_progress
-from pipeline.report import save_json
-from pipeline.workers import Crew, signals_cancel
+from pipeline.report.document import save_json
+from pipeline.source.guest_client import GuestClient
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 REPORT_SECONDS = 1.0
@@ -152,7 +152,7 @@ class Curve:
         ]
 
 
-def measure_curve(crew: Crew, link: GuestLink, seconds: float) -> Curve:
+def measure_curve(supervisor: Supervisor, link: GuestClient, seconds: float) -> Curve:
     """Sync, then count at each point; over again as long as another point fits into `seconds`."""
     curve = Curve()
     scratch = np.zeros(link.source.pages, np.uint32)
@@ -164,12 +164,12 @@ def measure_curve(crew: Crew, link: GuestLink, seconds: float) -> Curve:
             if began + point > end + 0.01:
                 break
             while (left := began + point - time.monotonic()) > 0:
-                crew.wait(left)
+                supervisor.wait(left)
             curve.samples.setdefault(point, []).append(link.log.count())
     return curve
 
 
-def keep_running(crew: Crew, link: GuestLink, seconds: float, progress: Progress) -> None:
+def keep_running(supervisor: Supervisor, link: GuestClient, seconds: float, progress: Progress) -> None:
     """Let the guest write, and say each second what it reaches."""
     end = time.monotonic() + seconds if seconds else float("inf")
     before = link.order("ask")
@@ -194,9 +194,9 @@ def keep_running(crew: Crew, link: GuestLink, seconds: float, progress: Progress
 
 def run(request: Request, progress: Progress) -> dict[str, Any]:
     """Do what was asked; the figures. Raises FerryError."""
-    with Crew() as crew, signals_cancel(crew):
+    with Supervisor() as supervisor, signals_cancel(supervisor):
         if request.attach is not None:
-            link = GuestLink.attach(crew, request.attach, request.dirty_log)
+            link = GuestClient.attach(supervisor, request.attach, request.dirty_log)
         else:
             assert request.guest is not None
             check_memory(request.guest.size_bytes, images=1, queue_bytes=0, workers=1)
@@ -208,7 +208,7 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
                 request.create,
             )
             log = request.dirty_log if request.measure else UNWATCHED
-            link = GuestLink.start(crew, spec, log)
+            link = GuestClient.start(supervisor, spec, log)
             link.order("run")
         if request.create is not None:
             progress.say(f"guest {request.create} runs; python -m pipeline.run --attach {request.create}")
@@ -217,16 +217,16 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         points: list[dict[str, Any]] = []
         if request.measure:
             progress.say(f"measuring for {request.seconds:g} s")
-            points = measure_curve(crew, link, request.seconds).record(link.source.pages)
+            points = measure_curve(supervisor, link, request.seconds).record(link.source.pages)
         else:
-            keep_running(crew, link, request.seconds, progress)
+            keep_running(supervisor, link, request.seconds, progress)
         slowest = link.slowest_second(began, time.monotonic() - 1)
         return _figures(request, link, first, points, slowest)
 
 
 def _figures(
     request: Request,
-    link: GuestLink,
+    link: GuestClient,
     first: dict[str, Any],
     points: list[dict[str, Any]],
     slowest: float | None,

@@ -11,10 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from pipeline.cli.guest import OneLineParser
 from pipeline.errors import FerryError, UsageError, one_line
-from pipeline.guest_options import OneLineParser
 from pipeline.options import writable_json
-from pipeline.report import save_json
+from pipeline.report.document import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
 from qat.roundtrip import check_round_trip

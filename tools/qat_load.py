@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from guestmem.control import Connection
+from guestmem.ipc import Connection
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
 from pipeline.errors import HostError
-from pipeline.workers import Crew
+from pipeline.processes.supervisor import Supervisor
 from qat import gzip_ext
 from qat._libqatzip import ffi
 from qat.library import Library, load
@@ -62,21 +62,21 @@ class Figures:
 
 def measure(load_: Load, data: bytes) -> Figures:
     """Run one configuration. Raises HostError, RunFailed."""
-    with Crew() as crew:
+    with Supervisor() as supervisor:
         workers = [
-            crew.start(f"load {number}", "load", functools.partial(_process, load_=load_, data=data))
+            supervisor.start(f"load {number}", "load", functools.partial(_process, load_=load_, data=data))
             for number in range(load_.processes)
         ]
         for kind in ("ready", "compressed", "decompressed"):
             answers = []
             for worker in workers:
-                while (found := crew.take(worker, kind)) is None:
-                    crew.wait(0.1)
+                while (found := supervisor.take(worker, kind)) is None:
+                    supervisor.wait(0.1)
                 answers.append(found[0])
             if kind != "decompressed":
                 for worker in workers:
                     worker.leaving = kind == "compressed"
-                    crew.tell(worker, {"kind": "go"})
+                    supervisor.tell(worker, {"kind": "go"})
         return _figures(answers)
 
 

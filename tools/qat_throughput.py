@@ -19,18 +19,18 @@ from typing import Any
 
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
+from pipeline.cli.guest import OneLineParser, attach_negative, parse_number, parse_within
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, CodecUnavailable
 from pipeline.errors import FerryError, HostError, UsageError, one_line
-from pipeline.guest_options import OneLineParser, attach_negative, parse_number, parse_within
-from pipeline.markdown import table
 from pipeline.options import writable_json
-from pipeline.report import host_record, save_json
+from pipeline.report.document import host_record, save_json
+from pipeline.report.markdown import table
 from qat.probe import ANSWERED, probe
-from tools import charts
-from tools.images import fill_corpus
-from tools.progress import say
-from tools.provenance import host_line
+from tools.measuring import charts
+from tools.measuring.images import fill_corpus
+from tools.measuring.progress import say
+from tools.measuring.provenance import host_line
 from tools.qat_load import ORDINARY, PINNED, Figures, Load, measure
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from isal import igzip_lib
 
-from pipeline._igzip import ffi
+from pipeline.codecs._igzip import ffi
 from pipeline.codecs.method import CodecError, CodecUnavailable
 
 COMP_OK, STATELESS_OVERFLOW = 0, -1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pipeline._lz4 import ffi
+from pipeline.codecs._lz4 import ffi
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 
 SONAME = "liblz4.so.1"

@@ -10,7 +10,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-from pipeline._libz import ffi
+from pipeline.codecs._libz import ffi
 from pipeline.codecs.igzip import Inflater
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 

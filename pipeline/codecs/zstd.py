@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 import zstandard._cffi
 
-from pipeline._zstd import ffi
+from pipeline.codecs._zstd import ffi
 from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
 
 SONAME = "libzstd.so.1"

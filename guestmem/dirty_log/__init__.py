@@ -1,0 +1,1 @@
+"""Which pages were written since the last sync."""

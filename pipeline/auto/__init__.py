@@ -1,0 +1,1 @@
+"""Method auto: chooses a method and level packet by packet."""

@@ -1,0 +1,1 @@
+"""From a command line to Options and an exit code."""

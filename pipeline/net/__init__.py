@@ -1,0 +1,1 @@
+"""Between hosts: addresses, TLS, and what the kernel knows of a socket."""

@@ -1,0 +1,67 @@
+"""Everything a run measures, as it is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.packets.counters import Count, Totals
+from pipeline.policy import RoundFigures, Verdict
+from pipeline.processes.usage import SideFigures
+
+
+@dataclass(frozen=True)
+class Downtime:
+    """The downtime in parts, in the order in which they pass; their sum is the downtime.
+
+    last_sync: the guest is asked to pause, has paused, and the log is fetched. last_send: the last
+    pages are claimed, compressed and queued. last_apply: what is queued is decompressed into
+    place. hand_over: the destination is complete and could run.
+    """
+
+    last_sync_ms: float
+    last_send_ms: float
+    last_apply_ms: float
+    hand_over_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """The sum."""
+        return self.last_sync_ms + self.last_send_ms + self.last_apply_ms + self.hand_over_ms
+
+
+def _no_totals() -> Totals:
+    return np.zeros(len(Count), np.int64)
+
+
+@dataclass
+class Metrics:
+    """A run's figures; what never came stays None or empty."""
+
+    size_bytes: int | None = None
+    dirty_log: str | None = None
+    setup_ms: float | None = None
+    prealloc_ms: float | None = None
+    total_ms: float | None = None
+    downtime: Downtime | None = None
+    pages_per_second_peak: float = 0.0
+    sent: Totals = field(default_factory=_no_totals)
+    received: Totals = field(default_factory=_no_totals)
+    send: SideFigures = field(default_factory=SideFigures)
+    recv: SideFigures = field(default_factory=SideFigures)
+    coordinator_cpu_seconds: float = 0.0
+    auto: dict[str, Any] | None = None
+    rounds: list[RoundFigures] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    guest: dict[str, Any] = field(default_factory=dict)
+    fallback_reason: str = ""
+    simulated: bool = False
+    transport: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether every check that was asked for passed; None when none was made."""
+        return all(self.verification.values()) if self.verification else None

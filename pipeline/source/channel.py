@@ -1,0 +1,226 @@
+"""One send worker: claim, snapshot, find zero pages, compress, enqueue."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.ipc import Connection
+from guestmem.prefault import NoMemoryBehind, populate, warm_heap
+from guestmem.ram import WORDS_PER_PAGE, GuestRam
+from guestmem.segment import PAGE_BYTES
+from guestmem.zero import normal_mask
+from pipeline.auto.picker import Picker
+from pipeline.codecs.method import HEAP_PACKETS, CodecError, CodecUnavailable, Method
+from pipeline.errors import HostError, RunFailed
+from pipeline.packets.checksums import block_crcs
+from pipeline.packets.counters import Count, Counters
+from pipeline.packets.pacing import Wire, sleep_until
+from pipeline.packets.packet import MIN_BLOCK_PAGES, Packet, blocks_of, write_packet
+from pipeline.packets.page_runs import side_by_side
+from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
+from pipeline.packets.round_list import RoundList
+from pipeline.processes.supervisor import usage_message
+from pipeline.processes.usage import Usage
+
+MAX_CROSSING = 2
+"""Packets of one channel that may be on the wire while it compresses the next."""
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """What a channel works with. Everything shared was created before the fork.
+
+    With `in_place` a packet that is not to be compressed stays where it is in guest RAM, and its slot
+    holds the front alone. `frame_bytes` are what the transport adds to a packet on the wire.
+    """
+
+    number: int
+    source: GuestRam
+    rounds: RoundList
+    queue: PacketQueue
+    counters: Counters
+    wire: Wire
+    raw: Method
+    open_picker: Callable[[], Picker]
+    packet_pages: int
+    in_place: bool = False
+    frame_bytes: int = 0
+
+
+def run_channel(connection: Connection, plan: ChannelPlan) -> None:
+    """Set up, then send rounds as the coordinator calls them, until it says finish."""
+    try:
+        picker = plan.open_picker()
+        channel = Channel(plan, picker)
+        warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
+    except (CodecUnavailable, NoMemoryBehind) as error:
+        raise HostError(str(error)) from error
+    connection.send(
+        {"kind": "ready", "fallback_reason": picker.qat.fallback_reason, "simulated": picker.qat.simulated}
+    )
+    before = Usage.now()
+    while True:
+        message, _ = connection.receive()
+        if message["kind"] == "finish":
+            break
+        channel.send_round()
+        connection.send({"kind": "sent"})
+    reason = picker.qat.fallback_reason if picker.qat.software_requests else ""
+    connection.send(usage_message(before, reason))
+    picker.close()
+
+
+class Channel:
+    """The loop from guest pages to filled slots."""
+
+    def __init__(self, plan: ChannelPlan, picker: Picker) -> None:
+        self._plan = plan
+        self._picker = picker
+        self._source = plan.source.remap(writable=False)
+        populate(self._source.mapping, write=False)
+        plan.queue.attach()
+        populate(plan.queue.mapping, write=True)
+        plan.rounds.attach()
+        populate(plan.rounds.mapping, write=False)
+        self._count = plan.counters.row(plan.number)
+        self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
+        self._plain = self._scratch.data.cast("B")
+        self._whole = max(plan.packet_pages, MIN_BLOCK_PAGES)
+        self._crossing: deque[tuple[int, int]] = deque()
+        self._packet = 0
+
+    def send_round(self) -> None:
+        """Claim and send until the round's list is used up. Raises RunFailed."""
+        size = self._plan.packet_pages
+        while len(claimed := self._plan.rounds.claim(size)):
+            for start in range(0, len(claimed), size):
+                self._send(claimed[start : start + size])
+        while self._crossing:
+            self._deliver_first()
+
+    def _send(self, pages: npt.NDArray[np.uint32]) -> None:
+        plan = self._plan
+        self._packet += 1
+        number = self._free_slot()
+        slot = plan.queue.slot(number)
+        picked = self._picker.pick()
+        stored = picked is plan.raw
+        if stored and plan.in_place:
+            self._hand_on(number, slot, self._where_it_lies(pages), in_ram=True)
+            return
+        snapshot = (slot.words if stored else self._scratch)[: len(pages)]
+        self._take(pages, snapshot)
+        normal, zero = pages, pages[:0]
+        if np.count_nonzero(snapshot[:, 0]) < len(pages):
+            mask = normal_mask(snapshot)
+            normal, zero = pages[mask], pages[~mask]
+            snapshot[: len(normal)] = snapshot[mask]
+        plain = (slot.payload if stored else self._plain)[: len(normal) * PAGE_BYTES]
+        length, method = len(plain), plan.raw
+        if len(normal) and not stored:
+            length, method = self._compressed(picked, plain, slot.payload)
+        packet = Packet(
+            method.code,
+            plan.number,
+            plan.rounds.number,
+            normal,
+            zero,
+            length,
+            self._whole,
+            block_crcs(plain, self._whole),
+        )
+        raw = method is plan.raw and not stored and len(normal) > 0
+        self._hand_on(number, slot, packet, raw=raw)
+
+    def _where_it_lies(self, pages: npt.NDArray[np.uint32]) -> Packet:
+        """A packet whose payload is the live pages themselves. Whoever sends them computes the checksums,
+        right before."""
+        plan = self._plan
+        normal, zero = pages, pages[:0]
+        suspects = self._source.words[side_by_side(pages) or pages, 0] == 0
+        if suspects.any():
+            suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
+            normal, zero = pages[~suspects], pages[suspects]
+        return Packet(
+            plan.raw.code,
+            plan.number,
+            plan.rounds.number,
+            normal,
+            zero,
+            len(normal) * PAGE_BYTES,
+            MIN_BLOCK_PAGES,
+            [0] * blocks_of(len(normal), MIN_BLOCK_PAGES),
+        )
+
+    def _hand_on(
+        self, number: int, slot: Slot, packet: Packet, *, raw: bool = False, in_ram: bool = False
+    ) -> None:
+        """Give a filled slot to the other side, when its bytes have had their time on the wire."""
+        plan = self._plan
+        front = write_packet(slot.memory, packet)
+        slot.note[FRONT_USED], slot.note[IN_RAM] = front, in_ram
+        on_wire = plan.frame_bytes + front + packet.payload_bytes
+        self._account(packet, on_wire, raw=raw)
+        across = plan.wire.reserve(on_wire)
+        if across:
+            self._crossing.append((number, across))
+        else:
+            plan.queue.filled.put(number)
+
+    def _take(self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]) -> None:
+        """Copy pages out of live RAM."""
+        whole = side_by_side(pages)
+        if whole is not None:
+            np.copyto(snapshot, self._source.words[whole])
+        else:
+            np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
+
+    def _compressed(self, method: Method, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
+        """Fill `payload`: compressed, or as it is when that is no smaller."""
+        try:
+            length = self._picker.compress(plain, payload)
+            if not 0 < length <= len(payload):
+                raise CodecError(f"compress returned {length} for a buffer of {len(payload)}")
+        except Exception as error:
+            raise RunFailed(
+                f"packet {self._packet}, method {method.name}: {type(error).__name__}: {error}"
+            ) from error
+        if length < len(plain):
+            return length, method
+        payload[: len(plain)] = plain
+        return len(plain), self._plan.raw
+
+    def _account(self, packet: Packet, on_wire: int, *, raw: bool) -> None:
+        count = self._count
+        count[Count.NORMAL_PAGES] += len(packet.normal)
+        count[Count.ZERO_PAGES] += len(packet.zero)
+        count[Count.WIRE_BYTES] += on_wire
+        count[Count.RAW_PACKETS] += raw
+        count[Count.QAT_HARDWARE] = self._picker.qat.hardware_requests
+        count[Count.QAT_SOFTWARE] = self._picker.qat.software_requests
+        count[Count.PACKETS] += 1
+
+    def _free_slot(self) -> int:
+        """Wait for a free slot; meanwhile deliver what has crossed the wire."""
+        queue = self._plan.queue
+        if self._crossing:
+            while len(self._crossing) >= MAX_CROSSING:
+                self._deliver_first()
+            while self._crossing:
+                number = queue.free.get_nowait()
+                if number is not None:
+                    return number
+                self._deliver_first()
+        number = queue.free.get()
+        assert number is not None
+        return number
+
+    def _deliver_first(self) -> None:
+        number, across = self._crossing.popleft()
+        sleep_until(across)
+        self._plan.queue.filled.put(number)

@@ -1,0 +1,188 @@
+"""The send side of every transport: the round's list, the channels, and the queue that they fill.
+
+A transport (`pipeline.transports.base`) takes the filled slots from here to the destination.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from guestmem.ram import GuestRam
+from guestmem.segment import PAGE_BYTES
+from pipeline.auto.candidates import Candidate, candidates_here
+from pipeline.auto.controller import Auto
+from pipeline.auto.picker import AutoPicker, FixedPicker, Picker
+from pipeline.cli.arguments import AUTO
+from pipeline.codecs import METHODS
+from pipeline.codecs.method import CodecSettings, Method
+from pipeline.options import Options
+from pipeline.packets.counters import Counters
+from pipeline.packets.pacing import Wire, paced_packet_pages
+from pipeline.packets.packet import front_room
+from pipeline.packets.queue import PacketQueue
+from pipeline.packets.round_list import RoundList
+from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers
+from pipeline.processes.usage import SideFigures
+from pipeline.source.channel import ChannelPlan, run_channel
+
+STEP_SECONDS = 0.1
+"""How often the coordinator is called while a round is sent."""
+
+RAW = METHODS["none"]
+
+Step = Callable[[float], None]
+"""Called while a round goes on, with the seconds to wait at most."""
+
+
+LOOK_SECONDS = 0.0002
+LOOKS_A_STEP = 50
+
+
+def look_until(done: Callable[[], bool], step: Step) -> None:
+    """Look at counters in shared memory until `done`, five times a millisecond. Raises what `step` does."""
+    looks = 0
+    while not done():
+        looks += 1
+        if looks % LOOKS_A_STEP == 0:
+            step(0.0)
+        time.sleep(LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class PacketLayout:
+    """What packets may be: by which methods, of how many pages, with how much payload at most.
+
+    `candidates` are what method auto chooses from; empty for a fixed method.
+    """
+
+    methods: tuple[Method, ...]
+    settings: CodecSettings
+    candidates: tuple[Candidate, ...]
+    pages: int
+    payload_bytes: int
+
+    @classmethod
+    def of(cls, options: Options) -> PacketLayout:
+        """By the options; auto asks the host."""
+        settings = CodecSettings(
+            level=options.level or 0,
+            qat_buffer_bytes=options.qat_buffer_bytes,
+            qat_fallback=options.qat_fallback,
+            decode_on_qat=options.qat_decode == "hardware",
+            qat_timeout_seconds=options.qat_timeout_seconds,
+        )
+        candidates = candidates_here(with_qat=options.auto_with_qat) if options.method == AUTO else ()
+        names = {candidate.method_name for candidate in candidates} or {options.method}
+        methods = (RAW, *(METHODS[name] for name in sorted(names - {RAW.name})))
+        pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
+        return cls(methods, settings, candidates, pages, payload_room(methods, settings, pages))
+
+
+def payload_room(methods: tuple[Method, ...], settings: CodecSettings, pages: int) -> int:
+    """Bytes that a payload of `pages` pages takes at most, by whichever method."""
+    plain = pages * PAGE_BYTES
+    return max(plain, *(method.bound_bytes(plain, settings) for method in methods))
+
+
+def queue_bytes(options: Options) -> int:
+    """Shared memory that the queue takes."""
+    layout = PacketLayout.of(options)
+    return options.queue_depth * (layout.payload_bytes + front_room(layout.pages))
+
+
+class SendSide:
+    """The channels and what they share."""
+
+    def __init__(
+        self,
+        options: Options,
+        supervisor: Supervisor,
+        source: GuestRam,
+        frame_bytes: int | None = None,
+        open_wire: Callable[[int, Counters], Wire] = lambda limit, sent: Wire(limit),
+    ) -> None:
+        """Create what is shared. `frame_bytes` is what the transport adds to a packet, where it sends
+        raw pages out of RAM itself; None where all payloads must be in the slots.
+
+        Raises OSError, HostError where shared memory or message queues cannot be had.
+        """
+        self._options = options
+        self._supervisor = supervisor
+        self._source = source
+        self._frame_bytes = frame_bytes
+        self.layout = layout = PacketLayout.of(options)
+        self.rounds = RoundList(source.pages)
+        self.queue = PacketQueue(options.queue_depth, front_room(layout.pages), layout.payload_bytes)
+        self.sent = Counters(options.channels)
+        self.wire = open_wire(options.max_bandwidth, self.sent)
+        self.auto: Auto | None = None
+        if layout.candidates:
+            self.auto = Auto(layout.candidates, options.channels, options.receivers, self.sent, self.wire)
+        self._channels: list[Worker] = []
+
+    def start(self) -> None:
+        """Fork the channels."""
+        plans = [
+            ChannelPlan(
+                number=number,
+                source=self._source,
+                rounds=self.rounds,
+                queue=self.queue,
+                counters=self.sent,
+                wire=self.wire,
+                raw=RAW,
+                open_picker=functools.partial(self._open_picker, number),
+                packet_pages=self.layout.pages,
+                in_place=self._frame_bytes is not None,
+                frame_bytes=self._frame_bytes or 0,
+            )
+            for number in range(self._options.channels)
+        ]
+        self._channels = [
+            self._supervisor.start(
+                f"channel {plan.number}", "send", functools.partial(run_channel, plan=plan)
+            )
+            for plan in plans
+        ]
+
+    def _open_picker(self, number: int) -> Picker:
+        """Called in the channel's own process. Raises CodecUnavailable."""
+        layout = self.layout
+        if self.auto is None:
+            method = layout.methods[-1]
+            return FixedPicker(method, method.open_encoder(layout.settings))
+        channels = self._options.channels
+        return AutoPicker(
+            number, channels, layout.candidates, layout.settings, self.auto.statistics, self.wire
+        )
+
+    def await_ready(self) -> tuple[set[str], bool]:
+        """Wait until every channel has set itself up; why software compresses, and whether a device is
+        emulated."""
+        messages = [self._supervisor.await_message(worker, "ready") for worker in self._channels]
+        reasons = {str(message["fallback_reason"]) for message in messages}
+        return reasons - {""}, any(message["simulated"] for message in messages)
+
+    def send(self, number: int, pages: int, step: Step) -> float:
+        """Have the first `pages` of the list claimed, compressed and queued.
+
+        Returns when all were (monotonic seconds). Raises what `step` raises.
+        """
+        self.rounds.begin(number, pages)
+        for channel in self._channels:
+            self._supervisor.tell(channel, {"kind": "round"})
+        waiting = list(self._channels)
+        while waiting:
+            waiting = [worker for worker in waiting if self._supervisor.take(worker, "sent") is None]
+            if self.auto is not None:
+                self.auto.sample()
+            if waiting:
+                step(STEP_SECONDS if self.auto is None else self.auto.step_seconds)
+        return time.monotonic()
+
+    def finish(self) -> tuple[SideFigures, set[str]]:
+        """End the channels; what they used inside the clock, and why software compressed."""
+        return figures_of(finish_workers(self._supervisor, self._channels))

@@ -1,0 +1,1 @@
+"""What takes packets to the destination. One file, or folder, a transport."""

@@ -1,0 +1,98 @@
+"""What a transport is: it takes filled slots to the destination and says when they are applied.
+
+The send side (`pipeline.source.send_side`) is the same for all. A transport is one class with the methods
+below, in one file, with its name in `TRANSPORTS` (`pipeline.transports.registry`). The coordinator calls
+them in this order:
+
+    await_ready                  the destination has its pages, the workers are there
+    for each round:  send side's send, then settle
+    verify                       is the copy the source? off the clock
+    keep                         the copy is good: it may be kept
+    finish                       end the workers, and take what they measured
+    abandon                      at any time, when the run has failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.packets.counters import Totals
+from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.processes.usage import SideFigures
+from pipeline.source.send_side import SendSide, Step
+
+Pages = npt.NDArray[np.uint32]
+NO_PAGES: Pages = np.zeros(0, np.uint32)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What the receive side says before the clock starts."""
+
+    prealloc_ms: float | None
+    fallback_reasons: set[str]
+    simulated: bool
+
+    @classmethod
+    def await_all(cls, supervisor: Supervisor, workers: list[Worker], *, prealloc: bool) -> Readiness:
+        """Wait until all of the receive side's workers have said that they are. Raises what a wait raises."""
+        messages = [supervisor.await_message(worker, "ready") for worker in workers]
+        longest = max(float(message["prealloc_ms"]) for message in messages)
+        reasons = {str(message["fallback_reason"]) for message in messages} - {""}
+        return cls(longest if prealloc else None, reasons, any(message["simulated"] for message in messages))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A round behind its barrier: when its last page was applied, on the source's monotonic clock,
+    and which of its pages were not and have to go again."""
+
+    applied_at: float
+    missing: Pages = field(default_factory=lambda: NO_PAGES)
+
+
+@dataclass
+class TransportFigures:
+    """What the transport's own workers on the send side (`near`) and the receive side used inside the
+    clock, and what it has to report of itself."""
+
+    near: SideFigures
+    figures: SideFigures
+    received: Totals
+    fallback_reasons: set[str]
+    record: dict[str, Any]
+
+
+class Transport(Protocol):
+    """See the module."""
+
+    sending: SendSide
+
+    def await_ready(self) -> Readiness:
+        """Wait until the destination can take packets. Raises FerryError."""
+
+    def settle(self, number: int, pages: Pages, step: Step) -> Settled:
+        """The barrier behind round `number` of `pages`: nothing of it is on its way when this returns.
+
+        Raises what `step` raises, and FerryError.
+        """
+
+    def received(self) -> Totals:
+        """What has been applied so far, as far as this side knows."""
+
+    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+        """Check the copy by `images`, `invariant` or `both`: by check, what is wrong, or nothing."""
+
+    def keep(self) -> None:
+        """The copy is complete, and good if that was asked: the receive side may keep it."""
+
+    def finish(self) -> TransportFigures:
+        """End the workers."""
+
+    def abandon(self, why: str) -> None:
+        """The run has failed: let the receive side know, if it can be reached soon. Raises nothing."""

@@ -1,0 +1,111 @@
+"""`queue`: receivers on this host take slots from the queue, straight into the destination."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from guestmem.ram import GuestRam
+from guestmem.selfcheck import inconsistency
+from pipeline.destination.placer import PlacerPlan, WrittenMap
+from pipeline.destination.receiver import ReceiverPlan, run_receiver
+from pipeline.destination.verification import CHECKS, first_difference
+from pipeline.options import Options
+from pipeline.packets.counters import Count, Counters, Totals
+from pipeline.packets.packet import Limits
+from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers
+from pipeline.processes.usage import SideFigures
+from pipeline.source.send_side import RAW, SendSide, Step, look_until
+from pipeline.transports.base import Pages, Readiness, Settled, TransportFigures
+
+
+class QueueTransport:
+    """The receivers and the destination."""
+
+    def __init__(self, options: Options, supervisor: Supervisor, source: GuestRam) -> None:
+        """Create the destination and fork all workers. Raises OSError, HostError."""
+        self._options = options
+        self._supervisor = supervisor
+        self._source = source
+        self.sending = SendSide(options, supervisor, source)
+        self._destination = GuestRam.create(source.size_bytes, "destination")
+        self._counters = Counters(options.receivers)
+        self._receivers = self._start_receivers()
+        self.sending.start()
+
+    def _start_receivers(self) -> list[Worker]:
+        options, sending = self._options, self.sending
+        layout, auto = sending.layout, sending.auto
+        written = WrittenMap(self._source.pages)
+        limits = Limits(
+            ram_pages=self._source.pages,
+            packet_pages=layout.pages,
+            payload_bytes=sending.queue.payload_bytes,
+            channels=options.channels,
+            method_codes=frozenset(method.code for method in layout.methods),
+            raw_code=RAW.code,
+        )
+        plans = [
+            ReceiverPlan(
+                number=number,
+                placing=PlacerPlan(
+                    destination=self._destination,
+                    written=written,
+                    methods=layout.methods,
+                    raw=RAW,
+                    settings=layout.settings,
+                    packet_pages=layout.pages,
+                    prealloc=options.prealloc,
+                    share=number / options.receivers,
+                    statistics=auto.statistics if auto else None,
+                    statistics_row=number,
+                ),
+                rounds=sending.rounds,
+                queue=sending.queue,
+                counters=self._counters,
+                limits=limits,
+            )
+            for number in range(options.receivers)
+        ]
+        return [
+            self._supervisor.start(
+                f"receiver {plan.number}", "recv", functools.partial(run_receiver, plan=plan)
+            )
+            for plan in plans
+        ]
+
+    def await_ready(self) -> Readiness:
+        """All receivers have set themselves up."""
+        return Readiness.await_all(self._supervisor, self._receivers, prealloc=self._options.prealloc)
+
+    def settle(self, number: int, pages: Pages, step: Step) -> Settled:
+        """Every packet that was queued is applied; on this way none is ever lost."""
+        sent = int(self.sending.sent.totals()[Count.PACKETS])
+        look_until(lambda: int(self.received()[Count.PACKETS]) == sent, step)
+        return Settled(time.monotonic())
+
+    def received(self) -> Totals:
+        """What the receivers have counted."""
+        return self._counters.totals()
+
+    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+        """Both images are here: byte for byte."""
+        wrong = {}
+        if "invariant" in CHECKS[how]:
+            wrong["invariant"] = inconsistency(self._destination) or ""
+        if "images" in CHECKS[how]:
+            page = first_difference(self._source, self._destination, between)
+            wrong["images"] = "" if page is None else f"page {page} differs"
+        return wrong
+
+    def keep(self) -> None:
+        """Nothing is kept: this way measures and rehearses."""
+
+    def abandon(self, why: str) -> None:
+        """Everything goes with this process."""
+
+    def finish(self) -> TransportFigures:
+        """End the receivers."""
+        figures, reasons = figures_of(finish_workers(self._supervisor, self._receivers))
+        return TransportFigures(SideFigures(), figures, self.received(), reasons, {"kind": "queue"})

@@ -1,0 +1,193 @@
+"""Control on the send side: a process that asks the receiver what the coordinator wants to know.
+
+    coordinator                     this process                       receiver
+        --- ask SETTLE ... ------------>  --- SETTLE, number n ---------->
+                                          --- PING, once a second ------->
+        <-- answer SETTLED ... --------   <-- SETTLED, number n ----------
+
+It blocks where it must, so that the coordinator never does. When the connection is lost it calls
+again, for the time that --reconnect gives, and asks again what was not answered.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from guestmem.ipc import Connection
+from pipeline.errors import HostError, RunFailed
+from pipeline.processes.supervisor import usage_message
+from pipeline.processes.usage import Usage
+from pipeline.transports.tcp.client.dial import Peer
+from pipeline.transports.tcp.incoming import LinkBroken
+from pipeline.transports.tcp.link import Link
+from pipeline.transports.tcp.messages import Offer, Ping, Said
+from pipeline.transports.tcp.protocol import (
+    PING_SECONDS,
+    STALL_SECONDS,
+    BadFrame,
+    FrameLimits,
+    FrameType,
+    Hello,
+    Role,
+    read_json,
+)
+
+ANSWERS = frozenset(
+    {
+        FrameType.PONG,
+        FrameType.OPENED,
+        FrameType.SETTLED,
+        FrameType.VERIFIED,
+        FrameType.KEPT,
+        FrameType.REPORT,
+        FrameType.FAILED,
+    }
+)
+TICK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class ControlClientPlan:
+    """Whom to ask. `bitmap` is shared memory for the one that comes with SETTLED."""
+
+    peer: Peer
+    run_id: bytes
+    bitmap: memoryview
+
+
+def run_control_client(connection: Connection, plan: ControlClientPlan) -> None:
+    """Call the receiver, then ask until the coordinator says finish. Raises FerryError."""
+    before = Usage.now()
+    asking = ControlClient(connection, plan)
+    try:
+        asking.open()
+        asking.work()
+    except BadFrame as error:
+        raise RunFailed(f"{plan.peer.address}: {error}") from error
+    connection.send({**usage_message(before, ""), **asking.record()})
+
+
+class ControlClient:
+    """The conversation, over one connection after the other."""
+
+    def __init__(self, connection: Connection, plan: ControlClientPlan) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._limits = FrameLimits(ANSWERS, payload_bytes=len(plan.bitmap))
+        self._generation = 1
+        self._unanswered: tuple[FrameType, dict[str, Any]] | None = None
+        self._finished = False
+        self._round_trip_ns: int | None = None
+        self._offset_ns = 0
+        self._broken: list[str] = []
+        self._link: Link
+
+    def open(self) -> None:
+        """The first call, and the receiver's offer. Raises RunFailed, HostError, BadFrame."""
+        offer = self._call(Role.CONTROL)
+        self._connection.send({"kind": "offer", **offer.body()})
+
+    def _call(self, role: Role) -> Offer:
+        hello = Hello(role, 0, self._generation, self._plan.run_id)
+        peer = self._plan.peer
+        self._link, body, self._generation = peer.keep_calling(hello, peer.reconnect_seconds, lambda: None)
+        self._heard_at = time.monotonic()
+        self._ping_at = 0.0
+        return Offer.of(body)
+
+    def work(self) -> None:
+        """Ask and answer, until finish."""
+        while not self._finished:
+            try:
+                self._turn()
+            except LinkBroken as error:
+                self._resume(str(error))
+
+    def _resume(self, why: str) -> None:
+        """Call again, and ask again. Raises RunFailed when the time is over."""
+        self._link.close()
+        self._broken.append(why)
+        self._connection.send({"kind": "lost", "why": why})
+        self._generation += 1
+        try:
+            self._call(Role.RESUME)
+        except (RunFailed, HostError) as error:
+            raise RunFailed(f"the control connection was lost ({why}); {error}") from error
+        self._connection.send({"kind": "resumed"})
+        try:
+            if self._unanswered is not None:
+                self._link.send(*self._unanswered)
+        except LinkBroken as error:
+            self._resume(str(error))
+
+    def _turn(self) -> None:
+        """Wait for one thing to happen, and do it. Raises LinkBroken, BadFrame."""
+        now = time.monotonic()
+        if now >= self._ping_at:
+            self._link.send(FrameType.PING, Ping(time.monotonic_ns(), 0).body())
+            self._ping_at = now + PING_SECONDS
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        poll.register(self._link, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(0 if self._link.pending() else TICK_SECONDS * 1000)]
+        if self._link.pending() or self._link.fileno() in ready:
+            self._hear()
+        elif time.monotonic() - self._heard_at > STALL_SECONDS:
+            raise LinkBroken(f"stalled: nothing was heard for {STALL_SECONDS:g} s")
+        if self._connection.fileno() in ready:
+            self._obey()
+
+    def _obey(self) -> None:
+        """An order of the coordinator's. Raises LinkBroken."""
+        order, _ = self._connection.receive()
+        if order["kind"] == "finish":
+            self._link.close()
+            self._finished = True
+        elif order["kind"] == "failed":
+            self._link.send(FrameType.FAILED, Said(str(order["text"])).body())
+            self._link.close()
+            self._finished = True
+        else:
+            self._unanswered = FrameType(order["type"]), order["body"]
+            self._link.send(*self._unanswered)
+
+    def _hear(self) -> None:
+        """A frame of the receiver's. Raises LinkBroken, BadFrame, RunFailed for FAILED."""
+        header = self._link.header(self._limits)
+        body = read_json(self._link.body(header))
+        self._heard_at = time.monotonic()
+        if header.type is FrameType.PONG:
+            self._note_time(Ping.of(body))
+            return
+        if header.type is FrameType.FAILED:
+            raise RunFailed(f"recv side: {Said.of(body).text}")
+        if header.payload_bytes:
+            bitmap = self._plan.bitmap[: header.payload_bytes]
+            self._link.incoming.fill([bitmap])
+        if self._unanswered is not None and body.get("request") == self._unanswered[1]["request"]:
+            self._unanswered = None
+            self._connection.send(
+                {"kind": "answer", "type": header.type, "body": body, "offset_ns": self._offset_ns}
+            )
+
+    def _note_time(self, pong: Ping) -> None:
+        """The receiver's clock against ours: the exchange that took least tells most (RFC 5905)."""
+        now = time.monotonic_ns()
+        taken = now - pong.sent_ns
+        if self._round_trip_ns is None or 0 <= taken < self._round_trip_ns:
+            self._round_trip_ns = taken
+            self._offset_ns = pong.here_ns - (pong.sent_ns + taken // 2)
+
+    def record(self) -> dict[str, Any]:
+        """For the result."""
+        trip = self._round_trip_ns
+        return {
+            "control": {
+                "round_trip_ms": None if trip is None else trip / 1e6,
+                "clock_offset_ms": None if trip is None else self._offset_ns / 1e6,
+                "broken": self._broken,
+            }
+        }

@@ -1,0 +1,298 @@
+"""`tcp`: channels over connections to a receiver on another host, or to one made here for the run."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib
+
+from guestmem.ipc import Connection
+from guestmem.ipc import Message as Said
+from guestmem.ram import GuestRam
+from guestmem.segment import PAGE_BYTES
+from pipeline.codecs.method import CodecSettings
+from pipeline.destination.verification import CHECKS, region_bytes_of, region_digests
+from pipeline.errors import FerryError, HostError, RunFailed
+from pipeline.net.address import Address, address_of
+from pipeline.options import Options
+from pipeline.packets.counters import Count, Totals
+from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers, usage_of
+from pipeline.processes.usage import SideFigures, Usage
+from pipeline.source.send_side import PacketLayout, SendSide, Step, look_until
+from pipeline.transports.base import NO_PAGES, Pages, Readiness, TransportFigures
+from pipeline.transports.base import Settled as RoundSettled
+from pipeline.transports.tcp.client.control_client import ControlClientPlan, run_control_client
+from pipeline.transports.tcp.client.dial import Peer
+from pipeline.transports.tcp.client.sender import SenderPlan, SenderRows, run_sender
+from pipeline.transports.tcp.client.wire import SocketWire
+from pipeline.transports.tcp.messages import (
+    MAX_TEXT,
+    Asked,
+    Kept,
+    Message,
+    Offer,
+    Open,
+    Report,
+    Settle,
+    Settled,
+    Verified,
+    Verify,
+)
+from pipeline.transports.tcp.protocol import HEADER, RUN_ID_BYTES, BadFrame, FrameType
+from pipeline.transports.tcp.server.receive_run import ReceiveOptions, misfit
+from pipeline.transports.tcp.server.session import Session
+
+ANSWER_STEP_SECONDS = 0.05
+WELCOME_SECONDS = 60.0
+ABANDON_SECONDS = 0.5
+FINISH_SECONDS = 1.0
+PREALLOC_BYTES_PER_SECOND = 100 << 20
+"""No host is so slow that it takes longer to give a destination its pages."""
+
+TESTED_HERE = Address("127.0.0.1", 0)
+
+
+class TcpTransport:
+    """The connections, and the conversation with the receiver."""
+
+    def __init__(self, options: Options, supervisor: Supervisor, source: GuestRam) -> None:
+        """Call the receiver, agree on the run, and fork all workers. Raises OSError, FerryError."""
+        self._options = options
+        self._supervisor = supervisor
+        self._source = source
+        self._local: Worker | None = None
+        address = options.to if options.to is not None else self._start_receiver()
+        welcome = WELCOME_SECONDS + source.size_bytes / PREALLOC_BYTES_PER_SECOND
+        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome)
+        self._run_id = secrets.token_bytes(RUN_ID_BYTES)
+        self._requests = 0
+        self._offset_ns = 0
+        self._kept = ""
+        self._applied: Totals = np.zeros(len(Count), np.int64)
+        bitmap = GuestRam.create(4096 * (1 + source.pages // 8 // 4096), "bitmap")
+        self._bitmap = bitmap.memory[: -(-source.pages // 8)]
+        plan = ControlClientPlan(self._peer, self._run_id, self._bitmap)
+        self._asking = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))
+        self._offer = Offer.of(_fields(supervisor.await_message(self._asking, "offer")))
+        self._open_run()
+        self._rows = SenderRows(options.channels)
+        open_wire = functools.partial(SocketWire, rows=self._rows)
+        self.sending = SendSide(options, supervisor, source, HEADER.size, open_wire)
+        self._senders = [self._start_sender(number) for number in range(options.channels)]
+        self.sending.start()
+
+    def _start_receiver(self) -> Address:
+        """A receiver of this run's own, on this host."""
+        options = self._options
+        try:
+            listener = TESTED_HERE.listen()
+        except OSError as error:
+            raise HostError(f"cannot listen on {TESTED_HERE}: {error.strerror}") from error
+        settings = CodecSettings(
+            level=1,
+            qat_buffer_bytes=options.qat_buffer_bytes,
+            qat_fallback=options.qat_fallback,
+            decode_on_qat=options.qat_decode == "hardware",
+            qat_timeout_seconds=options.qat_timeout_seconds,
+        )
+        receive = ReceiveOptions(options.tls, options.reconnect_seconds, options.prealloc, settings=settings)
+        serve = functools.partial(_serve_here, options=receive, listener=listener)
+        self._local = self._supervisor.start("receiver", "recv", serve)
+        address = address_of(listener)
+        listener.close()
+        return address
+
+    def _open_run(self) -> None:
+        """Say what will be sent. Raises HostError when it does not fit what the receiver has."""
+        layout = PacketLayout.of(self._options)
+        request = self._next()
+        wanted = Open(
+            request,
+            self._source.size_bytes,
+            self._options.channels,
+            layout.pages,
+            layout.payload_bytes,
+            sorted(method.code for method in layout.methods),
+        )
+        why = misfit(self._offer, wanted)
+        if why:
+            raise HostError(f"{self._peer.address}: {why}")
+        self._ask(FrameType.OPEN, wanted, Asked, self._supervisor.wait)
+
+    def _start_sender(self, number: int) -> Worker:
+        plan = SenderPlan(number, self._peer, self._run_id, self._source, self.sending.queue, self._rows)
+        return self._supervisor.start(f"sender {number}", "send", functools.partial(run_sender, plan=plan))
+
+    # ---------------------------------------------------------------- asking
+
+    def _next(self) -> int:
+        self._requests += 1
+        return self._requests
+
+    def _ask(self, type_: FrameType, message: Message, answer: type[Any], step: Step) -> Any:
+        """Ask the receiver and wait for its answer. Raises FerryError."""
+        self._tell(type_, message)
+        return self._hear(answer, step)
+
+    def _tell(self, type_: FrameType, message: Message) -> None:
+        self._supervisor.tell(self._asking, {"kind": "ask", "type": type_, "body": message.body()})
+
+    def _hear(self, answer: type[Any], step: Step) -> Any:
+        while True:
+            while not self._asking.inbox:
+                step(ANSWER_STEP_SECONDS)
+            said, _ = self._asking.inbox.pop(0)
+            if said["kind"] != "answer":
+                continue  # lost, resumed: in its record at the end
+            self._offset_ns = int(said["offset_ns"])
+            try:
+                return answer.of(said["body"])
+            except BadFrame as error:
+                raise RunFailed(f"{self._peer.address}: {error}") from error
+
+    # ---------------------------------------------------------------- the interface
+
+    def await_ready(self) -> Readiness:
+        """Every channel's connection is welcome."""
+        return Readiness.await_all(self._supervisor, self._senders, prealloc=self._offer.prealloc)
+
+    def settle(self, number: int, pages: Pages, step: Step) -> RoundSettled:
+        """All that was queued is sent or lost, and the receiver says what of it was applied."""
+        queued = int(self.sending.sent.totals()[Count.PACKETS])
+        look_until(lambda: self._rows.carried() == queued, step)
+        sent_at = time.monotonic()
+        asked = Settle(self._next(), number, len(pages), self._rows.connections())
+        settled: Settled = self._ask(FrameType.SETTLE, asked, Settled, step)
+        heard_at = time.monotonic()
+        applied_at = min(heard_at, max(sent_at, (settled.applied_ns - self._offset_ns) / 1e9))
+        if settled.applied == len(pages):
+            return RoundSettled(applied_at, NO_PAGES)
+        return RoundSettled(applied_at, self._missing(settled, pages))
+
+    def _missing(self, settled: Settled, pages: Pages) -> Pages:
+        if isal_zlib.crc32(self._bitmap) != settled.bitmap_crc32:
+            raise RunFailed(f"{self._peer.address}: the bitmap of applied pages is damaged")
+        applied = np.unpackbits(
+            np.frombuffer(self._bitmap, np.uint8), count=self._source.pages, bitorder="little"
+        )
+        missing: Pages = pages[applied[pages] == 0].copy()
+        if len(missing) != len(pages) - settled.applied:
+            raise RunFailed(f"{self._peer.address}: says {settled.applied} pages, its bitmap says otherwise")
+        return missing
+
+    def received(self) -> Totals:
+        """Known at the end."""
+        return self._applied
+
+    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+        """Digests of both images, by region; the receiver makes its own meanwhile."""
+        wrong = {}
+        region = region_bytes_of(self._source.size_bytes)
+        for check in CHECKS[how]:
+            asked = Verify(self._next(), check, region)
+            self._tell(FrameType.VERIFY, asked)
+            ours = region_digests(self._source, region, between) if check == "images" else []
+            verified: Verified = self._hear(Verified, self._supervisor.wait)
+            wrong[check] = verified.wrong or _differing(ours, verified.digests, region)
+        return wrong
+
+    def keep(self) -> None:
+        """The receiver keeps what it has. Raises RunFailed when it is not known whether it does."""
+        try:
+            kept: Kept = self._ask(FrameType.KEEP, Asked(self._next()), Kept, self._supervisor.wait)
+        except RunFailed as error:
+            raise RunFailed(
+                f"{error}; whether {self._peer.address} has kept the copy is not known"
+            ) from error
+        self._kept = kept.where
+
+    def finish(self) -> TransportFigures:
+        """End all workers; what both sides measured."""
+        if self._local is not None:
+            self._local.leaving = True
+        said = self._finish_senders()
+        near, _ = figures_of([message for message in said if "cpu_seconds" in message])
+        report: Report = self._ask(FrameType.FINISH, Asked(self._next()), Report, self._supervisor.wait)
+        (control,) = finish_workers(self._supervisor, [self._asking])
+        near.add(usage_of(control), int(control["private_bytes"]))
+        used = Usage(
+            report.cpu_seconds, report.minor_faults, report.major_faults, report.involuntary_switches
+        )
+        for index, value in enumerate(report.counts[: len(self._applied)]):
+            self._applied[index] = value
+        channels = [message["connection"] for message in said]
+        record = {
+            "kind": "tcp",
+            "address": str(self._peer.address),
+            "tls": "1.3" if self._peer.tls is not None else None,
+            "kept": self._kept or None,
+            "reconnections": sum(len(channel["broken"]) for channel in channels),
+            "retransmits": sum(channel.get("retransmits", 0) for channel in channels),
+            "channels": channels,
+            "control": control["control"],
+            "receiver_host": report.host,
+        }
+        figures = SideFigures(used, report.private_bytes_max)
+        return TransportFigures(near, figures, self._applied, set(report.fallback_reasons), record)
+
+    def _finish_senders(self) -> list[Said]:
+        """What the senders say at their end. All of their packets are applied: who is still calling the
+        receiver, over a connection that broke, is not waited for."""
+        for worker in self._senders:
+            worker.leaving = True
+            self._supervisor.tell(worker, {"kind": "finish"})
+        until = time.monotonic() + FINISH_SECONDS
+        while time.monotonic() < until and not all(worker.inbox for worker in self._senders):
+            self._supervisor.wait(ANSWER_STEP_SECONDS)
+        said = []
+        for number, worker in enumerate(self._senders):
+            found = self._supervisor.take(worker, "usage")
+            if found is None:
+                self._supervisor.dismiss(worker)
+            calling = {"channel": number, "broken": ["was still calling when the run was over"]}
+            said.append(found[0] if found else {"connection": calling})
+        return said
+
+    def abandon(self, why: str) -> None:
+        """Tell the receiver, which would wait for a sender that only lost its connection."""
+        self._supervisor.tell(self._asking, {"kind": "failed", "text": why[:MAX_TEXT]})
+        until = time.monotonic() + ABANDON_SECONDS
+        while self._asking.exit_status is None and time.monotonic() < until:
+            try:
+                self._supervisor.wait(ANSWER_STEP_SECONDS)
+            except FerryError:
+                continue  # the run has failed already, and its reason is known
+
+
+def _differing(ours: list[str], theirs: list[str], region_bytes: int) -> str:
+    """Which region is not the same on both sides; empty when all are."""
+    if len(ours) != len(theirs):
+        return f"{len(theirs)} regions there, {len(ours)} here"
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one != other:
+            first = index * region_bytes // PAGE_BYTES
+            return f"the region of {region_bytes >> 20} MiB from page {first} on differs"
+    return ""
+
+
+def _fields(message: Said) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name != "kind"}
+
+
+def _serve_here(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
+    """The receiver of a run that has both ends here. Raises FerryError when it fails."""
+    del connection
+    with Supervisor() as supervisor:
+        outcome = Session(options, listener, supervisor, _quiet, _quiet).serve()
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def _quiet(text: str) -> None:
+    """The send side says it."""

@@ -1,0 +1,57 @@
+"""The wire as a socket shows it: how much waits for it, and how fast that goes.
+
+Nobody knows a link's bandwidth beforehand. What the channels have made and the peer has not acknowledged
+yet is the wire's backlog. While the sockets are full the wire is busy, and what is acknowledged meanwhile
+is its speed.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pipeline.packets.counters import Count, Counters
+from pipeline.packets.pacing import Wire, WireUse
+from pipeline.transports.tcp.client.sender import SenderRows
+
+FADE = 0.8
+"""What an earlier look's share of the measured speed is worth at the next, 20 to 50 ms later."""
+
+
+class SocketWire(Wire):
+    """Paced as any wire where the user set a limit, and measured."""
+
+    def __init__(self, bytes_per_second: int, sent: Counters, rows: SenderRows) -> None:
+        """`bytes_per_second` 0 is a wire whose limit shows only when it is used."""
+        super().__init__(bytes_per_second)
+        self._sent = sent
+        self._rows = rows
+        self._busy_ns = self._idle_ns = 0
+        self._faded_bytes = self._faded_ns = 0.0
+        self._before_ns = time.monotonic_ns()
+        self._before_bytes, self._was_full = 0, False
+
+    def slack_ns(self) -> int:
+        """How long the channels may send nothing before the wire runs dry."""
+        rate = self.measured_bytes_per_second
+        backlog = int(self._sent.rows[:, Count.WIRE_BYTES].sum()) - self._rows.acknowledged()
+        waiting = backlog * 1_000_000_000 // rate if rate else 0
+        return max(super().slack_ns(), waiting)
+
+    def use(self) -> WireUse:
+        """How it was used so far. Called by the coordinator alone, at every look."""
+        now, acknowledged = time.monotonic_ns(), self._rows.acknowledged()
+        full = self._rows.full()
+        passed, moved = now - self._before_ns, acknowledged - self._before_bytes
+        if full and self._was_full:
+            self._busy_ns += passed
+            self._faded_bytes = self._faded_bytes * FADE + moved
+            self._faded_ns = self._faded_ns * FADE + passed
+            if self._faded_bytes:
+                self.measured_bytes_per_second = max(1, int(self._faded_bytes * 1e9 / self._faded_ns))
+        else:
+            self._idle_ns += passed
+        self._before_ns, self._before_bytes, self._was_full = now, acknowledged, full
+        rate: float | None = self.measured_bytes_per_second or None
+        if self.limit_bytes_per_second:
+            rate = min(rate or self.limit_bytes_per_second, self.limit_bytes_per_second)
+        return WireUse(rate, self._busy_ns, self._idle_ns)

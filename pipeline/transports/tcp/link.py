@@ -1,0 +1,133 @@
+"""One connection, in one process: whole frames, with a deadline on everything that is due.
+
+Blocking calls with time-outs of the kernel's (SO_RCVTIMEO, SO_SNDTIMEO), so that one system call moves
+a whole packet. With TLS the ssl module does the same by records of 16 KiB.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import socket
+import ssl
+import struct
+import termios
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, LinkBroken, advance, why_broken
+from pipeline.transports.tcp.protocol import (
+    HEADER,
+    STALL_SECONDS,
+    FrameHeader,
+    FrameLimits,
+    FrameType,
+    check_body,
+    pack_frame,
+    pack_json,
+    read_header,
+    read_json,
+)
+
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+TIMEVAL = struct.Struct("ll")
+
+
+def prepare(sock: socket.socket) -> None:
+    """Make a fresh socket tell of a peer that is gone, and send at once."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2 * STALL_SECONDS * 1000))
+
+
+class Link:
+    """Frames in both directions. Raises LinkBroken, and BadFrame for what is no frame."""
+
+    def __init__(self, sock: socket.socket, received: int = 0) -> None:
+        """So many frames have been received already."""
+        self.socket = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._sent, self._received = 0, received
+        self._queued = bytearray(4)
+        if self._tls is not None:
+            sock.settimeout(STALL_SECONDS)
+        else:
+            sock.settimeout(None)
+            limit = TIMEVAL.pack(int(STALL_SECONDS), int(STALL_SECONDS % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self.incoming = Incoming(sock)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on; see `pending`."""
+        return self.socket.fileno()
+
+    def pending(self) -> bool:
+        """Whether there is something to read that the descriptor does not show."""
+        return self.incoming.pending()
+
+    def send(self, type_: FrameType, body: dict[str, Any]) -> None:
+        """One frame of JSON."""
+        self.send_frame(type_, pack_json(body))
+
+    def send_frame(
+        self, type_: FrameType, body: bytes | memoryview, payload: Sequence[memoryview] = ()
+    ) -> None:
+        """One frame; the payload from where it lies."""
+        length = sum(len(view) for view in payload)
+        self._sent += 1
+        frame = memoryview(pack_frame(type_, self._sent, body, length))
+        try:
+            if self._tls is not None:
+                for view in (frame, *payload):
+                    self._send_tls(self._tls, view)
+            else:
+                self._send_plain([frame, *payload])
+        except OSError as error:
+            raise LinkBroken(why_broken(error)) from error
+
+    def _send_plain(self, views: list[memoryview]) -> None:
+        while views:
+            advance(views, self.socket.sendmsg(views[:MAX_VECTORS]))
+
+    def _send_tls(self, sock: ssl.SSLSocket, view: memoryview) -> None:
+        while len(view):
+            view = view[sock.send(view) :]
+
+    def unacknowledged(self) -> int:
+        """Bytes that were sent, and that the peer's kernel does not have yet (SIOCOUTQ, tcp(7))."""
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, self._queued)
+        return int.from_bytes(self._queued, "little")
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until something can be read, for ever with None; whether it can."""
+        if self.pending():
+            return True
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+    def header(self, limits: FrameLimits) -> FrameHeader:
+        """Read the next header and check it; all of it is due now."""
+        head = bytes(self.incoming.take(HEADER.size))
+        self._received += 1
+        return read_header(head, self._received, limits)
+
+    def body(self, header: FrameHeader) -> memoryview:
+        """Read a frame's body; good until more is read."""
+        body = self.incoming.take(header.body_bytes)
+        check_body(header, body)
+        return body
+
+    def receive(self, limits: FrameLimits) -> tuple[FrameType, dict[str, Any]]:
+        """A whole frame of JSON, without a payload."""
+        header = self.header(limits)
+        return header.type, read_json(self.body(header))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()

@@ -1,0 +1,340 @@
+"""The bodies of control frames: one record a message, and what each of their fields may be.
+
+`of` builds a record out of what came; a field that is missing, of another type, or out of its range
+raises BadFrame with its name and value. Unknown fields are refused too: a peer of the next version
+must say so in the frame, not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from pipeline.transports.tcp.protocol import BadFrame
+
+U32 = (1 << 32) - 1
+MAX_TEXT = 2000
+MAX_REGIONS = 1024
+MAX_LISTED = 64
+
+M = TypeVar("M", bound="Message")
+
+
+def integer(body: dict[str, Any], name: str, low: int, high: int) -> int:
+    """A whole number within limits."""
+    value = body.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise BadFrame(f"{name}: {_shown(value)}, must be {low} to {high}")
+    return value
+
+
+def number(body: dict[str, Any], name: str, low: float, high: float) -> float:
+    """A finite number within limits."""
+    value = body.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise BadFrame(f"{name}: {_shown(value)}, must be {low:g} to {high:g}")
+    return float(value)
+
+
+def text(body: dict[str, Any], name: str, longest: int = MAX_TEXT) -> str:
+    """Printable text, in one line."""
+    value = body.get(name)
+    if type(value) is not str or len(value) > longest or not value.isprintable():
+        raise BadFrame(f"{name}: {_shown(value)}, must be a line of at most {longest} characters")
+    return value
+
+
+def flag(body: dict[str, Any], name: str) -> bool:
+    """true or false."""
+    value = body.get(name)
+    if type(value) is not bool:
+        raise BadFrame(f"{name}: {_shown(value)}, must be true or false")
+    return value
+
+
+def listed(body: dict[str, Any], name: str, longest: int) -> list[Any]:
+    """A list of at most so many."""
+    value = body.get(name)
+    if type(value) is not list or len(value) > longest:
+        raise BadFrame(f"{name}: {_shown(value)}, must be a list of at most {longest}")
+    return value
+
+
+def integers(body: dict[str, Any], name: str, longest: int, low: int, high: int) -> list[int]:
+    """A list of at most so many whole numbers within limits."""
+    return [integer({name: value}, name, low, high) for value in listed(body, name, longest)]
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+class Message:
+    """A body."""
+
+    LONGEST: ClassVar[int] = 0
+
+    def body(self) -> dict[str, Any]:
+        """As JSON carries it."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def of(cls: type[M], body: dict[str, Any]) -> M:
+        """Check and build. Raises BadFrame."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(body) - known)
+        if unknown:
+            raise BadFrame(f"{_shown(unknown[0])}: not a field of {cls.__name__}")
+        return cls.read(body)
+
+    @classmethod
+    def read(cls: type[M], body: dict[str, Any]) -> M:
+        """Each message's own fields."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Offer(Message):
+    """WELCOME on control: what the receiver has. The sender must fit."""
+
+    ram_bytes_max: int
+    channels_max: int
+    packet_pages_max: int
+    payload_bytes_max: int
+    method_codes: list[int]
+    prealloc: bool
+    keeps: str
+    reconnect_seconds: float
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Offer:
+        """Check and build."""
+        return cls(
+            integer(body, "ram_bytes_max", 0, 1 << 60),
+            integer(body, "channels_max", 1, 1 << 16),
+            integer(body, "packet_pages_max", 1, 1 << 16),
+            integer(body, "payload_bytes_max", 4096, U32),
+            integers(body, "method_codes", MAX_LISTED, 1, 255),
+            flag(body, "prealloc"),
+            text(body, "keeps"),
+            number(body, "reconnect_seconds", 0, 1e6),
+        )
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """WELCOME on a channel: its worker has set itself up."""
+
+    prealloc_ms: float
+    fallback_reason: str
+    simulated: bool
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Ready:
+        """Check and build."""
+        return cls(
+            number(body, "prealloc_ms", 0, 1e12), text(body, "fallback_reason"), flag(body, "simulated")
+        )
+
+
+@dataclass(frozen=True)
+class Refusal(Message):
+    """REFUSED: a line that says why, and whether it may be otherwise soon."""
+
+    text: str
+    busy: bool
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Refusal:
+        """Check and build."""
+        return cls(text(body, "text"), flag(body, "busy"))
+
+
+@dataclass(frozen=True)
+class Said(Message):
+    """FAILED: a line that says why."""
+
+    text: str
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Said:
+        """Check and build."""
+        return cls(text(body, "text"))
+
+
+@dataclass(frozen=True)
+class Open(Message):
+    """OPEN: what will be sent."""
+
+    request: int
+    ram_bytes: int
+    channels: int
+    packet_pages: int
+    payload_bytes: int
+    method_codes: list[int]
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Open:
+        """Check and build."""
+        return cls(
+            integer(body, "request", 1, U32),
+            integer(body, "ram_bytes", 4096, 1 << 60),
+            integer(body, "channels", 1, 1 << 16),
+            integer(body, "packet_pages", 1, 1 << 16),
+            integer(body, "payload_bytes", 4096, U32),
+            integers(body, "method_codes", MAX_LISTED, 1, 255),
+        )
+
+
+@dataclass(frozen=True)
+class Asked(Message):
+    """KEEP, FINISH, and the answers OPENED: nothing but the request's number."""
+
+    request: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Asked:
+        """Check and build."""
+        return cls(integer(body, "request", 1, U32))
+
+
+@dataclass(frozen=True)
+class Ping(Message):
+    """PING and PONG. `sent_ns` is the sender's clock, `here_ns` the receiver's (0 in PING)."""
+
+    sent_ns: int
+    here_ns: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Ping:
+        """Check and build."""
+        return cls(integer(body, "sent_ns", 0, 1 << 63), integer(body, "here_ns", 0, 1 << 63))
+
+
+@dataclass(frozen=True)
+class Settle(Message):
+    """SETTLE: the round, how many pages it listed, and for each channel [generation, packets]."""
+
+    request: int
+    round: int
+    pages: int
+    channels: list[list[int]]
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Settle:
+        """Check and build."""
+        channels = []
+        for pair in listed(body, "channels", 1 << 16):
+            if type(pair) is not list or len(pair) != 2:
+                raise BadFrame(f"channels: {_shown(pair)}, must be [generation, packets]")
+            generation, packets = ({"channels": value} for value in pair)
+            channels.append([integer(generation, "channels", 0, U32), integer(packets, "channels", 0, U32)])
+        return cls(
+            integer(body, "request", 1, U32),
+            integer(body, "round", 1, U32),
+            integer(body, "pages", 0, U32),
+            channels,
+        )
+
+
+@dataclass(frozen=True)
+class Settled(Message):
+    """SETTLED: how many of the pages were applied, and when the last was (the receiver's clock). Where
+    they are not all, the payload is a bitmap of RAM, one bit a page, of those that were."""
+
+    request: int
+    applied: int
+    applied_ns: int
+    bitmap_crc32: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Settled:
+        """Check and build."""
+        return cls(
+            integer(body, "request", 1, U32),
+            integer(body, "applied", 0, U32),
+            integer(body, "applied_ns", 0, 1 << 63),
+            integer(body, "bitmap_crc32", 0, U32),
+        )
+
+
+@dataclass(frozen=True)
+class Verify(Message):
+    """VERIFY: digests of regions of so many bytes, or the self-check's invariant."""
+
+    request: int
+    how: str
+    region_bytes: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Verify:
+        """Check and build."""
+        how = text(body, "how", 16)
+        if how not in ("images", "invariant"):
+            raise BadFrame(f"how: {how!r}, must be images or invariant")
+        return cls(integer(body, "request", 1, U32), how, integer(body, "region_bytes", 4096, 1 << 60))
+
+
+@dataclass(frozen=True)
+class Verified(Message):
+    """VERIFIED: the digests of all regions in order, or what contradicts the invariant."""
+
+    request: int
+    digests: list[str]
+    wrong: str
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Verified:
+        """Check and build."""
+        digests = [text({"digests": one}, "digests", 64) for one in listed(body, "digests", MAX_REGIONS)]
+        return cls(integer(body, "request", 1, U32), digests, text(body, "wrong"))
+
+
+@dataclass(frozen=True)
+class Kept(Message):
+    """KEPT: where the copy is now; empty where it was not to be kept."""
+
+    request: int
+    where: str
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Kept:
+        """Check and build."""
+        return cls(integer(body, "request", 1, U32), text(body, "where"))
+
+
+@dataclass(frozen=True)
+class Report(Message):
+    """REPORT: what the receive side used inside the clock, and what it is."""
+
+    request: int
+    cpu_seconds: float
+    minor_faults: int
+    major_faults: int
+    involuntary_switches: int
+    private_bytes_max: int
+    counts: list[int]
+    fallback_reasons: list[str]
+    host: dict[str, Any]
+    connections: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Report:
+        """Check and build. What is only shown (host, connections) is taken as it is."""
+        host, connections = body.get("host"), listed(body, "connections", 1 << 16)
+        if type(host) is not dict or not all(type(one) is dict for one in connections):
+            raise BadFrame(f"host: {_shown(host)}, must be an object, and connections a list of them")
+        reasons = listed(body, "fallback_reasons", MAX_LISTED)
+        return cls(
+            integer(body, "request", 1, U32),
+            number(body, "cpu_seconds", 0, 1e12),
+            integer(body, "minor_faults", 0, 1 << 60),
+            integer(body, "major_faults", 0, 1 << 60),
+            integer(body, "involuntary_switches", 0, 1 << 60),
+            integer(body, "private_bytes_max", 0, 1 << 60),
+            integers(body, "counts", MAX_LISTED, 0, 1 << 62),
+            [text({"fallback_reasons": reason}, "fallback_reasons") for reason in reasons],
+            host,
+            connections,
+        )

@@ -1,0 +1,269 @@
+"""The protocol between two hosts. This page is the specification; the code below is its layout.
+
+One connection carries control, and one each channel. All are made by the sender. Where TLS is used it
+is version 1.3, both sides show certificates, and nothing is read before its handshake is over.
+
+Frames
+------
+Everything is a frame: a header of 32 bytes, a body, a payload. All integers little endian.
+
+     0  u32 magic "RFN1"
+     4  u8  version
+     5  u8  type (`FrameType`; 0 is never valid)
+     6  u16 0
+     8  u32 sequence: 1, 2, 3, ... on this connection in this direction
+    12  u32 body bytes
+    16  u32 payload bytes
+    20  u32 CRC-32 of the body
+    24  u32 0
+    28  u32 CRC-32 of the 28 bytes above
+
+The body of HELLO is binary (below), that of PACKET the front of a packet (`pipeline.packets.packet`), that
+of all others one JSON object. Only PACKET and SETTLED have a payload. What is longer than its type allows,
+a sequence with a gap, a reserved field that is not 0, or a checksum that is wrong, ends the connection.
+
+HELLO is the first frame of a connection, and the only one that an unknown peer can send:
+
+     0  u8  role (`Role`; 0 is never valid)
+     1  u8  0
+     2  u16 channel, 0 for control
+     4  u32 generation of this connection, from 1: a later one replaces an earlier one
+     8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
+
+Version rule: a side takes its own version and the one before, and answers in the version of the
+HELLO. This is version 1, the first; 0 is not valid.
+
+States of the receiver, and what it takes in each
+-------------------------------------------------
+    LISTENING   HELLO control         -> WELCOME, its offer; OFFERED. A HELLO for a channel is refused.
+    OFFERED     OPEN                  -> OPENED, when the destination has its memory; RUNNING from then on
+    RUNNING     HELLO channel k, g    -> WELCOME, when the worker is ready; an earlier generation of k ends
+                PACKET on a channel   -> (nothing: only SETTLE tells)
+                SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
+                VERIFY                -> VERIFIED
+                KEEP                  -> KEPT; DONE
+    any         PING                  -> PONG
+                HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
+                FAILED                -> the run has failed; LISTENING
+    DONE        FINISH                -> REPORT; LISTENING, or the end
+
+A second sender (another run id) is REFUSED while a run goes on, and so is a HELLO resume of a run that is
+not here. Either side may send FAILED, with a line
+that says why, and then closes. When control is lost the receiver waits `reconnect` seconds, keeps all
+that it has, and goes on taking packets; after that the run has failed.
+
+Requests carry a number, and the answer the same. A sender that lost control asks again with the same
+number; to a request that was answered already the receiver gives the same answer.
+
+Rounds and what is lost
+-----------------------
+A channel's packets are applied as they come, at most once a page and round. Behind the last of a round
+the sender says in SETTLE, for every channel, the generation of its connection and how many packets it
+wrote on it. The receiver ends connections of earlier generations, waits until the others have
+delivered that many or are broken, and answers which pages of the round have been applied: all that
+SETTLE says, or a bitmap. Pages that were not are dirty again. So nothing is sent twice that was
+applied, whatever broke, and no packet of one round can overwrite one of the next.
+
+The end of a run without KEEP is a failure, and what the receiver had is gone. Before it answers KEEP it
+looks itself whether every page of RAM has been applied, and none was torn since.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from isal import isal_zlib
+
+VERSION = 1
+VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
+MAGIC = 0x314E4652
+HEADER = struct.Struct("<IBBHIIIIII")
+_BEFORE_CRC = struct.Struct("<IBBHIIIII")
+HELLO = struct.Struct("<BBHI16s")
+RUN_ID_BYTES = 16
+
+MAX_JSON_BYTES = 60 << 10
+"""A body of JSON: digests of 1024 regions are 36 KiB, a report of 64 channels 20."""
+
+HELLO_SECONDS = 5.0
+"""From a connection's first byte to the end of its HELLO, TLS handshake and all."""
+
+STALL_SECONDS = 5.0
+"""A connection on which something is due, and nothing moves for so long, is broken."""
+
+MIN_BYTES_PER_SECOND = 16 << 10
+"""A payload that comes more slowly than this has stalled."""
+
+PING_SECONDS = 1.0
+
+
+class FrameType(IntEnum):
+    """What a frame is; who sends it."""
+
+    INVALID = 0
+    HELLO = 1  # sender
+    WELCOME = 2  # receiver
+    REFUSED = 3  # receiver
+    OPEN = 4  # sender
+    OPENED = 5  # receiver
+    PING = 6  # sender
+    PONG = 7  # receiver
+    PACKET = 8  # sender
+    SETTLE = 9  # sender
+    SETTLED = 10  # receiver
+    VERIFY = 11  # sender
+    VERIFIED = 12  # receiver
+    KEEP = 13  # sender
+    KEPT = 14  # receiver
+    FINISH = 15  # sender
+    REPORT = 16  # receiver
+    FAILED = 17  # both
+    END = 18  # sender, on a channel: no more packets
+
+
+WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED})
+
+
+class Role(IntEnum):
+    """What a connection is for."""
+
+    INVALID = 0
+    CONTROL = 1
+    CHANNEL = 2
+    RESUME = 3
+
+
+ROLES = frozenset(Role) - {Role.INVALID}
+
+
+class BadFrame(Exception):
+    """Bytes from the peer that break the protocol: the field, and what it holds."""
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """A header that has been checked."""
+
+    version: int
+    type: FrameType
+    sequence: int
+    body_bytes: int
+    payload_bytes: int
+    body_crc32: int
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first frame of a connection."""
+
+    role: Role
+    channel: int
+    generation: int
+    run_id: bytes
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """What of a frame's lengths a side accepts, in a state."""
+
+    types: frozenset[FrameType]
+    body_bytes: int = MAX_JSON_BYTES
+    payload_bytes: int = 0
+
+
+HELLO_LIMITS = FrameLimits(frozenset({FrameType.HELLO}), HELLO.size)
+
+
+def pack_frame(type_: FrameType, sequence: int, body: bytes | memoryview, payload_bytes: int = 0) -> bytes:
+    """Header and body; the payload follows by itself."""
+    head = _BEFORE_CRC.pack(
+        MAGIC,
+        VERSION,
+        type_,
+        0,
+        sequence,
+        len(body),
+        payload_bytes,
+        isal_zlib.crc32(body),
+        0,
+    )
+    return head + isal_zlib.crc32(head).to_bytes(4, "little") + body
+
+
+def read_header(data: bytes, sequence: int, limits: FrameLimits) -> FrameHeader:
+    """Check a header against what may come now. Raises BadFrame."""
+    if len(data) != HEADER.size:
+        raise BadFrame(f"frame header: {len(data)} bytes, not {HEADER.size}")
+    magic, version, kind, zero, number, body, payload, body_crc, zero_too, crc = HEADER.unpack(data)
+    _refuse(magic != MAGIC, "frame magic", f"{magic:#010x}, not {MAGIC:#010x}")
+    found = isal_zlib.crc32(data[: _BEFORE_CRC.size])
+    _refuse(crc != found, "frame header CRC-32", f"{crc:#010x}, computed {found:#010x}")
+    _refuse(version not in VERSIONS, "frame version", f"{version}, here {VERSION}")
+    _refuse(zero != 0 or zero_too != 0, "frame reserved field", zero or zero_too)
+    if kind not in limits.types:
+        names = ", ".join(sorted(known.name for known in limits.types))
+        raise BadFrame(f"frame type: {_type_name(kind)} where {names} may come")
+    _refuse(number != sequence, "frame sequence", f"{number} where {sequence} is due")
+    _refuse(body > limits.body_bytes, "frame body", f"{body} bytes of {limits.body_bytes} at most")
+    _refuse(
+        payload > 0 and kind not in WITH_PAYLOAD, "frame payload", f"{payload} bytes of a {_type_name(kind)}"
+    )
+    _refuse(
+        payload > limits.payload_bytes, "frame payload", f"{payload} bytes of {limits.payload_bytes} at most"
+    )
+    return FrameHeader(version, FrameType(kind), number, body, payload, body_crc)
+
+
+def check_body(header: FrameHeader, body: bytes | memoryview) -> None:
+    """Raises BadFrame when the body is not what the header says."""
+    found = isal_zlib.crc32(body)
+    _refuse(
+        header.body_crc32 != found, "frame body CRC-32", f"{header.body_crc32:#010x}, computed {found:#010x}"
+    )
+
+
+def pack_hello(hello: Hello) -> bytes:
+    """The body of a HELLO."""
+    return HELLO.pack(hello.role, 0, hello.channel, hello.generation, hello.run_id)
+
+
+def read_hello(body: bytes) -> Hello:
+    """Raises BadFrame."""
+    if len(body) != HELLO.size:
+        raise BadFrame(f"hello: {len(body)} bytes, not {HELLO.size}")
+    role, zero, channel, generation, run_id = HELLO.unpack(body)
+    _refuse(role not in ROLES, "hello role", role)
+    _refuse(zero != 0, "hello reserved field", zero)
+    _refuse(role != Role.CHANNEL and channel != 0, "hello channel", f"{channel} of control")
+    _refuse(generation == 0, "hello generation", 0)
+    _refuse(not any(run_id), "hello run id", "all zero")
+    return Hello(Role(role), channel, generation, run_id)
+
+
+def pack_json(body: dict[str, Any]) -> bytes:
+    """A body of JSON."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def read_json(body: bytes | memoryview) -> dict[str, Any]:
+    """Raises BadFrame for what is no JSON object."""
+    try:
+        found = json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(f"frame body: no JSON ({type(error).__name__})") from error
+    if not isinstance(found, dict):
+        raise BadFrame(f"frame body: {type(found).__name__}, not an object")
+    return found
+
+
+def _type_name(kind: int) -> str:
+    return FrameType(kind).name if kind in FrameType._value2member_map_ else str(kind)
+
+
+def _refuse(bad: bool, field: str, value: object) -> None:
+    if bad:
+        raise BadFrame(f"{field}: {value}")

@@ -1,0 +1,1 @@
+"""The receive side of a connection."""

@@ -1,0 +1,398 @@
+"""One session of a receiver: wait for a sender, take its run, and end with it.
+
+The states are those of `pipeline.transports.tcp.protocol`. The session forks a process for control, and one
+for each connection that carries packets, when it has let them in; it answers itself what needs all of them.
+It waits for nothing but events.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from guestmem.ipc import Connection, Message
+from guestmem.units import show_size
+from pipeline.errors import FerryError, RunFailed, one_line
+from pipeline.net.tls import SERVER
+from pipeline.processes.supervisor import Supervisor, usage_of
+from pipeline.transports.tcp.messages import Asked, Kept, Offer, Open, Said, Settle, Verify
+from pipeline.transports.tcp.protocol import HELLO_SECONDS, BadFrame, FrameType, Role
+from pipeline.transports.tcp.server.acceptor import Acceptor, Caller
+from pipeline.transports.tcp.server.barrier import Barrier
+from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan, run_channel_receiver
+from pipeline.transports.tcp.server.connections import END_SECONDS, PeerConnection, drop, keep, let_go, start
+from pipeline.transports.tcp.server.control_server import ControlServerPlan, run_control_server, send_answer
+from pipeline.transports.tcp.server.receive_run import ReceiveOptions, ReceiveRun
+
+TICK_SECONDS = 0.05
+SETTLE_TICK_SECONDS = 0.001
+"""While a sender waits at the barrier, perhaps with its guest standing still."""
+
+IDLE_SECONDS = 120.0
+"""A sender that pings, but neither sends nor asks anything for so long, has no run."""
+
+NO_SUCH_RUN = "no run of this id is open here"
+
+DIGEST_BYTES_PER_SECOND = 256 << 20
+"""A sender asks nothing while it makes digests of its RAM, which no host does more slowly."""
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    LISTENING = 0
+    OFFERED = 1
+    RUNNING = 2
+    DONE = 3
+
+
+@dataclass
+class Outcome:
+    """How a session ended."""
+
+    error: FerryError | None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """See the module."""
+
+    def __init__(
+        self,
+        options: ReceiveOptions,
+        listener: socket.socket,
+        supervisor: Supervisor,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """Raises UsageError for certificates that do not do."""
+        self._options = options
+        self._supervisor = supervisor
+        self._say, self._warn = say, warn
+        tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
+        self._door = Acceptor(supervisor, listener, tls, self._welcome, warn)
+        self._state = State.LISTENING
+        self._run_id = self._identity = b""
+        self._offer: Offer
+        self._receiving: ReceiveRun | None = None
+        self._control: PeerConnection | None = None
+        self._control_generation = 0
+        self._waiting_control: Caller | None = None
+        self._lost_at = 0.0
+        self._lost_why = ""
+        self._channels: dict[int, PeerConnection] = {}
+        self._generations: dict[int, int] = {}
+        self._waiting: dict[int, Caller] = {}
+        self._answered: tuple[int, FrameType, dict[str, Any], bytes] | None = None
+        self._asked = 0
+        self._barrier: Barrier | None = None
+        self._finish_asked: Asked | None = None
+        self._ended = False
+        self._moved_at = time.monotonic()
+        self._moved_packets = -1
+        self._sender_name = ""
+
+    # ---------------------------------------------------------------- the loop
+
+    def serve(self) -> Outcome:
+        """Until a run has ended, well or not."""
+        error: FerryError | None = None
+        try:
+            while not self._ended:
+                self._supervisor.wait(TICK_SECONDS if self._barrier is None else SETTLE_TICK_SECONDS)
+                self._tick()
+        except FerryError as raised:
+            error = raised
+        except BadFrame as raised:
+            error = RunFailed(str(raised))
+        if error is not None:
+            self._tell_failed(error)
+        self._door.close()
+        return Outcome(error, self._record())
+
+    def _tick(self) -> None:
+        self._door.tick()
+        self._watch_control()
+        for channel in list(self._channels):
+            self._watch_channel(channel)
+        self._admit_waiting()
+        if self._barrier is not None:
+            self._try_to_settle(self._barrier)
+        if self._finish_asked is not None:
+            self._try_to_finish(self._finish_asked)
+        self._watch_time()
+
+    def _watch_time(self) -> None:
+        """Raises RunFailed for a sender that is gone, or has nothing to do."""
+        now = time.monotonic()
+        if self._state is State.LISTENING:
+            return
+        if self._control is None:
+            patience = self._options.reconnect_seconds if self._state is not State.OFFERED else 0.0
+            if self._waiting_control is None and now - self._lost_at > patience:
+                if self._state is State.DONE:
+                    self._ended = True
+                    return
+                if self._state is State.OFFERED:
+                    raise RunFailed(f"the sender left before it opened a run ({self._lost_why})")
+                raise RunFailed(
+                    f"the sender is gone ({self._lost_why}) and did not come back for {patience:g} s; "
+                    "what it had sent is deleted"
+                )
+        if self._state is State.OFFERED and now - self._moved_at > HELLO_SECONDS:
+            raise RunFailed(f"the sender opened no run within {HELLO_SECONDS:g} s")
+        if self._receiving is not None:
+            packets = int(np.array(self._receiving.arrivals.delivered).sum())
+            patience = IDLE_SECONDS + self._receiving.wanted.ram_bytes / DIGEST_BYTES_PER_SECOND
+            if packets != self._moved_packets or self._setting_up():
+                self._moved_packets, self._moved_at = packets, now
+            elif now - self._moved_at > patience:
+                raise RunFailed(f"the sender neither sent nor asked anything for {patience:.0f} s")
+
+    def _setting_up(self) -> bool:
+        """Whether a channel's process has not welcomed its sender yet: it gives RAM its pages, perhaps."""
+        return any(
+            self._running.arrivals.packets(channel)[0] != held.generation
+            for channel, held in self._channels.items()
+        )
+
+    # ---------------------------------------------------------------- who comes in
+
+    def _welcome(self, caller: Caller) -> None:
+        """Somebody said HELLO at the door."""
+        hello = caller.hello
+        ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
+            caller.identity, self._identity
+        )
+        if hello.role is not Role.CHANNEL:
+            self._welcome_control(caller, ours)
+        elif self._state not in (State.RUNNING, State.DONE) or not ours:
+            self._refuse(caller, NO_SUCH_RUN)
+        elif self._state is State.DONE:
+            # A connection that broke at the very end; its sender learns of the end by itself.
+            self._refuse(caller, "the run is complete", busy=True)
+        elif hello.channel >= self._running.wanted.channels:
+            self._refuse(caller, f"channel: {hello.channel} of {self._running.wanted.channels}")
+        elif hello.generation <= self._generations.get(hello.channel, 0):
+            last = self._generations[hello.channel]
+            self._refuse(caller, f"generation: {hello.generation} of channel {hello.channel} after {last}")
+        else:
+            self._generations[hello.channel] = hello.generation
+            drop(self._supervisor, self._waiting.pop(hello.channel, None))
+            self._waiting[hello.channel] = caller
+            keep(self._supervisor, caller)
+            if hello.channel in self._channels:
+                self._channels[hello.channel].shut()
+            self._admit_waiting()
+
+    def _welcome_control(self, caller: Caller, ours: bool) -> None:
+        anew = caller.hello.role is Role.CONTROL
+        if self._state is State.LISTENING and not anew:
+            self._refuse(caller, NO_SUCH_RUN)
+            return
+        if self._state is State.LISTENING:
+            self._run_id, self._identity = caller.hello.run_id, caller.identity
+            self._sender_name = caller.name
+            self._offer = self._options.offer()
+            self._state = State.OFFERED
+            self._moved_at = time.monotonic()
+        elif not ours or anew is not (self._state is State.OFFERED):
+            self._refuse(caller, f"busy with a run of {self._sender_name}", busy=True)
+            return
+        elif caller.hello.generation <= self._control_generation:
+            self._refuse(caller, f"generation: {caller.hello.generation} after {self._control_generation}")
+            return
+        self._control_generation = caller.hello.generation
+        drop(self._supervisor, self._waiting_control)
+        self._waiting_control = caller
+        keep(self._supervisor, caller)
+        if self._control is not None:
+            self._control.shut()
+        self._admit_waiting()
+
+    def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
+        self._warn(f"refused {caller.name}: {why}")
+        caller.refuse(why, busy=busy)
+
+    def _admit_waiting(self) -> None:
+        """Start a process for each caller whose predecessor has ended."""
+        if self._waiting_control is not None and self._control is None:
+            caller, self._waiting_control = self._waiting_control, None
+            plan = ControlServerPlan(self._offer.body())
+            self._control = start(
+                self._supervisor,
+                caller,
+                "control",
+                lambda connection: run_control_server(connection, plan, caller.link()),
+            )
+        for channel in [channel for channel in self._waiting if channel not in self._channels]:
+            caller = self._waiting.pop(channel)
+            landing = self._running.landing(channel, caller.hello.generation)
+            self._channels[channel] = start(
+                self._supervisor,
+                caller,
+                f"receiver {channel}",
+                functools.partial(_land, plan=landing, caller=caller),
+            )
+
+    def _let_go(self, held: PeerConnection) -> Message | None:
+        """What its process said last, with what it used added up."""
+        last = let_go(self._supervisor, held)
+        if last is not None and self._receiving is not None:
+            self._receiving.figures.add(usage_of(last), int(last["private_bytes"]))
+            self._receiving.reasons |= {str(last["fallback_reason"])} - {""}
+        return last
+
+    def _watch_channel(self, channel: int) -> None:
+        held = self._channels[channel]
+        if not held.has_ended():
+            return
+        last = self._let_go(held)
+        del self._channels[channel]
+        why = "its process was killed" if last is None else str(last["broken"])
+        if why and self._state is State.RUNNING and held.shut_at is None:
+            self._warn(f"channel {channel}: connection broken: {why}")
+
+    def _watch_control(self) -> None:
+        held = self._control
+        if held is None:
+            return
+        while held.worker.inbox and held.worker.inbox[0][0]["kind"] == "request":
+            message, _ = held.worker.inbox.pop(0)
+            self._request(FrameType(message["type"]), message["body"])
+        if not held.has_ended():
+            return
+        last = self._let_go(held)
+        self._control = None
+        self._lost_at = time.monotonic()
+        self._lost_why = "control's process was killed" if last is None else str(last["why"])
+        if last is not None and last["bad"]:
+            raise RunFailed(self._lost_why)
+        if self._finish_asked is None and self._answered and self._answered[1] is FrameType.REPORT:
+            self._ended = True
+        elif self._waiting_control is None and self._state is not State.OFFERED:
+            self._warn(
+                f"control connection lost ({self._lost_why}); waiting "
+                f"{self._options.reconnect_seconds:g} s for the sender"
+            )
+
+    # ---------------------------------------------------------------- requests
+
+    @property
+    def _running(self) -> ReceiveRun:
+        assert self._receiving is not None
+        return self._receiving
+
+    def _request(self, type_: FrameType, body: dict[str, Any]) -> None:
+        """Answer a request, now or when what it asks for has come. Raises FerryError, BadFrame."""
+        self._moved_at = time.monotonic()
+        if type_ is FrameType.FAILED:
+            raise RunFailed(f"send side: {Said.of(body).text}")
+        number = body.get("request")
+        if self._answered is not None and number == self._answered[0]:
+            self._send(*self._answered[1:])
+            return
+        if number == self._asked:
+            return  # it is being worked on; the answer goes to the new connection
+        if number != self._asked + 1:
+            raise BadFrame(f"request: {number!r} after {self._asked}")
+        self._asked += 1
+        self._take(type_, body)
+
+    def _take(self, type_: FrameType, body: dict[str, Any]) -> None:
+        """A new request, in the state that it needs."""
+        if type_ is FrameType.OPEN and self._state is State.OFFERED:
+            self._open(Open.of(body))
+        elif type_ is FrameType.SETTLE and self._state is State.RUNNING:
+            asked = Settle.of(body)
+            self._running.check_settle(asked)
+            self._barrier = Barrier(asked, self._running.arrivals)
+            self._try_to_settle(self._barrier)
+        elif type_ is FrameType.VERIFY and self._state is State.RUNNING:
+            verified = self._running.verified(Verify.of(body))
+            self._answer(FrameType.VERIFIED, verified.body())
+        elif type_ is FrameType.KEEP and self._state is State.RUNNING:
+            asked_keep = Asked.of(body)
+            where = self._running.keep()
+            self._state = State.DONE
+            self._say(f"complete{', kept as ' + where if where else ''}")
+            self._answer(FrameType.KEPT, Kept(asked_keep.request, where).body())
+        elif type_ is FrameType.FINISH and self._state is State.DONE:
+            self._finish_asked = Asked.of(body)
+        else:
+            raise BadFrame(f"frame type: {type_.name} in state {self._state.name}")
+
+    def _open(self, wanted: Open) -> None:
+        self._receiving = ReceiveRun(self._options, self._offer, wanted)
+        self._state = State.RUNNING
+        self._say(f"run of {self._sender_name}: {show_size(wanted.ram_bytes)} in {wanted.channels} channels")
+        self._answer(FrameType.OPENED, Asked(wanted.request).body())
+
+    def _answer(self, type_: FrameType, body: dict[str, Any], bitmap: bytes = b"") -> None:
+        """Answer the request in hand, and keep the answer for a sender that did not hear it."""
+        self._answered = (int(body["request"]), type_, body, bitmap)
+        self._send(type_, body, bitmap)
+
+    def _send(self, type_: FrameType, body: dict[str, Any], bitmap: bytes) -> None:
+        if self._control is not None:
+            send_answer(self._control.worker.connection, type_, body, bitmap)
+
+    def _try_to_settle(self, barrier: Barrier) -> None:
+        """Answer when nothing of the round can be on its way any more."""
+        if not barrier.is_reached(self._channels):
+            return
+        self._barrier = None
+        settled, bitmap = self._running.settled(barrier.asked)
+        self._answer(FrameType.SETTLED, settled.body(), bitmap)
+
+    def _try_to_finish(self, asked: Asked) -> None:
+        """Report when every channel's process has said what it used."""
+        for held in self._channels.values():
+            if time.monotonic() - self._moved_at > END_SECONDS:
+                held.shut()
+        if self._channels:
+            return
+        self._finish_asked = None
+        self._answer(FrameType.REPORT, self._running.report(asked.request).body())
+
+    # ---------------------------------------------------------------- the end
+
+    def _tell_failed(self, error: FerryError) -> None:
+        """The sender learns why, if it can be reached."""
+        if self._control is None:
+            return
+        worker = self._control.worker
+        self._supervisor.tell(worker, {"kind": "failed", "text": one_line(error)[:1000]})
+        until = time.monotonic() + END_SECONDS
+        while worker.exit_status is None and time.monotonic() < until:
+            try:
+                self._supervisor.wait(TICK_SECONDS)
+            except FerryError:
+                continue
+
+    def _record(self) -> dict[str, Any]:
+        run = self._receiving
+        return {
+            "sender": self._sender_name or None,
+            "size_bytes": run.wanted.ram_bytes if run else None,
+            "channels": run.wanted.channels if run else None,
+            "rounds": run.rounds if run else 0,
+            "kept": (run.kept or None) if run else None,
+            "complete": self._state is State.DONE,
+        }
+
+
+def _relay(connection: Connection, plan: ControlServerPlan, caller: Caller) -> None:
+    run_control_server(connection, plan, caller.link())
+
+
+def _land(connection: Connection, plan: ChannelReceiverPlan, caller: Caller) -> None:
+    run_channel_receiver(connection, plan, caller.link())

@@ -1,0 +1,190 @@
+"""The parts of a connection: addresses, names in certificates, what is kept, what waits for the wire."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guestmem.ram import GuestRam
+from guestmem.segment import PAGE_BYTES
+from pipeline.cli.recv_options import parse_recv
+from pipeline.destination.output import Output
+from pipeline.destination.verification import region_bytes_of, region_digests
+from pipeline.errors import UsageError
+from pipeline.net.address import Address, parse_address
+from pipeline.net.tls import certificate_names
+from pipeline.options import parse
+from pipeline.packets.checksums import block_crcs, crcs_in_ram
+from pipeline.packets.counters import Count, Counters
+from pipeline.packets.page_runs import runs
+from pipeline.transports.tcp.client import wire
+from pipeline.transports.tcp.client.sender import FULL, SENT_BYTES, UNACKNOWLEDGED, SenderRows
+from pipeline.transports.tcp.protocol import VERSION, VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("host:7000", Address("host", 7000)),
+        ("10.0.0.1:1", Address("10.0.0.1", 1)),
+        ("[fe80::1%eth0]:65535", Address("fe80::1%eth0", 65535)),
+        ("unix:/run/x", Address("", 0, "/run/x")),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:", ":7000", "host:x", "host:65536", "::1:7000", "a b:1", "unix:", "unix:" + "x" * 108],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be HOST:PORT|Unix socket"):
+        parse_address(text)
+
+
+def test_only_loopback_is_local() -> None:
+    assert Address("127.0.0.1", 1).is_local()
+    assert Address("::1", 1).is_local()
+    assert Address("", 0, "/x").is_local()
+    assert not Address("192.0.2.1", 1).is_local()
+    assert not Address("0.0.0.0", 1).is_local()
+    assert not Address("::", 1).is_local()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--transport", "rdma"], "must be one of queue, tcp"),
+        (["--transport", "tcp", "--receivers", "3"], "one for each channel"),
+        (["--tls-dir", "/nowhere"], "is for --transport tcp"),
+        (["--transport", "tcp", "--tls-dir", "/nowhere"], "ca-cert.pem cannot be read"),
+        (["--transport", "tcp", "--tls-peer", "x"], "is for --tls-dir"),
+        (["--transport", "tcp", "--reconnect", "-1"], "must be 0 to"),
+    ],
+)
+def test_a_run_over_tcp_that_cannot_be(arguments: list[str], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "--listen"),
+        (["--listen", "x"], "must be HOST:PORT"),
+        (["--listen", "127.0.0.1:0", "--output", "/nowhere/x"], "folder that can be written"),
+        (["--listen", "127.0.0.1:0", "--output", "/tmp"], "folder that can be written"),
+        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--output-shm", "x"], "name one of them"),
+        (["--listen", "127.0.0.1:0", "--output-shm", "a/b"], "letters, digits"),
+        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--runs", "2"], "one name"),
+        (["--listen", "127.0.0.1:0", "--max-channels", "65"], "must be 1 to 64"),
+        (["--listen", "nowhere.invalid:7000"], "cannot be resolved"),
+    ],
+)
+def test_a_receiver_that_cannot_be(arguments: list[str], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        parse_recv(arguments)
+
+
+def test_a_common_name_is_no_name() -> None:
+    certificate = {
+        "subject": ((("commonName", "cn"),),),
+        "subjectAltName": (("DNS", "one"), ("IP Address", "10.0.0.1"), ("URI", "x://y"), ("email", "a@b")),
+    }
+    assert certificate_names(certificate) == ["one", "10.0.0.1"]
+    assert certificate_names({}) == []
+
+
+def test_the_version_window_has_no_zero() -> None:
+    assert VERSION in VERSIONS
+    assert {1} == VERSIONS
+
+
+def image(pages: int) -> GuestRam:
+    ram = GuestRam.create(pages * PAGE_BYTES, "test")
+    ram.words[::3] = 7
+    return ram
+
+
+def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    ram, target = image(700), tmp_path / "copy"
+    target.write_text("old")
+    assert Output(str(target)).keep(ram) == f"file {target}"
+    assert target.read_bytes() == bytes(ram.memory)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_named_shared_memory_appears_only_when_it_is_kept() -> None:
+    name = f"ramferry-keep-{os.getpid()}"
+    keep, path = Output(shm_name=name), Path("/dev/shm", name)
+    try:
+        ram = keep.create(1 << 20)
+        assert not path.exists()
+        ram.words[5] = 9
+        keep.keep(ram)
+        assert path.read_bytes() == bytes(ram.memory)
+        with pytest.raises(UsageError, match="already"):
+            keep.check()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_digests_name_the_region() -> None:
+    one, other = image(1024), image(1024)
+    other.words[600, 3] ^= 1
+    ours, theirs = region_digests(one, 1 << 20), region_digests(other, 1 << 20)
+    assert [index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]] == [2]
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1 << 30, (1 << 40) + PAGE_BYTES, 16 << 40])
+def test_regions_are_few_and_whole_pages(size: int) -> None:
+    region = region_bytes_of(size)
+    assert region % PAGE_BYTES == 0
+    assert -(-size // region) <= 1024
+
+
+def test_checksums_of_pages_side_by_side_and_scattered() -> None:
+    ram = image(200)
+    ram.words[:] = np.arange(ram.words.size, dtype=np.uint64).reshape(ram.words.shape)
+    beside = np.arange(20, 90, dtype=np.uint32)
+    whole = ram.memory[20 * PAGE_BYTES : 90 * PAGE_BYTES]
+    assert crcs_in_ram(ram.memory, beside, 16) == block_crcs(whole, 16)
+    scattered = np.array([1, 2, 3, 7, 8, 100, 150, 151], np.uint32)
+    found = [(run.start, run.stop - run.start) for run in runs(scattered)]
+    assert found == [(1, 3), (7, 2), (100, 1), (150, 2)]
+    gathered = memoryview(ram.words[scattered].copy()).cast("B")
+    assert crcs_in_ram(ram.memory, scattered, 3) == block_crcs(gathered, 3)
+    assert runs(scattered[:0]) == [] and crcs_in_ram(ram.memory, scattered[:0], 16) == []
+
+
+def test_the_wire_is_measured_while_the_sockets_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    monkeypatch.setattr("pipeline.transports.tcp.client.wire.time.monotonic_ns", lambda: now[0])
+    sent, rows = Counters(1), SenderRows(2)
+    seen = wire.SocketWire(0, sent, rows)
+    assert seen.use().bytes_per_second is None
+    for step in range(1, 20):
+        now[0] = step * 50_000_000
+        rows.rows[0, SENT_BYTES] = step * 5_000_000
+        rows.rows[:, FULL] = 1
+        used = seen.use()
+    assert used.bytes_per_second == pytest.approx(100e6)
+    sent.rows[0, Count.WIRE_BYTES] = rows.acknowledged() + 10_000_000
+    assert seen.slack_ns() == pytest.approx(100_000_000, rel=0.01)
+    rows.rows[:, FULL] = 0
+    now[0] += 50_000_000
+    seen.use()
+    now[0] += 50_000_000
+    later = seen.use()
+    assert later.bytes_per_second == pytest.approx(100e6)
+    assert later.idle_ns > used.idle_ns and later.busy_ns == used.busy_ns
+    rows.rows[0, UNACKNOWLEDGED] = 1000
+    assert rows.acknowledged() == 19 * 5_000_000 - 1000

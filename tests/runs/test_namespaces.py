@@ -1,0 +1,82 @@
+"""Two network namespaces and a cable between them: what a real link does, without another machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
+from tests.support.two_hosts import certificates, receiver, send
+
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.long]
+
+LISTEN = f"{DESTINATION_ADDRESS}:7000"
+GUEST = ("--size", "192M", "--dirty-rate", "8M", "--json", "-")
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    folder = certificates(tmp_path_factory.mktemp("tls") / "lab", SOURCE_ADDRESS, DESTINATION_ADDRESS)
+    return ("--tls-dir", str(folder))
+
+
+@pytest.fixture
+def gigabit() -> Iterator[Cable]:
+    with cable(1000) as made:
+        yield made
+
+
+def migrated(link: Cable, tls: tuple[str, ...], *arguments: str, unplugged: int = 0) -> dict[str, Any]:
+    """A live guest over the cable, the plug pulled for a second so many times."""
+    with receiver(*tls, "--prealloc", listen=LISTEN, prefix=link.destination) as here:
+        running = send(LISTEN, *GUEST, *arguments, *tls, prefix=link.source)
+        if unplugged:
+            here.run.wait_for("run of")
+        for _ in range(unplugged):
+            time.sleep(0.7)
+            link.unplugged(1.0)
+        ended = running.end()
+        assert ended.code == 0, ended.err
+        assert here.end().code == 0
+    assert ended.result["verified"] is True
+    assert ended.result["transport"]["tls"] == "1.3"
+    return ended.result
+
+
+@pytest.mark.parametrize("method", ["none", "zstd"])
+def test_a_live_guest_over_a_gigabit(method: str, gigabit: Cable, tls: tuple[str, ...]) -> None:
+    result = migrated(gigabit, tls, "--method", method)
+    assert result["transport"]["channels"][0]["round_trip_ms"] > 0
+    assert result["options"]["to"] == LISTEN
+
+
+def test_a_live_guest_over_a_link_that_drops_twice(gigabit: Cable, tls: tuple[str, ...]) -> None:
+    result = migrated(gigabit, tls, "--method", "none", "--channels", "3", unplugged=2)
+    assert result["transport"]["retransmits"] > 0
+
+
+def test_method_auto_sees_a_slow_link(tls: tuple[str, ...]) -> None:
+    """Nobody tells it the bandwidth."""
+    with cable(100) as slow:
+        result = migrated(slow, tls, "--method", "auto")
+    assert result["traffic"]["compression_ratio"] > 2
+    assert result["auto"]["switches"]
+
+
+def test_a_link_that_stays_down_ends_both_sides(gigabit: Cable, tls: tuple[str, ...], tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    receive = ("--reconnect", "2", "--once", "--output", str(output))
+    with receiver(*tls, *receive, listen=LISTEN, prefix=gigabit.destination) as here:
+        running = send(LISTEN, *GUEST, "--reconnect", "2", "--method", "none", *tls, prefix=gigabit.source)
+        here.run.wait_for("run of")
+        time.sleep(0.7)
+        gigabit.unplug()
+        ended = running.end(30)
+        assert ended.code == 1
+        assert len(ended.errors) == 1, ended.err
+        assert here.end(30).code == 1
+    assert not output.exists()

@@ -1,0 +1,145 @@
+"""A channel and a receiver in one process, driven round by round: no guest, no coordinator."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.ram import GuestRam
+from guestmem.segment import PAGE_BYTES
+from pipeline.auto.picker import FixedPicker
+from pipeline.codecs import METHODS
+from pipeline.codecs.method import CodecSettings, Encoder
+from pipeline.destination.placer import Placer, PlacerPlan, WrittenMap
+from pipeline.destination.receiver import Receiver, ReceiverPlan
+from pipeline.packets.counters import Count, Counters
+from pipeline.packets.pacing import Wire
+from pipeline.packets.packet import Limits, front_room
+from pipeline.packets.queue import PacketQueue
+from pipeline.packets.round_list import RoundList
+from pipeline.source.channel import Channel, ChannelPlan
+
+OPEN: list[Rig] = []
+
+
+@contextmanager
+def another_process(turn: Callable[[int], None]) -> Iterator[None]:
+    """Call `turn` with 1, 2, 3, ... in a process of its own, as fast as it goes, meanwhile."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+        while True:
+            count += 1
+            turn(count)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def close_rigs() -> None:
+    """After a test: message queues and descriptors are few."""
+    while OPEN:
+        rig = OPEN.pop()
+        rig.queue.close()
+        for fd in (rig.source.fd, rig.destination.fd, rig.rounds.fd):
+            os.close(fd)
+
+
+class Rig:
+    """Source and destination of `pages` pages, with all that lies between."""
+
+    def __init__(
+        self,
+        pages: int,
+        method: str = "zstd",
+        packet_pages: int = 8,
+        slots: int = 64,
+        encoder: Encoder | None = None,
+    ) -> None:
+        OPEN.append(self)
+        chosen, raw = METHODS[method], METHODS["none"]
+        settings = CodecSettings(level=chosen.default_level)
+        self.source = GuestRam.create(pages * PAGE_BYTES, "test-source")
+        self.destination = GuestRam.create(pages * PAGE_BYTES, "test-destination")
+        self.rounds = RoundList(pages)
+        payload = max(chosen.bound_bytes(packet_pages * PAGE_BYTES, settings), packet_pages * PAGE_BYTES)
+        self.queue = PacketQueue(slots, front_room(packet_pages), payload)
+        self.sent, self.received = Counters(1), Counters(1)
+        self.written = WrittenMap(pages)
+        picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings))
+        self.channel = Channel(
+            ChannelPlan(
+                number=0,
+                source=self.source,
+                rounds=self.rounds,
+                queue=self.queue,
+                counters=self.sent,
+                wire=Wire(0),
+                raw=raw,
+                open_picker=lambda: picker,
+                packet_pages=packet_pages,
+            ),
+            picker,
+        )
+        self.placer = Placer(
+            PlacerPlan(
+                destination=self.destination,
+                written=self.written,
+                methods=(raw, chosen),
+                raw=raw,
+                settings=settings,
+                packet_pages=packet_pages,
+                prealloc=False,
+                share=0.0,
+            )
+        )
+        self.receiver = Receiver(
+            ReceiverPlan(
+                number=0,
+                placing=self.placer.plan,
+                rounds=self.rounds,
+                queue=self.queue,
+                counters=self.received,
+                limits=Limits(
+                    ram_pages=pages,
+                    packet_pages=packet_pages,
+                    payload_bytes=self.queue.payload_bytes,
+                    channels=1,
+                    method_codes=frozenset({chosen.code, raw.code}),
+                    raw_code=raw.code,
+                ),
+            ),
+            self.placer,
+        )
+
+    def send(self, pages: npt.NDArray[np.intp]) -> None:
+        """One round as far as the queue."""
+        self.rounds.pages[: len(pages)] = pages
+        self.rounds.begin(self.rounds.number + 1, len(pages))
+        self.channel.send_round()
+
+    def receive(self) -> int:
+        """Apply all that is in the queue; how many packets."""
+        applied = 0
+        while (slot := self.queue.filled.get_nowait()) is not None:
+            self.receiver.apply(slot)
+            applied += 1
+        return applied
+
+    def round(self, pages: npt.NDArray[np.intp]) -> None:
+        """One whole round."""
+        self.send(pages)
+        self.receive()
+
+    def same(self) -> bool:
+        return bool(np.array_equal(self.source.words, self.destination.words))
+
+    def count(self, column: Count) -> int:
+        return int(self.sent.totals()[column])

@@ -1,0 +1,1 @@
+"""Methods over channels, bandwidths, prealloc, dirty rates and images, on this host."""

@@ -1,0 +1,155 @@
+"""What the points of a scenario say together: groups, spreads, winners, break-even bandwidths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+from tools.compare.scenario import Point, rate_words
+from tools.measuring.spread import Spread
+
+ENOUGH_REPETITIONS = 3
+WIDE_SPREAD = 0.10
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of the grid with all its repetitions."""
+
+    point: Point
+    results: tuple[dict[str, Any], ...]
+
+    def spread(self, group: str, key: str) -> Spread:
+        """A figure of the result documents."""
+        return Spread(tuple(float(result[group][key] or 0.0) for result in self.results))
+
+    @property
+    def total_ms(self) -> Spread:
+        """From the first packet claimed to the last page applied."""
+        return self.spread("time", "total_ms")
+
+    @property
+    def cpu_seconds(self) -> Spread:
+        """Both sides."""
+        return Spread(tuple(r["send"]["cpu_seconds"] + r["recv"]["cpu_seconds"] for r in self.results))
+
+    @property
+    def method_name(self) -> str:
+        """With what the reader must know: `qatzip 1 (software)`."""
+        qat = self.results[0]["qat"]
+        if self.point.method == "qatzip" and not qat["hardware_requests"]:
+            return f"{self.point.method_name} (software)"
+        return f"{self.point.method_name} (simulated)" if qat["simulated"] else self.point.method_name
+
+
+@dataclass(frozen=True)
+class Link:
+    """What must be the same for methods to be compared: all of the grid but method and level."""
+
+    channels: int
+    bandwidth: str
+    prealloc: bool
+    dirty_rate: str
+    image: str
+
+    @property
+    def bandwidth_bytes(self) -> int:
+        """Bytes per second, 0 without a limit."""
+        return Point("none", None, 1, self.bandwidth, True, "0", "", 1).bandwidth_bytes
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else rate_words(self.bandwidth)
+        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {rate_words(self.dirty_rate)}"
+        prealloc = "prealloc" if self.prealloc else "no prealloc"
+        return f"{wire}, {self.channels} channels, {prealloc}, {rate}, {self.image}"
+
+
+def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
+    """Repetitions of one place together, in the order of the scenario."""
+    found: dict[str, tuple[Point, list[dict[str, Any]]]] = {}
+    for point, result in done:
+        found.setdefault(point.place, (point, []))[1].append(result)
+    return [Place(point, tuple(results)) for point, results in found.values()]
+
+
+def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
+    """Places that differ in method and level only."""
+    found: dict[Link, list[Place]] = {}
+    for place in all_places:
+        p = place.point
+        found.setdefault(Link(p.channels, p.bandwidth, p.prealloc, p.dirty_rate, p.image), []).append(place)
+    return found
+
+
+def completed(place: Place) -> bool:
+    """Whether every repetition came to its end."""
+    return all(result["status"] == "completed" for result in place.results)
+
+
+def winner(group: list[Place]) -> str:
+    """The fastest method in words; nobody, inside the noise."""
+    ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)
+    if not ended:
+        return "no method completed"
+    best = ended[0]
+    tied = [place for place in ended[1:] if place.total_ms.overlaps(best.total_ms)]
+    if tied:
+        names = " and ".join([best.method_name, *(place.method_name for place in tied)])
+        return f"{names} cannot be told apart within the noise"
+    if len(ended) == 1:
+        return best.method_name
+    factor = ended[1].total_ms.median / best.total_ms.median
+    return f"{best.method_name}, {factor:.2f} x faster than {ended[1].method_name}"
+
+
+def doubts(all_places: list[Place]) -> list[str]:
+    """What keeps these figures from deciding anything."""
+    found = []
+    few = sum(len(place.results) < ENOUGH_REPETITIONS for place in all_places)
+    if few:
+        found.append(f"{few} of {len(all_places)} places have fewer than {ENOUGH_REPETITIONS} repetitions.")
+    wide = [place for place in all_places if place.total_ms.noise > WIDE_SPREAD]
+    for place in wide:
+        found.append(
+            f"{place.method_name}, {place.point.place}: total ms spreads over {place.total_ms.noise:.0%}; "
+            "repeat it on a quieter host."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The bandwidth (bytes per second) at which two methods take the same time."""
+
+    below: str
+    above: str
+    bandwidth_bytes: float
+
+    @property
+    def words(self) -> str:
+        """A sentence."""
+        return (
+            f"below about {self.bandwidth_bytes / 1e6:.0f} MB/s {self.below} is faster than "
+            f"{self.above}, above it the other way round"
+        )
+
+
+def crossings(lines: dict[str, list[tuple[int, float]]]) -> list[Crossing]:
+    """Where lines of (bandwidth, total ms) cross, by interpolating both logarithms."""
+    found = []
+    for one, other in combinations(lines, 2):
+        a, b = dict(lines[one]), dict(lines[other])
+        shared = sorted(x for x in a.keys() & b.keys() if x)
+        for left, right in pairwise(shared):
+            before, after = math.log(a[left] / b[left]), math.log(a[right] / b[right])
+            if before * after < 0:
+                share = before / (before - after)
+                at = math.exp(math.log(left) + share * (math.log(right) - math.log(left)))
+                faster, slower = (one, other) if before < 0 else (other, one)
+                found.append(Crossing(faster, slower, at))
+    return sorted(found, key=lambda crossing: crossing.bandwidth_bytes)

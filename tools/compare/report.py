@@ -1,0 +1,230 @@
+"""A comparison as Markdown and CSV, in the columns and the grouping of the published tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from pipeline.report.markdown import table
+from tools.compare.comparison import (
+    Crossing,
+    Link,
+    Place,
+    by_link,
+    completed,
+    crossings,
+    doubts,
+    places,
+    winner,
+)
+from tools.compare.published import TABLES, PublishedTable
+from tools.compare.scenario import Point
+
+HEAD = [
+    *("method", "total ms", "downtime ms", "throughput mbps", "pages/s", "send CPU %", "recv CPU %"),
+    *("ratio", "CPU s per GiB", "rounds"),
+]
+
+
+def places_of(document: dict[str, Any]) -> list[Place]:
+    """The points of a document, repetitions together."""
+    return places((Point(**entry["point"]), entry["result"]) for entry in document["points"])
+
+
+def row(place: Place) -> list[str]:
+    """A place's row under HEAD."""
+    if not completed(place):
+        status = next(r["status"] for r in place.results if r["status"] != "completed")
+        return [place.method_name, status, *["-"] * (len(HEAD) - 2)]
+    gib = place.results[0]["options"]["size_bytes"] / 2**30
+    return [
+        place.method_name,
+        place.total_ms.show(),
+        f"{place.spread('time', 'downtime_ms').median:.1f}",
+        f"{place.spread('traffic', 'throughput_mbps').median:.0f}",
+        f"{place.spread('traffic', 'pages_per_second_mean').median:.0f}",
+        f"{place.spread('send', 'cpu_percent').median:.0f}",
+        f"{place.spread('recv', 'cpu_percent').median:.0f}",
+        f"{place.spread('traffic', 'compression_ratio').median:.2f}",
+        f"{place.cpu_seconds.median / gib:.2f}",
+        f"{max(len(result['rounds']) for result in place.results)}",
+    ]
+
+
+def lines_of(document: dict[str, Any]) -> dict[Link, dict[str, list[tuple[int, float]]]]:
+    """Total ms over bandwidth, a line a method, for everything else that was compared."""
+    found: dict[Link, dict[str, list[tuple[int, float]]]] = {}
+    for link, group in by_link(places_of(document)).items():
+        whole = Link(link.channels, "0", link.prealloc, link.dirty_rate, link.image)
+        for place in group:
+            if completed(place):
+                line = found.setdefault(whole, {}).setdefault(place.method_name, [])
+                line.append((link.bandwidth_bytes, place.total_ms.median))
+    return {link: lines for link, lines in found.items() if any(len(line) > 1 for line in lines.values())}
+
+
+def crossings_of(document: dict[str, Any]) -> list[tuple[Link, Crossing]]:
+    """Every break-even bandwidth."""
+    return [(link, one) for link, lines in lines_of(document).items() for one in crossings(lines)]
+
+
+def markdown(document: dict[str, Any], *, published: bool) -> str:
+    """The whole report."""
+    host, scenario = document["host"], document["scenario"]
+    parts = [
+        f"# {scenario['title']}",
+        "",
+        f"{host['cpus']} CPUs, {host['cpu_model']}, Linux {host['kernel']}; guest of {scenario['size']}; "
+        f"measured {measured_at(document)}; medians, with the minimum and maximum of total ms.",
+    ]
+    all_places = places_of(document)
+    for link, group in by_link(all_places).items():
+        parts += [
+            "",
+            f"## {link.title}",
+            "",
+            table([HEAD, *map(row, group)]),
+            "",
+            f"Fastest: {winner(group)}.",
+        ]
+    found = crossings_of(document)
+    if found:
+        parts += ["", "## Break-even bandwidths", ""]
+        parts += [f"- {one.words} ({link.channels} channels, {link.image})." for link, one in found]
+    if uncertain := doubts(all_places):
+        parts += ["", "## Noise", "", *(f"- {doubt}" for doubt in uncertain)]
+    if published:
+        parts += ["", *published_text(all_places)]
+    return "\n".join(parts)
+
+
+def measured_at(document: dict[str, Any]) -> str:
+    """The days on which the points were measured."""
+    days = sorted({entry["result"]["measured_at"][:10] for entry in document["points"]})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def csv_text(document: dict[str, Any]) -> str:
+    """A line a point, raw."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    groups = {
+        "time": ("total_ms", "downtime_ms", "prealloc_ms"),
+        "traffic": (
+            *("guest_bytes", "wire_bytes", "compression_ratio", "throughput_mbps"),
+            "pages_per_second_mean",
+        ),
+        "send": ("cpu_seconds", "cpu_percent", "minor_faults"),
+        "recv": ("cpu_seconds", "cpu_percent", "minor_faults"),
+        "qat": ("hardware_requests", "software_requests", "simulated"),
+    }
+    point_columns = list(document["points"][0]["point"])
+    columns = [(group, key) for group, keys in groups.items() for key in keys]
+    writer.writerow([*point_columns, "status", "rounds", "measured_at", *(f"{g}_{k}" for g, k in columns)])
+    for entry in document["points"]:
+        result = entry["result"]
+        writer.writerow(
+            [
+                *(entry["point"][name] for name in point_columns),
+                *(result["status"], len(result["rounds"]), result["measured_at"]),
+                *(result[group][key] for group, key in columns),
+            ]
+        )
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------- beside what was published
+
+
+UNLIMITED = 10**12
+BASE = "zstd"
+"""Ratios are to this method: absolute figures of other hosts, images and links do not transfer."""
+
+
+def published_text(all_places: list[Place]) -> list[str]:
+    """Every published table, its ratios between methods beside ours at the same channels."""
+    host = all_places[0].results[0]["host"]
+    days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
+    parts = ["## Beside what was published", ""]
+    parts += [
+        f"Ratios to {BASE} at the same channels: absolute figures of other hosts do not transfer.",
+        "Published: 2024, Xeon hosts with four QAT devices, no prealloc. "
+        f"Ours: {host['cpus']} CPUs, {host['cpu_model']}, {days[-1]}.",
+    ]
+    for published in TABLES:
+        parts += ["", f"### {published.source}", "", table(_published_rows(published, all_places))]
+    return parts
+
+
+def _published_rows(published: PublishedTable, all_places: list[Place]) -> list[list[str]]:
+    out = [
+        [
+            *(
+                "method",
+                "channels",
+                "published ms",
+                "x zstd",
+                "send CPU x",
+                "ours ms",
+                "x zstd",
+                "send CPU x",
+            ),
+            "our link",
+        ]
+    ]
+    for channels in sorted({one.channels for one in published.rows}):
+        rows = [one for one in published.rows if one.channels == channels]
+        base = next(one for one in rows if one.method == BASE)
+        link, ours = _our_link(published, channels, {one.method for one in rows}, all_places)
+        for one in rows:
+            out.append(
+                [
+                    one.method,
+                    str(channels),
+                    f"{one.total_ms:.0f}",
+                    f"{one.total_ms / base.total_ms:.2f}",
+                    f"{one.send_cpu * one.total_ms / (base.send_cpu * base.total_ms):.2f}",
+                    *_our_cells(ours.get(one.method), ours.get(BASE), link),
+                ]
+            )
+    return out
+
+
+def _our_cells(place: Place | None, base: Place | None, link: Link | None) -> list[str]:
+    if place is None or link is None:
+        return ["-", "-", "-", "not measured"]
+    cells = [f"{place.total_ms.median:.0f}", "-", "-"]
+    if base is not None:
+        cpu, of = place.spread("send", "cpu_seconds").median, base.spread("send", "cpu_seconds").median
+        cells[1] = f"{place.total_ms.median / base.total_ms.median:.2f}"
+        cells[2] = f"{cpu / of:.2f}" if of else "-"
+    note = next((f" ({word})" for word in ("software", "simulated") if word in place.method_name), "")
+    return [*cells, f"{link.title}{note}"]
+
+
+def _our_link(
+    published: PublishedTable, channels: int, methods: set[str], all_places: list[Place]
+) -> tuple[Link | None, dict[str, Place]]:
+    """Our link that is nearest to a published one, with our places by method; an idle guest's."""
+    limit = published.bandwidth_bytes or UNLIMITED
+
+    def distance(link: Link) -> tuple[int, int, float, bool]:
+        bandwidth = link.bandwidth_bytes or UNLIMITED
+        missing = len(methods - found[link].keys())
+        apart = max(bandwidth, limit) / min(bandwidth, limit)
+        return missing, abs(link.channels - channels), apart, link.prealloc
+
+    found = {
+        link: {
+            place.point.method: place
+            for place in group
+            if completed(place) and place.point.level in (None, 1)
+        }
+        for link, group in by_link(all_places).items()
+        if link.dirty_rate == "0"
+    }
+    if not found:
+        return None, {}
+    nearest = min(found, key=distance)
+    return nearest, found[nearest]

@@ -1,0 +1,1 @@
+"""What measurements share: images, single runs, spreads, tables of figures, charts."""

@@ -1,0 +1,65 @@
+"""One run of ours as a user starts it, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import RunFailed
+from pipeline.processes.supervisor import die_with_parent
+
+TIMEOUT_SECONDS = 1200.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The result document of a run, and how long the command took from start to end."""
+
+    result: dict[str, Any]
+    wall_seconds: float
+
+    @property
+    def total_ms(self) -> float:
+        """From the first packet claimed to the last page applied."""
+        return float(self.result["time"]["total_ms"])
+
+    @property
+    def guest_megabytes_per_second(self) -> float:
+        """Guest megabytes (10^6 bytes of normal pages) per second."""
+        return float(self.result["traffic"]["guest_megabytes_per_second"])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Both sides."""
+        return float(self.result["send"]["cpu_seconds"] + self.result["recv"]["cpu_seconds"])
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of normal pages over wire bytes."""
+        return float(self.result["traffic"]["compression_ratio"] or 0.0)
+
+
+NOT_CONVERGED = 3
+
+
+def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
+    """Run `python -m pipeline.run` in a process of its own. Raises RunFailed."""
+    command = [sys.executable, "-m", "pipeline.run", "--quiet", "--json", "-", *arguments]
+    began = time.monotonic()
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+        preexec_fn=die_with_parent,
+    )
+    wall = time.monotonic() - began
+    if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
+        said = ended.stderr.strip().splitlines()
+        raise RunFailed(f"{' '.join(command[1:])}: {said[-1] if said else f'exit {ended.returncode}'}")
+    return Trial(json.loads(ended.stdout), wall)

@@ -1,0 +1,1 @@
+"""A real QEMU: as the peer that ours is measured beside."""

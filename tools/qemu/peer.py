@@ -1,0 +1,296 @@
+"""`python -m tools.peer_qemu`: the same RAM image through a real QEMU multifd migration, here.
+
+Two QEMUs with a paused TCG guest each, whose RAM is a `memory-backend-file` over a segment of
+ours (shared, and without a name); the image is put into the source's, `migrate` goes over
+loopback, and `query-migrate` and `/proc/PID/stat` give the row that a run of ours gives. At the
+end the destination's RAM is compared with the image, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from guestmem.content import Content
+from guestmem.prefault import populate
+from guestmem.ram import MIN_RAM_BYTES, GuestRam
+from guestmem.workload import parse_rate
+from pipeline.cli.arguments import MAX_WORKERS
+from pipeline.cli.guest import (
+    OneLineParser,
+    add_ram_arguments,
+    attach_negative,
+    checked,
+    parse_ram,
+    parse_within,
+)
+from pipeline.destination.verification import first_difference
+from pipeline.errors import FerryError, HostError, RunFailed, UsageError, one_line
+from pipeline.options import writable_json
+from pipeline.processes.memory import check_memory
+from pipeline.processes.supervisor import die_with_parent
+from pipeline.report.document import save_json
+from tools.qemu.qmp import Qmp, QmpError
+
+BINARY = "qemu-system-x86_64"
+METHODS = ("none", "zlib", "zstd", "qatzip")
+LEVELS = {"zlib": range(10), "zstd": range(21), "qatzip": range(1, 10)}
+TIMEOUT_SECONDS = 600.0
+
+NO_QEMU = f"{BINARY} is not here: run tools/get_qemu.sh (Debian), or install QEMU 9.0 or later"
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """What QEMU is asked to do. `max_bandwidth` in bytes per second, 0 is no limit."""
+
+    method: str
+    level: int
+    channels: int
+    prealloc: bool
+    max_bandwidth: int = 0
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """What QEMU did, in the words of our own result.
+
+    `wire_bytes` is `ram.transferred`, `guest_bytes` `ram.normal-bytes`. CPU seconds are user and
+    system time of the whole QEMU process from before `migrate` until the end, in the kernel's
+    10 ms steps. `total_ms` and `downtime_ms` are QEMU's own, set-up taken off.
+    """
+
+    version: str
+    total_ms: float
+    downtime_ms: float
+    guest_bytes: int
+    wire_bytes: int
+    send_cpu_seconds: float
+    recv_cpu_seconds: float
+    verified: bool
+
+    @property
+    def guest_megabytes_per_second(self) -> float:
+        """Guest megabytes (10^6 bytes of normal pages) moved per second."""
+        return self.guest_bytes / 1e3 / self.total_ms
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of normal pages over wire bytes."""
+        return self.guest_bytes / self.wire_bytes
+
+
+def find_qemu() -> str:
+    """The binary. Raises HostError where there is none."""
+    found = shutil.which(BINARY)
+    if found is None:
+        raise HostError(NO_QEMU)
+    return found
+
+
+class Machine:
+    """One QEMU with a paused guest over a segment of ours."""
+
+    def __init__(self, binary: str, ram: GuestRam, options: PeerOptions, incoming: bool) -> None:
+        ours, theirs = socket.socketpair()
+        backend = (
+            f"memory-backend-file,id=ram,share=on,size={ram.size_bytes},"
+            f"mem-path=/proc/self/fd/{ram.fd},prealloc={'on' if options.prealloc else 'off'}"
+        )
+        command = [
+            *(binary, "-S", "-nodefaults", "-no-user-config", "-display", "none"),
+            *("-machine", "q35,accel=tcg,memory-backend=ram", "-m", f"{ram.size_bytes}B"),
+            *("-object", backend),
+            *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "monitor,mode=control"),
+            *(("-incoming", "defer") if incoming else ()),
+        ]
+        self._process = subprocess.Popen(
+            command,
+            pass_fds=(ram.fd, theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=die_with_parent,
+        )
+        theirs.close()
+        self.qmp = Qmp(ours)
+        try:
+            self.version = self.qmp.greet()
+            self._configure(options)
+        except QmpError as error:
+            said = self._last_words()
+            raise HostError(f"{BINARY}: {said or error}") from error
+
+    def _configure(self, options: PeerOptions) -> None:
+        capabilities = [{"capability": name, "state": True} for name in ("events", "multifd")]
+        self.qmp.run("migrate-set-capabilities", capabilities=capabilities)
+        settings = {
+            "multifd_channels": options.channels,
+            "multifd_compression": options.method,
+            "max_bandwidth": options.max_bandwidth,
+        }
+        if options.method != "none":
+            settings[f"multifd_{options.method}_level"] = options.level
+        try:
+            self.qmp.run("migrate-set-parameters", **settings)
+        except QmpError as error:
+            if options.method in str(error):
+                raise HostError(f"this QEMU ({self.version}) has no method {options.method}") from error
+            raise
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, finished threads included (proc(5), stat 14 and 15)."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """Kill it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _last_words(self) -> str:
+        self._process.kill()
+        _, said = self._process.communicate()
+        lines = [line for line in said.decode(errors="replace").splitlines() if line]
+        return lines[-1] if lines else ""
+
+
+@contextmanager
+def _machine(binary: str, ram: GuestRam, options: PeerOptions, incoming: bool) -> Iterator[Machine]:
+    machine = Machine(binary, ram, options, incoming)
+    try:
+        yield machine
+    finally:
+        machine.stop()
+
+
+def migrate(content: Content, size_bytes: int, options: PeerOptions) -> PeerRow:
+    """Migrate `content` with QEMU. Raises HostError, RunFailed."""
+    binary = find_qemu()
+    check_memory(size_bytes, 2, 0, 0)
+    with ExitStack() as stack:
+        source, destination = (_ram(stack, size_bytes, label) for label in ("peer-source", "peer-dest"))
+        receiving = stack.enter_context(_machine(binary, destination, options, incoming=True))
+        sending = stack.enter_context(_machine(binary, source, options, incoming=False))
+        # After QEMU has started: it may put firmware into the RAM of a machine that starts.
+        content.fill(source)
+        try:
+            return _migrate(sending, receiving, source, destination)
+        except QmpError as error:
+            raise RunFailed(f"QEMU: {error}") from error
+
+
+def check_method(method: str) -> None:
+    """Start a small QEMU and ask it for the method. Raises HostError where it has none of it."""
+    with ExitStack() as stack:
+        ram = _ram(stack, MIN_RAM_BYTES, "peer-asked")
+        options = PeerOptions(method, 1, 1, prealloc=False)
+        stack.enter_context(_machine(find_qemu(), ram, options, incoming=False))
+
+
+def _ram(stack: ExitStack, size_bytes: int, label: str) -> GuestRam:
+    ram = GuestRam.create(size_bytes, label)
+    stack.callback(os.close, ram.fd)
+    return ram
+
+
+def _migrate(sending: Machine, receiving: Machine, source: GuestRam, destination: GuestRam) -> PeerRow:
+    receiving.qmp.run("migrate-incoming", uri="tcp:127.0.0.1:0")
+    address = receiving.qmp.run("query-migrate")["socket-address"][0]
+    before = sending.cpu_seconds(), receiving.cpu_seconds()
+    sending.qmp.run("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
+    status = sending.qmp.wait_for_migration(TIMEOUT_SECONDS)
+    if status == "completed":
+        status = receiving.qmp.wait_for_migration(TIMEOUT_SECONDS)
+    if status != "completed":
+        why = sending.qmp.run("query-migrate").get("error-desc", "no reason given")
+        raise RunFailed(f"QEMU's migration {status}: {why}")
+    used = sending.cpu_seconds() - before[0], receiving.cpu_seconds() - before[1]
+    said = sending.qmp.run("query-migrate")
+    populate(destination.mapping, write=False)
+    different = first_difference(source, destination, lambda: None)
+    if different is not None:
+        raise RunFailed(f"QEMU's destination RAM is not the image: page {different} differs")
+    return PeerRow(
+        version=sending.version,
+        total_ms=float(said["total-time"] - said["setup-time"]),
+        downtime_ms=float(said["downtime"]),
+        guest_bytes=int(said["ram"]["normal-bytes"]),
+        wire_bytes=int(said["ram"]["transferred"]),
+        send_cpu_seconds=used[0],
+        recv_cpu_seconds=used[1],
+        verified=True,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options, with units and defaults."""
+    parser = OneLineParser(
+        prog="python -m tools.peer_qemu",
+        description="Migrate a RAM image with a real QEMU on this host, and print what it took.",
+        epilog="Exit codes: 0 completed and equal to the image, 1 failed, 2 wrong usage or no such QEMU.",
+        allow_abbrev=False,
+    )
+    add_ram_arguments(parser)
+    add = parser.add_argument
+    add("--method", default="zstd", help=f"{', '.join(METHODS)} (default zstd)")
+    add("--level", metavar="N", default="1", help="compression level (default 1)")
+    add("--channels", metavar="N", default="2", help="multifd channels (default 2)")
+    add("--prealloc", action="store_true", help="QEMU's prealloc=on, both sides (default off)")
+    add("--max-bandwidth", metavar="RATE", default="0", help="bytes per second, 0 is no limit (default 0)")
+    add("--json", metavar="FILE", help="write the row as JSON; - is standard output (default none)")
+    return parser
+
+
+def _parse(arguments: list[str]) -> tuple[Content, int, PeerOptions, str | None]:
+    given = build_parser().parse_args(attach_negative(arguments))
+    guest = parse_ram(given)
+    if given.method not in METHODS:
+        raise UsageError(f"--method {given.method}: must be one of {', '.join(METHODS)}")
+    levels = LEVELS.get(given.method, range(1, 2))
+    options = PeerOptions(
+        method=given.method,
+        level=parse_within("--level", given.level, levels[0], levels[-1]),
+        channels=parse_within("--channels", given.channels, 1, MAX_WORKERS),
+        prealloc=given.prealloc,
+        max_bandwidth=checked("--max-bandwidth", given.max_bandwidth, parse_rate),
+    )
+    return guest.content(), guest.size_bytes, options, writable_json(given.json)
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, and return the exit code."""
+    try:
+        content, size_bytes, options, target = _parse(arguments)
+        row = migrate(content, size_bytes, options)
+        if target is not None:
+            ratio = row.compression_ratio
+            save_json({**asdict(options), **asdict(row), "compression_ratio": ratio}, target)
+    except FerryError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: cancelled by SIGINT", file=sys.stderr)
+        return 130
+    if target != "-":
+        print(
+            f"QEMU {row.version}, {options.method}: {row.total_ms:.0f} ms, "
+            f"downtime {row.downtime_ms:.0f} ms, "
+            f"{row.guest_megabytes_per_second:.0f} guest MB/s, ratio {row.compression_ratio:.2f}, "
+            f"CPU s send {row.send_cpu_seconds:.2f} recv {row.recv_cpu_seconds:.2f}, equal to the image"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
