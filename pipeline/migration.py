@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,21 +12,21 @@ import numpy as np
 from guestmem.guest import GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.workload import HELD_SHARE
-from pipeline.destination.verification import CHECKS
 from pipeline.dirty_curve import CurveRecorder
-from pipeline.errors import FerryError, HostError, NotConverged, RunFailed, one_line
-from pipeline.options import Options
-from pipeline.packets.counters import Count, Totals
+from pipeline.errors import HostError, NotConverged, RunFailed, one_line
+from pipeline.options import CHECKS, Options
+from pipeline.packets.counters import Count, Totals, counts_of
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
+from pipeline.processes.deadline import Deadline
 from pipeline.processes.memory import check_memory
-from pipeline.processes.supervisor import Deadline, Supervisor
+from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import Usage, private_bytes
-from pipeline.progress import REFRESH_SECONDS, Moment, Progress
+from pipeline.progress import REFRESH_SECONDS, Progress, Stage
 from pipeline.report.metrics import Downtime, Metrics
 from pipeline.source.guest_client import GuestClient
-from pipeline.source.send_side import queue_bytes
-from pipeline.transports.base import NO_PAGES, Pages, Settled
-from pipeline.transports.registry import TRANSPORTS
+from pipeline.source.send_side import PacketLayout
+from pipeline.transports import open_transport
+from pipeline.transports.base import NO_PAGES, Pages, RoundOutcome, Transport
 
 COUNT_SHARE = 0.01
 """Of the coordinator's time that counting dirty pages may take while a round goes on: the count grows
@@ -40,12 +41,27 @@ MAX_PASSES = 100
 JUDGED_SECONDS = 1.0
 """A guest that ran for less than this is not judged by the rate it reached."""
 
+PLANNED_BYTES_PER_SECOND = {
+    Stage.FILLING: 600e6,
+    Stage.PREALLOC: 1.2e9,
+    Stage.ROUNDS: 600e6,
+    Stage.VERIFYING: 4e9,
+}
+"""What the progress bar takes for granted until it has seen better: one core of a server of 2023."""
+
+WRONG = {"invariant": "the copy is not of one moment", "images": "the copy is not the source"}
+
+log = logging.getLogger("ramferry.migration")
+
 
 class Migration:
-    """One run. `metrics` can be read whenever `run` has ended, well or not."""
+    """One run. `metrics` is filled in as it goes on, and holds whatever was measured when it has failed."""
 
-    def __init__(self, options: Options, supervisor: Supervisor, progress: Progress) -> None:
+    def __init__(
+        self, options: Options, supervisor: Supervisor, progress: Progress, metrics: Metrics
+    ) -> None:
         """`options` with method and level resolved."""
+        self.metrics = metrics
         self._options = options
         self._supervisor = supervisor
         self._progress = progress
@@ -55,54 +71,66 @@ class Migration:
         self._deadline = Deadline(0)
         self._dirty_pages, self._count_again_at = 0, 0.0
         self._missing: Pages = NO_PAGES
-        self._tell_far_side: Callable[[str], None] | None = None
-        self.metrics = Metrics()
+        self._transport: Transport | None = None
 
     def run(self) -> None:
         """Migrate. Raises FerryError; the guest in the source is never harmed."""
+        try:
+            self._run()
+        except Exception as error:
+            self._abandon(one_line(error))
+            raise
+
+    def _run(self) -> None:
         began = time.monotonic()
         self._open_guest()
-        self._start_transport()
+        transport = self._transport = self._open_transport()
+        self._sending, self._rounds = transport.sending, transport.sending.rounds
+        self._await_ready(transport)
         prealloc = self.metrics.prealloc_ms or 0.0
         self.metrics.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
         try:
-            self._migrate()
+            self._migrate(transport)
         except NotConverged:
             self._release_guest()
             raise
-        self._verify()
-        self._transport.keep()
-        self._finish()
+        self._verify(transport)
+        transport.commit()
+        self._finish(transport)
         if self._options.attach is not None:
             self._release_guest()
         else:
             self._note_guest()
 
-    def abandon(self, error: FerryError) -> None:
-        """The run has failed with `error`: the other side should know."""
-        if self._tell_far_side is not None:
+    def _abandon(self, why: str) -> None:
+        """The run has failed: the other side should know."""
+        log.debug("abandoned: %s", why)
+        if self._transport is not None:
             self._supervisor.forget_cancel()
-            self._tell_far_side(one_line(error))
+            self._transport.abandon(why)
 
     # ---------------------------------------------------------------- set-up
 
     def _open_guest(self) -> None:
-        """A guest that writes: one's own, or the one that is there."""
+        """A guest that writes: this run's own, or one that is there."""
         options = self._options
+        self._layout = PacketLayout.of(options)
         if options.attach is not None:
             self._guest = GuestClient.attach(self._supervisor, options.attach, options.dirty_log)
             self._check_memory(self._guest.source.size_bytes, images=1)
+            self._plan(self._guest.source.size_bytes)
         else:
             assert options.guest is not None
             size = options.guest.size_bytes
             self._check_memory(size, images=2)
+            self._plan(size)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
-            spec = GuestSpec(size, options.guest.content(), options.guest.workload())
+            spec = GuestSpec(size, options.guest.content(), options.guest.workload)
             self._guest = GuestClient.start(self._supervisor, spec, options.dirty_log)
         self._source, self._log = self._guest.source, self._guest.log
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
-        if options.verify in ("invariant", "both") and not self._guest.self_checking:
+        if options.verify and "invariant" in CHECKS[options.verify] and not self._guest.self_checking:
             raise HostError(
                 f"--verify {options.verify}: this guest does not do the self-check workload "
                 "(--preset self-check), so its copy cannot be judged without the source"
@@ -110,24 +138,34 @@ class Migration:
         self._guest.order("run")
 
     def _check_memory(self, size_bytes: int, images: int) -> None:
-        workers = self._options.channels + self._options.receivers
-        check_memory(size_bytes, images, queue_bytes(self._options), workers)
+        options = self._options
+        queue = options.queue_depth * self._layout.slot_bytes
+        check_memory(size_bytes, images, queue, options.channels + options.receivers)
 
-    def _start_transport(self) -> None:
+    def _plan(self, size_bytes: int) -> None:
+        """What each stage will take, as far as that is known."""
+        options = self._options
+        skipped = {Stage.FILLING: options.guest is None, Stage.PREALLOC: not options.prealloc}
+        skipped[Stage.VERIFYING] = options.verify is None
+        for stage, rate in PLANNED_BYTES_PER_SECOND.items():
+            if stage is Stage.ROUNDS and options.max_bandwidth:
+                rate = min(rate, 2.0 * options.max_bandwidth)
+            self._progress.plan(stage, 0.0 if skipped.get(stage) else size_bytes / rate)
+
+    def _open_transport(self) -> Transport:
         options = self._options
         self._progress.say(
             f"starting {options.channels} channels and {options.receivers} receivers"
             + (", giving the destination its pages" if options.prealloc else "")
         )
         try:
-            self._transport = TRANSPORTS[options.transport](options, self._supervisor, self._source)
+            return open_transport(options, self._layout, self._supervisor, self._source)
         except OSError as error:
             raise HostError(f"cannot set up shared memory: {error}") from error
-        self._tell_far_side = self._transport.abandon
-        self._sending = self._transport.sending
-        self._rounds = self._sending.rounds
+
+    def _await_ready(self, transport: Transport) -> None:
         reasons, simulated = self._sending.await_ready()
-        ready = self._transport.await_ready()
+        ready = transport.await_ready(functools.partial(self._progress.reach, Stage.PREALLOC))
         self.metrics.prealloc_ms = ready.prealloc_ms
         self.metrics.simulated = simulated or ready.simulated
         if self.metrics.simulated:
@@ -141,7 +179,7 @@ class Migration:
 
     # ---------------------------------------------------------------- the clock
 
-    def _migrate(self) -> None:
+    def _migrate(self, transport: Transport) -> None:
         self._deadline = Deadline(self._options.timeout_seconds)
         used_before = Usage.now()
         self._began = self._sampled_at = time.monotonic()
@@ -151,43 +189,43 @@ class Migration:
         if auto is not None:
             auto.begin()
         try:
-            last = self._precopy()
-            self._switch_over(last)
+            last = self._precopy(transport)
+            self._switch_over(transport, last)
         finally:
             self._sample(self._sending.sent.totals())
             self._ended = time.monotonic()
             self.metrics.total_ms = (self._ended - self._began) * 1e3
-            self.metrics.sent = self._sending.sent.totals()
-            self.metrics.received = self._transport.received()
+            self.metrics.sent = counts_of(self._sending.sent.totals())
+            self.metrics.received = counts_of(transport.received())
             self.metrics.auto = auto.record() if auto is not None else None
         coordinator = Usage.now() - used_before
         self.metrics.send, self._reasons = self._sending.finish()
         self.metrics.send.add(coordinator, private_bytes())
         self.metrics.coordinator_cpu_seconds = coordinator.cpu_seconds
 
-    def _finish(self) -> None:
-        """End the transport, and take what its far side metrics."""
-        far = self._transport.finish()
-        self.metrics.send.add(far.near.usage, far.near.private_bytes_max)
-        self.metrics.recv, self.metrics.received = far.figures, far.received
-        self.metrics.transport = far.record
-        self._say_busy(_joined(self._reasons | far.fallback_reasons))
+    def _finish(self, transport: Transport) -> None:
+        """End the transport, and take what both of its sides measured."""
+        figures = transport.finish()
+        self.metrics.send.add(figures.send.usage, figures.send.private_bytes_max)
+        self.metrics.recv, self.metrics.received = figures.recv, counts_of(figures.received)
+        self.metrics.transport = figures.record
+        self._say_busy(_joined(self._reasons | figures.fallback_reasons))
 
     def _say_busy(self, reason: str) -> None:
         """A device that answered at first, but not always."""
         if reason and not self.metrics.fallback_reason:
             self.metrics.fallback_reason = reason
-            software = int(self.metrics.sent[Count.QAT_SOFTWARE] + self.metrics.received[Count.QAT_SOFTWARE])
+            software = self.metrics.sent.qat_software + self.metrics.received.qat_software
             self._progress.warn(f"the QAT device did not do all ({reason}): {software} requests in software")
 
-    def _precopy(self) -> int:
+    def _precopy(self, transport: Transport) -> int:
         """Rounds with the guest running; returns the number of the last one."""
         self._sync()
         pages = self._rounds.list_all()
         number = 0
         while True:
             number += 1
-            self._round(number, pages)
+            self._round(transport, number, pages)
             verdict = self._judge()
             self._progress.say(f"round {number}: {verdict.decision.value}: {verdict.reason}")
             if verdict.decision is Decision.SWITCH_OVER:
@@ -228,7 +266,7 @@ class Migration:
             self._guest.order("throttle", percent=verdict.throttle_percent)
         return verdict
 
-    def _switch_over(self, last: int) -> None:
+    def _switch_over(self, transport: Transport, last: int) -> None:
         """The guest stands still: from the request to pause until the last page is applied."""
         paused_at = time.monotonic()
         self._guest.order("pause")
@@ -238,8 +276,8 @@ class Migration:
         number, left = last, pages
         while left:
             number += 1
-            sent_at, settled = self._round(number, left)
-            applied_at = settled.applied_at
+            sent_at, outcome = self._round(transport, number, left)
+            applied_at = outcome.applied_at
             left = self._again(number - last)
         ended_at = time.monotonic()
         self.metrics.downtime = Downtime(
@@ -258,16 +296,16 @@ class Migration:
         self._missing = NO_PAGES
         return left
 
-    def _round(self, number: int, pages: int) -> tuple[float, Settled]:
+    def _round(self, transport: Transport, number: int, pages: int) -> tuple[float, RoundOutcome]:
         """Send the first `pages` of the list and wait at the barrier; when all were sent, and applied."""
         began = time.monotonic()
         before = self._sending.sent.totals()
         step = functools.partial(self._step, number, pages)
         sent_at = self._sending.send(number, pages, step)
-        settled = self._transport.settle(number, self._rounds.pages[:pages], step)
-        self._missing = settled.missing
+        outcome = transport.settle(number, self._rounds.pages[:pages], step)
+        self._missing = outcome.missing
         duration = time.monotonic() - began
-        dirty = self._note_dirty() + len(settled.missing)
+        dirty = self._note_dirty() + len(outcome.missing)
         moved = self._sending.sent.totals() - before
         self.metrics.rounds.append(
             RoundFigures(
@@ -282,7 +320,7 @@ class Migration:
                 throttle_percent=self._throttle_percent,
             )
         )
-        return sent_at, settled
+        return sent_at, outcome
 
     def _note_dirty(self) -> int:
         """Pages dirty now, kept as a point of the guest's dirty curve."""
@@ -308,16 +346,24 @@ class Migration:
         rate = self._sample(sent)
         if rate is None:
             return
+        if time.monotonic() >= self._count_again_at:
+            self._note_dirty()
+        unclaimed = self._rounds.unclaimed()
+        if rate:
+            left = (unclaimed + self._dirty_pages) / rate
+            passed = time.monotonic() - self._began
+            share = passed / (passed + left)
+            self._progress.reach(Stage.ROUNDS, share, self._moment(number, pages, unclaimed, rate, sent))
+
+    def _moment(self, number: int, pages: int, unclaimed: int, rate: float, sent: Totals) -> str:
+        """Where things stand, in one line."""
+        done = 100 * (1 - unclaimed / pages) if pages else 100.0
         wire = int(sent[Count.WIRE_BYTES])
-        done = 1 - self._rounds.unclaimed() / pages if pages else 1.0
-        moment = Moment(
-            round=number,
-            percent=100 * done,
-            guest_megabytes_per_second=rate * PAGE_BYTES / 1e6,
-            ratio=int(sent[Count.NORMAL_PAGES]) * PAGE_BYTES / wire if wire else 0.0,
-            dirty_pages=self._dirty_pages if time.monotonic() < self._count_again_at else self._note_dirty(),
+        ratio = int(sent[Count.NORMAL_PAGES]) * PAGE_BYTES / wire if wire else 0.0
+        return (
+            f"round {number} {done:3.0f} %  {rate * PAGE_BYTES / 1e6:5.0f} guest MB/s  ratio {ratio:.2f}  "
+            f"{self._dirty_pages} pages dirty"
         )
-        self._progress.show(moment.line())
 
     def _sample(self, sent: Totals) -> float | None:
         """Pages per second since the last sample, kept when it is the peak; None within 100 ms."""
@@ -363,25 +409,21 @@ class Migration:
 
     # ---------------------------------------------------------------- the proof
 
-    def _verify(self) -> None:
+    def _verify(self, transport: Transport) -> None:
         how = self._options.verify
         if how is None:
             return
         self._progress.say(f"checking the copy: {', '.join(CHECKS[how])}")
-        wrong = self._transport.verify(how, functools.partial(self._supervisor.wait, 0))
+        wrong = transport.verify(how, self._between_checks)
         self.metrics.verification = {check: not text for check, text in wrong.items()}
         for check, text in wrong.items():
             if text:
                 raise RunFailed(f"{WRONG[check]}: {text}")
 
-
-WRONG = {"invariant": "the copy is not of one moment", "images": "the copy is not the source"}
+    def _between_checks(self, share: float) -> None:
+        self._supervisor.wait(0)
+        self._progress.reach(Stage.VERIFYING, share)
 
 
 def _joined(reasons: set[str]) -> str:
     return ", ".join(sorted(reasons))
-
-
-def status_of(error: FerryError | None) -> str:
-    """The result's `status` for how a run ended."""
-    return "completed" if error is None else error.status

@@ -1,55 +1,101 @@
-"""One validated Options object; every limit and default in one place."""
+"""What a run was asked to do, as values that have been checked; every limit and default in one place.
+
+`pipeline.cli` makes these out of a command line.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guestmem.guest import LOGS, VALID_NAME
-from guestmem.segment import PAGE_BYTES
-from guestmem.workload import parse_rate
-from pipeline.cli.arguments import AUTO, MAX_WORKERS, build_run_parser, build_send_parser
-from pipeline.cli.connection import parse_endpoint, parse_reconnect, parse_tls
-from pipeline.cli.guest import (
-    SELF_CHECK,
-    GuestOptions,
-    attach_negative,
-    checked,
-    parse_bytes,
-    parse_guest,
-    parse_number,
-    parse_within,
-)
-from pipeline.codecs import METHODS
-from pipeline.destination.verification import CHECKS
-from pipeline.errors import UsageError
+from guestmem.content import Content, Corpus, Image
+from guestmem.page import PAGE_BYTES
+from guestmem.workload import Workload
 from pipeline.net.address import Address
-from pipeline.net.tls import CLIENT, SERVER, Tls
-from pipeline.packets.queue import MAX_SLOTS
-from pipeline.policy import CONVERGE, POLICIES, PolicySettings
-from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
+from pipeline.net.tls import Tls
+from pipeline.policy import PolicySettings
 
-TRANSPORT_NAMES = ("queue", "tcp")
+AUTO = "auto"
+SELF_CHECK = "self-check"
+
+DEFAULT_SIZE_BYTES = 1 << 30
+MAX_RAM_BYTES = PAGE_BYTES << 32
+DEFAULT_FILLED = 0.9375
+DEFAULT_DIRTY_RATE = "32M"
+DEFAULT_SEED = 1
+
+DEFAULT_CHANNELS = 2
+MAX_WORKERS = 64
+DEFAULT_PACKET_BYTES = 512 << 10
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
+MAX_QUEUE_DEPTH = 1000
+"""Slots: they travel through 200 message queues of 10, of the 256 (`queues_max`) of a whole host."""
+
+DEFAULT_TRANSPORT = "queue"
+DEFAULT_RECONNECT_SECONDS = 30.0
+MAX_RECONNECT_SECONDS = 86400.0
+
 MAX_DOWNTIME_LIMIT_MS = 2_000_000.0
-MAX_QAT_TIMEOUT_SECONDS = 3600.0
 DOWNTIME_RAMP_FACTOR = 3.0
-GUEST_OPTIONS = (
-    *("size", "image", "fill", "filled", "dirty_rate", "dirty_pattern", "dirty_content"),
-    *("write_bytes", "preset", "phases", "seed"),
-)
+MAX_QAT_TIMEOUT_SECONDS = 3600.0
+
+CHECKS = {"images": ("images",), "invariant": ("invariant",), "both": ("invariant", "images")}
+"""What --verify may ask for, and the checks that each is, in order."""
+
+
+@dataclass(frozen=True)
+class RamOptions:
+    """Guest RAM to make: its size in bytes, and what fills it."""
+
+    size_bytes: int
+    image: str | None
+    fill: str | None
+    filled: float
+
+    def content(self) -> Content:
+        """What fills guest RAM."""
+        if self.image is not None:
+            return Image(Path(self.image))
+        return Corpus(None if self.fill is None else Path(self.fill), self.filled)
+
+
+@dataclass(frozen=True)
+class GuestOptions(RamOptions):
+    """A guest to make. `dirty_rate` is bytes per second; `preset` or `phases` name a whole workload, and then
+    the settings that it replaces are None. `workload` is what all of them come to."""
+
+    dirty_rate: int | None
+    dirty_pattern: str | None
+    dirty_content: str | None
+    write_bytes: int | None
+    preset: str | None
+    phases: str | None
+    seed: int
+    workload: Workload = field(repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """For a result document: what was asked for, by option."""
+        return {name: value for name, value in asdict(self).items() if name != "workload"}
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """How the QAT device is used. `buffer_bytes` is the size of one request (hw_buff_sz)."""
+
+    fallback: bool = True
+    buffer_bytes: int = 64 << 10
+    timeout_seconds: float = 2.0
+    decode: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run was asked to do, resolved: sizes in bytes, rates in bytes per second.
+    """What a run was asked to do: sizes in bytes, rates in bytes per second.
 
-    `level` is None until the method's default is put in its place (`pipeline.run`), and stays so for
-    method `auto`, which chooses; `auto_with_qat` says whether a QAT device answered it. `guest` is
-    None when the run attaches to a guest that somebody else made.
+    `guest` is None when the run attaches to a guest that somebody else made. `level` is None where the
+    method has none, and for method `auto`, which chooses; `auto_with_qat` says whether a QAT device
+    answered it.
     """
 
     attach: str | None
@@ -65,17 +111,12 @@ class Options:
     max_bandwidth: int
     timeout_seconds: float
     policy: PolicySettings
-    qat_fallback: bool
-    qat_buffer_bytes: int
-    qat_decode: str
-    qat_timeout_seconds: float
+    qat: QatOptions
     verify: str | None
-    json: str | None
-    quiet: bool
-    transport: str = "queue"
+    transport: str = DEFAULT_TRANSPORT
     to: Address | None = None
     tls: Tls | None = None
-    reconnect_seconds: float = 30.0
+    reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     insecure: bool = False
     auto_with_qat: bool = False
 
@@ -84,200 +125,32 @@ class Options:
         """Pages of a packet at most."""
         return self.packet_bytes // PAGE_BYTES
 
+    @property
+    def method_name(self) -> str:
+        """Method and level: `zstd 3`, `none`."""
+        return self.method if self.level is None else f"{self.method} {self.level}"
+
     def record(self) -> dict[str, Any]:
-        """For the result file: one flat record. An attached guest's size is added by the run."""
-        left_out = ("guest", "policy", "to", "tls")
-        record = {name: value for name, value in asdict(self).items() if name not in left_out}
+        """For the result document: one flat record. An attached guest's size is added by the run."""
+        grouped = ("guest", "policy", "qat", "to", "tls")
+        record = {name: value for name, value in asdict(self).items() if name not in grouped}
+        record |= {f"qat_{name}": value for name, value in asdict(self.qat).items()}
         record["to"] = None if self.to is None else str(self.to)
         record["tls_dir"] = None if self.tls is None else self.tls.folder
         guest = self.guest.record() if self.guest is not None else {}
         return {**guest, **record, **asdict(self.policy)}
 
 
-def parse(arguments: list[str]) -> Options:
-    """Options of `pipeline.run`. Raises UsageError with the value and the valid range."""
-    given = build_run_parser().parse_args(attach_negative(arguments))
-    transport = one_of("--transport", given.transport, TRANSPORT_NAMES)
-    if transport == "tcp":
-        if given.receivers is not None:
-            raise UsageError(f"--receivers {given.receivers}: with tcp there is one for each channel")
-        return replace(
-            _parse(given),
-            transport=transport,
-            tls=parse_tls(given, CLIENT, SERVER),
-            reconnect_seconds=parse_reconnect(given),
-        )
-    for name in ("tls_dir", "tls_peer"):
-        if getattr(given, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')}: is for --transport tcp")
-    return _parse(given)
+@dataclass(frozen=True)
+class ReceiveOptions:
+    """What a receiver has and wants. `ram_bytes_max` None is what is free; `output` and `output_shm` are
+    where the copy goes in the end, a file or a name in shared memory, or nowhere."""
 
-
-def parse_send(arguments: list[str]) -> Options:
-    """Options of `pipeline.send`. Raises UsageError."""
-    given = build_send_parser().parse_args(attach_negative(arguments))
-    to, tls = parse_endpoint("--to", given.to, given, CLIENT)
-    given.receivers, given.prealloc, given.qat_decode = None, False, "cpu"
-    reconnect = parse_reconnect(given)
-    return replace(
-        _parse(given), transport="tcp", to=to, tls=tls, reconnect_seconds=reconnect, insecure=given.insecure
-    )
-
-
-def _parse(given: argparse.Namespace) -> Options:
-    channels = parse_within("--channels", given.channels, 1, MAX_WORKERS)
-    receivers = channels
-    if given.receivers is not None:
-        receivers = parse_within("--receivers", given.receivers, 1, MAX_WORKERS)
-    depth = 4 * channels + 2 * receivers
-    if given.queue_depth is not None:
-        depth = parse_within("--queue-depth", given.queue_depth, 1, MAX_SLOTS)
-    verify = given.verify if given.verify is None else one_of("--verify", given.verify, tuple(CHECKS))
-    one_of("--method", given.method, (AUTO, *METHODS))
-    options = Options(
-        attach=_guest_name(given),
-        guest=_own_guest(given, verify),
-        method=given.method,
-        level=None if given.level is None else parse_within("--level", given.level, -(2**31), 2**31),
-        channels=channels,
-        receivers=receivers,
-        packet_bytes=_packet_size(given.packet_size),
-        queue_depth=depth,
-        prealloc=given.prealloc,
-        dirty_log=one_of("--dirty-log", given.dirty_log, LOGS),
-        max_bandwidth=checked("--max-bandwidth", given.max_bandwidth, parse_rate),
-        timeout_seconds=_seconds("--timeout", given.timeout),
-        policy=_policy(given),
-        qat_fallback=given.qat_fallback,
-        qat_buffer_bytes=_qat_buffer(given.qat_buffer),
-        qat_decode=one_of("--qat-decode", given.qat_decode, ("cpu", "hardware")),
-        qat_timeout_seconds=_above_zero("--qat-timeout", given.qat_timeout),
-        verify=verify,
-        json=writable_json(given.json),
-        quiet=given.quiet,
-    )
-    if options.method != AUTO:
-        resolved_level(options.method, options.level)
-    elif options.level is not None:
-        raise UsageError(f"--level {options.level}: method auto chooses levels itself; name a --method too")
-    return options
-
-
-def resolved_level(method_name: str, level: int | None) -> int:
-    """The level to use, by method. Raises UsageError outside the method's range."""
-    method = METHODS[method_name]
-    if level is None:
-        return method.default_level
-    if not method.levels:
-        raise UsageError(f"--level {level}: method {method_name} has no levels")
-    if level not in method.levels:
-        raise UsageError(
-            f"--level {level}: method {method_name} takes {method.levels[0]} to {method.levels[-1]}"
-        )
-    return level
-
-
-def _guest_name(given: argparse.Namespace) -> str | None:
-    if given.attach is None:
-        return None
-    for name in GUEST_OPTIONS:
-        if getattr(given, name) is not None:
-            raise UsageError(
-                f"--attach {given.attach}: that guest is there already; leave out --{name.replace('_', '-')}"
-            )
-    return valid_guest_name("--attach", given.attach)
-
-
-def valid_guest_name(option: str, text: str) -> str:
-    """A name a guest may have. Raises UsageError."""
-    if not VALID_NAME.fullmatch(text):
-        raise UsageError(f"{option} {text}: a name is 1 to 64 letters, digits, dots, dashes or underscores")
-    return text
-
-
-def _own_guest(given: argparse.Namespace, verify: str | None) -> GuestOptions | None:
-    if given.attach is not None:
-        return None
-    if verify in ("invariant", "both"):
-        settings = ("dirty_pattern", "dirty_content", "write_bytes", "phases")
-        if given.preset not in (None, SELF_CHECK) or any(getattr(given, name) for name in settings):
-            raise UsageError(
-                f"--verify {verify}: only --preset {SELF_CHECK} can be judged without the source; "
-                "leave out other workloads"
-            )
-        given.preset = SELF_CHECK
-    return parse_guest(given)
-
-
-def _policy(given: argparse.Namespace) -> PolicySettings:
-    limit = _milliseconds("--downtime-limit", given.downtime_limit)
-    longest = limit * DOWNTIME_RAMP_FACTOR
-    if given.downtime_max is not None:
-        longest = _milliseconds("--downtime-max", given.downtime_max)
-        if longest < limit:
-            raise UsageError(
-                f"--downtime-max {given.downtime_max}: must be at least --downtime-limit, {limit:g} ms"
-            )
-    return PolicySettings(
-        policy=one_of("--policy", given.policy, POLICIES),
-        downtime_limit_ms=limit,
-        downtime_max_ms=longest,
-        max_rounds=parse_within("--max-rounds", given.max_rounds, 0, 10**9),
-        converge=one_of("--converge", given.converge, CONVERGE),
-        throttle_trigger=parse_within("--throttle-trigger", given.throttle_trigger, 1, 100),
-        throttle_initial=parse_within("--throttle-initial", given.throttle_initial, 1, 99),
-        throttle_increment=parse_within("--throttle-increment", given.throttle_increment, 1, 99),
-        throttle_max=parse_within("--throttle-max", given.throttle_max, 1, 99),
-    )
-
-
-def one_of(option: str, value: str, names: tuple[str, ...]) -> str:
-    """A name among `names`. Raises UsageError."""
-    if value not in names:
-        raise UsageError(f"{option} {value}: must be one of {', '.join(names)}")
-    return value
-
-
-def _seconds(option: str, text: str) -> float:
-    value = parse_number(option, text)
-    if value < 0:
-        raise UsageError(f"{option} {text}: must be 0 or more seconds")
-    return value
-
-
-def _above_zero(option: str, text: str) -> float:
-    value = parse_number(option, text)
-    if not 0 < value <= MAX_QAT_TIMEOUT_SECONDS:
-        raise UsageError(f"{option} {text}: must be above 0 and at most {MAX_QAT_TIMEOUT_SECONDS:g} seconds")
-    return value
-
-
-def _milliseconds(option: str, text: str) -> float:
-    value = parse_number(option, text)
-    if not 0 < value <= MAX_DOWNTIME_LIMIT_MS:
-        raise UsageError(f"{option} {text}: must be above 0 and at most {MAX_DOWNTIME_LIMIT_MS:.0f} ms")
-    return value
-
-
-def _packet_size(text: str) -> int:
-    value = parse_bytes("--packet-size", text)
-    if not MIN_PACKET_BYTES <= value <= MAX_PACKET_BYTES or value % PAGE_BYTES:
-        raise UsageError(f"--packet-size {text}: must be a multiple of 4K, 4K to 4M")
-    return value
-
-
-def _qat_buffer(text: str) -> int:
-    value = parse_bytes("--qat-buffer", text)
-    if not MIN_HW_BUFF_BYTES <= value <= MAX_HW_BUFF_BYTES or value & (value - 1):
-        raise UsageError(f"--qat-buffer {text}: must be a power of two, 4K to 512K")
-    return value
-
-
-def writable_json(text: str | None) -> str | None:
-    """A file that a result can be written to, or -. Raises UsageError."""
-    if text is None or text == "-":
-        return text
-    path = Path(text)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--json {text}: cannot be written; name a file in a folder that can")
-    return text
+    tls: Tls | None = None
+    reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
+    prealloc: bool = False
+    ram_bytes_max: int | None = None
+    channels_max: int = MAX_WORKERS
+    output: str | None = None
+    output_shm: str | None = None
+    qat: QatOptions = field(default_factory=QatOptions)

@@ -1,6 +1,6 @@
 """When to go on, when to stop and copy, throttle, give up: pure functions over measured rounds.
 
-Two policies. `ferry`, ours, asks how long the dirty pages will take at the rate at which *guest*
+Two policies. `guest-rate`, ours, asks how long the dirty pages will take at the rate at which *guest*
 bytes were moved lately, and foresees later rounds by the guest's dirty curve. `qemu` decides as
 QEMU's migration_iteration_run does: uncompressed pages against *wire* bandwidth, so that with a
 compression ratio of r it waits for a dirty set r times smaller than needed.
@@ -8,14 +8,14 @@ compression ratio of r it waits for a dirty set r times smaller than needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from guestmem.segment import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 
-POLICIES = ("ferry", "qemu")
+OWN_POLICY = "guest-rate"
 CONVERGE = ("none", "throttle", "downtime-ramp")
 
 RATE_WINDOW_BYTES = 64 << 20
@@ -25,7 +25,7 @@ enough that one delayed wake-up does not decide, recent enough to follow a chang
 
 KEPT_BACK = 0.2
 KEPT_BACK_AFTER_ONE_ROUND = 0.35
-"""The share of the downtime limit that the ferry policy leaves for noise: a worker may wake late.
+"""The share of the downtime limit that policy `guest-rate` leaves for noise: a worker may wake late.
 More after the first round, whose pages are not those that the guest rewrites: over a wire of 60 MB/s
 the Silesia files went at a ratio of 3.8, pages of them that a guest had shuffled at 2.8, and a
 switchover expected to take 230 ms took 288."""
@@ -43,7 +43,7 @@ QEMU_PATIENCE = 2
 class PolicySettings:
     """What the user allows. Throttle figures in per cent; `max_rounds` 0 is no limit."""
 
-    policy: str = "ferry"
+    policy: str = OWN_POLICY
     downtime_limit_ms: float = 300.0
     downtime_max_ms: float = 900.0
     max_rounds: int = 100
@@ -165,12 +165,10 @@ def foreseen_rounds(
 
 def decide(settings: PolicySettings, now: Situation) -> Verdict:
     """What to do after the last round."""
-    if settings.policy == "qemu":
-        return _decide_as_qemu(settings, now)
-    return _decide(settings, now)
+    return POLICIES[settings.policy](settings, now)
 
 
-def _decide(settings: PolicySettings, now: Situation) -> Verdict:
+def _decide_by_guest_rate(settings: PolicySettings, now: Situation) -> Verdict:
     last = now.rounds[-1]
     rate = guest_bytes_per_second(now.rounds)
     expected = milliseconds_for(last.dirty_pages, rate)
@@ -259,3 +257,9 @@ def _decide_as_qemu(settings: PolicySettings, now: Situation) -> Verdict:
         decision, wasted = Decision.GIVE_UP, 0
         said += f", after {len(now.rounds)} rounds"
     return Verdict(decision, expected, said + throttled, throttle, settings.downtime_limit_ms, None, wasted)
+
+
+POLICIES: dict[str, Callable[[PolicySettings, Situation], Verdict]] = {
+    OWN_POLICY: _decide_by_guest_rate,
+    "qemu": _decide_as_qemu,
+}

@@ -1,39 +1,87 @@
-"""What a user sees while a run goes on: a live line on a terminal, plain lines elsewhere.
+"""What a user sees while a run goes on: one bar on a terminal, plain lines elsewhere.
 
-All of it goes to standard error; standard output is for the result.
+All of it goes to standard error; standard output is for the result. The same lines go to the log
+`ramferry`, which is quiet unless --debug asks for it.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
 REFRESH_SECONDS = 0.1
+ENOUGH_SHARE = 0.05
+"""A stage's own speed is believed when so much of it is done; until then its plan is."""
+
+log = logging.getLogger("ramferry")
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Where a migration stands."""
+class Stage(Enum):
+    """The parts of a run, in their order."""
 
-    round: int
-    percent: float
-    guest_megabytes_per_second: float
-    ratio: float
-    dirty_pages: int
+    FILLING = "filling guest RAM"
+    PREALLOC = "giving the destination its pages"
+    ROUNDS = "migrating"
+    VERIFYING = "checking the copy"
 
-    def line(self) -> str:
-        """One line for a reader."""
-        return (
-            f"round {self.round}  {self.percent:5.1f} %  "
-            f"{self.guest_megabytes_per_second:7.0f} guest MB/s  ratio {self.ratio:.2f}  "
-            f"{self.dirty_pages} pages dirty"
-        )
+
+class Course:
+    """How far a run has come, and how long it will still take: from a plan, corrected by what is seen.
+
+    Times in seconds; `now` is of the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._planned: dict[Stage, float] = {}
+        self._stage: Stage | None = None
+        self._began = 0.0
+        self._stage_share = 0.0
+        self._shown = 0.0
+
+    def plan(self, stage: Stage, seconds: float) -> None:
+        """A stage will take so long, or is now known to take so long in all."""
+        self._planned[stage] = seconds
+
+    def reach(self, stage: Stage, share: float, now: float) -> None:
+        """`share` (0 to 1) of a stage is done."""
+        if stage is not self._stage:
+            self._stage, self._began = stage, now
+        self._stage_share = min(1.0, max(0.0, share))
+
+    def left_seconds(self, now: float) -> float:
+        """What is left of this stage at its own speed, and the later ones as planned."""
+        later = sum(seconds for stage, seconds in self._planned.items() if self._is_later(stage))
+        return self._stage_left(now) + later
+
+    def share(self, now: float) -> float:
+        """Of the whole run, 0 to 1; it never goes back."""
+        if self._stage is None:
+            return 0.0
+        earlier = sum(s for stage, s in self._planned.items() if self._is_earlier(stage))
+        done = earlier + (now - self._began)
+        whole = done + self.left_seconds(now)
+        self._shown = max(self._shown, done / whole if whole else 0.0)
+        return self._shown
+
+    def _stage_left(self, now: float) -> float:
+        if self._stage is None:
+            return 0.0
+        passed = now - self._began
+        if self._stage_share >= ENOUGH_SHARE:
+            return passed / self._stage_share * (1 - self._stage_share)
+        return max(0.0, self._planned.get(self._stage, 0.0) - passed)
+
+    def _is_later(self, stage: Stage) -> bool:
+        return self._stage is None or _ORDER[stage] > _ORDER[self._stage]
+
+    def _is_earlier(self, stage: Stage) -> bool:
+        return self._stage is not None and _ORDER[stage] < _ORDER[self._stage]
+
+
+_ORDER = {stage: place for place, stage in enumerate(Stage)}
 
 
 class Progress(Protocol):
@@ -45,8 +93,11 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """Something the user should know, in one line."""
 
-    def show(self, line: str) -> None:
-        """Where things stand; only the latest matters. Called up to ten times a second."""
+    def plan(self, stage: Stage, seconds: float) -> None:
+        """How long a stage will take, as far as that is known beforehand."""
+
+    def reach(self, stage: Stage, share: float, detail: str = "") -> None:
+        """`share` of a stage is done; only the latest matters. Called up to ten times a second."""
 
     def close(self) -> None:
         """Leave the screen as a shell expects it."""
@@ -56,62 +107,90 @@ class Silent:
     """--quiet."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        log.info(text)
 
     def warn(self, text: str) -> None:
-        """Nothing."""
+        log.warning(text)
 
-    def show(self, line: str) -> None:
-        """Nothing."""
+    def plan(self, stage: Stage, seconds: float) -> None:
+        pass
+
+    def reach(self, stage: Stage, share: float, detail: str = "") -> None:
+        pass
 
     def close(self) -> None:
-        """Nothing."""
+        pass
 
 
-class LogLines:
-    """Plain lines, with the time since the start; no line for moments within a round."""
+class LogLines(Silent):
+    """Plain lines, with the time since the start; a log keeps steps, not moments."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A line."""
         print(f"[{time.monotonic() - self._began:8.3f}] {text}", file=sys.stderr, flush=True)
+        super().say(text)
 
     def warn(self, text: str) -> None:
-        """A line that says it is a warning."""
-        self.say(f"warning: {text}")
-
-    def show(self, line: str) -> None:
-        """Nothing: a log keeps steps, not moments."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+        print(f"[{time.monotonic() - self._began:8.3f}] warning: {text}", file=sys.stderr, flush=True)
+        super().warn(text)
 
 
-class LiveLine:
-    """One line that changes, with warnings above it. Draws in the caller, without a thread."""
+class Bar:
+    """One bar over the whole run, with warnings above it. Draws in the caller, without a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._title = f"{title}: " if title else ""
         self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
+        self._course = Course()
+        self._bar = RichProgress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f} %"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=1.0, left="")
+        self._bar.start()
 
     def say(self, text: str) -> None:
-        """The line's text until the next moment."""
-        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        self._draw(text)
+        log.info(text)
 
     def warn(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(Text(f"warning: {text}"))
+        from rich.text import Text
 
-    def show(self, line: str) -> None:
-        """The same as a step."""
-        self.say(line)
+        self._console.print(Text(f"warning: {text}"))
+        log.warning(text)
+
+    def plan(self, stage: Stage, seconds: float) -> None:
+        self._course.plan(stage, seconds)
+
+    def reach(self, stage: Stage, share: float, detail: str = "") -> None:
+        self._course.reach(stage, share, time.monotonic())
+        self._draw(detail or stage.value)
+
+    def _draw(self, text: str) -> None:
+        now = time.monotonic()
+        left = self._course.left_seconds(now)
+        room = max(10, self._console.width - 48)
+        self._bar.update(
+            self._task,
+            completed=self._course.share(now),
+            description=f"{self._title}{text}"[:room],
+            left=f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left",
+            refresh=True,
+        )
 
     def close(self) -> None:
-        """Take the line away."""
-        self._live.stop()
+        self._bar.stop()
 
 
 def open_log(quiet: bool) -> Progress:
@@ -119,8 +198,8 @@ def open_log(quiet: bool) -> Progress:
     return Silent() if quiet else LogLines()
 
 
-def open_progress(quiet: bool) -> Progress:
-    """The way that fits where standard error goes."""
+def open_progress(quiet: bool, title: str = "") -> Progress:
+    """The way that fits where standard error goes. `title` stands before each line of a bar."""
     if quiet:
         return Silent()
-    return LiveLine() if sys.stderr.isatty() else LogLines()
+    return Bar(title) if sys.stderr.isatty() else LogLines()

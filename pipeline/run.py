@@ -1,30 +1,10 @@
-"""`python -m pipeline.run`: one migration with both ends here, from the command line to the result.
-
-Signals are caught before anything heavy is imported, so that Ctrl-C ends in one line at any time.
-"""
+"""`python -m pipeline.run`: migrations with both ends on this host, from the command line to the result."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
-from pipeline.cli.main import cancelled_early, guarded
+from pipeline.cli.main import execute
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, cancelled_early)
-    signal.signal(signal.SIGTERM, cancelled_early)
-    # numpy's BLAS would start a thread a core, and a process with threads should not fork.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from pipeline.cli.one_run import run_command
-from pipeline.options import parse
-
-
-def main(arguments: list[str]) -> int:
-    """Run, print, and return the exit code."""
-    return run_command("pipeline.run", parse, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(main, sys.argv[1:]))
+    sys.exit(execute("pipeline.cli.run", sys.argv[1:]))

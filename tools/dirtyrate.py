@@ -10,7 +10,7 @@ was dirty. A rate alone misleads: the curve is what decides how many rounds a mi
 
 from __future__ import annotations
 
-import argparse
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,24 +19,23 @@ from typing import Any
 
 import numpy as np
 
-from guestmem.guest import LOGS, UNWATCHED, GuestSpec
+from guestmem.dirty_log import LOGS
+from guestmem.guest import UNWATCHED, GuestSpec
 from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
-from pipeline.cli.guest import (
-    GuestOptions,
-    OneLineParser,
-    add_guest_arguments,
-    attach_negative,
-    parse_guest,
-    parse_number,
-)
-from pipeline.errors import FerryError, UsageError, one_line
-from pipeline.options import GUEST_OPTIONS, valid_guest_name, writable_json
+from pipeline.cli.guest import add_guest_arguments, read_attach, read_guest, read_guest_name
+from pipeline.cli.main import Command, execute
+from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.result import add_output_arguments
+from pipeline.cli.values import Given
+from pipeline.errors import UsageError
+from pipeline.options import GuestOptions
 from pipeline.processes.memory import check_memory
-from pipeline.processes.supervisor import Supervisor, signals_cancel
+from pipeline.processes.signals import signals_cancel
+from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress, open_progress
-from pipeline.report.document import save_json
+from pipeline.report.json_file import save_json
 from pipeline.source.guest_client import GuestClient
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -59,15 +58,14 @@ class Request:
     quiet: bool
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str) -> Parser:
     """All options, with units and defaults."""
-    parser = OneLineParser(
-        prog="python -m tools.dirtyrate",
-        description="Make a guest that writes and keep it running, or measure how a guest dirties its RAM.",
+    parser = Parser(
+        program,
+        "Make a guest that writes and keep it running, or measure how a guest dirties its RAM.",
+        1,
         epilog="Three commands: --create NAME keeps a guest running; --attach NAME --measure prints its "
-        "dirty curve; python -m pipeline.run --attach NAME migrates it. Exit codes: 0 done, 1 failed, "
-        "2 wrong usage or this host cannot do it, 130 ended by Ctrl-C or SIGTERM.",
-        allow_abbrev=False,
+        f"dirty curve; python -m pipeline.run --attach NAME migrates it. {SIZES}",
     )
     add = parser.add_argument
     add(
@@ -78,56 +76,53 @@ def build_parser() -> argparse.ArgumentParser:
     add("--attach", metavar="NAME", help="measure the guest of this name (default: make one)")
     add(
         "--for",
-        dest="seconds",
         metavar="SECONDS",
         help=f"how long, seconds; 0 is until Ctrl-C (default 0; {DEFAULT_MEASURE_SECONDS:g} with --measure)",
     )
-    add("--measure", action="store_true", help="print the dirty curve at the end (default off)")
+    add(
+        "--measure",
+        action="store_true",
+        default=None,
+        help="print the dirty curve at the end (default off)",
+    )
     add(
         "--dirty-log",
         metavar="LOG",
-        default="auto",
-        help="who notes the writes that are measured: shared, kernel, auto (default auto)",
+        help=f"who notes the writes that are measured: {', '.join(LOGS)} (default auto)",
     )
-    add("--json", metavar="FILE", help="write the figures as JSON; - is standard output (default none)")
-    add("--quiet", action="store_true", help="no progress and no warnings (default off)")
+    add_output_arguments(parser)
     add_guest_arguments(parser)
     return parser
 
 
-def parse(arguments: list[str]) -> Request:
+def read(given: Given) -> Request:
     """Raises UsageError."""
-    given = build_parser().parse_args(attach_negative(arguments))
-    if given.attach is not None:
-        if given.create is not None:
-            raise UsageError(f"--attach {given.attach}: either --attach or --create")
-        if not given.measure:
-            raise UsageError(f"--attach {given.attach}: say --measure; a guest writes by itself")
-        for name in GUEST_OPTIONS:
-            if getattr(given, name) is not None:
-                raise UsageError(
-                    f"--attach {given.attach}: that guest is there already; leave out "
-                    f"--{name.replace('_', '-')}"
-                )
-    elif given.create is None and not given.measure:
+    measure = given.flag("measure")
+    attach = read_attach(given)
+    create = given.text("create")
+    if attach is not None:
+        given.refuse(("create",), f"either this or --attach {attach}")
+        if not measure:
+            raise UsageError(f"--attach {attach}: say --measure; a guest writes by itself")
+    elif create is None and not measure:
         raise UsageError("say --create NAME, or --measure, or both (see --help)")
-    if given.dirty_log not in LOGS:
-        raise UsageError(f"--dirty-log {given.dirty_log}: must be one of {', '.join(LOGS)}")
-    seconds = DEFAULT_MEASURE_SECONDS if given.measure else 0.0
-    if given.seconds is not None:
-        seconds = parse_number("--for", given.seconds)
-    if seconds < 0 or (given.measure and seconds < POINTS_SECONDS[0]):
-        least = POINTS_SECONDS[0] if given.measure else 0
-        raise UsageError(f"--for {given.seconds}: must be {least:g} or more seconds")
+    if not measure:
+        given.refuse(("dirty_log",), "is for --measure")
     return Request(
-        create=None if given.create is None else valid_guest_name("--create", given.create),
-        attach=None if given.attach is None else valid_guest_name("--attach", given.attach),
-        guest=parse_guest(given) if given.attach is None else None,
-        seconds=seconds,
-        measure=given.measure,
-        dirty_log=given.dirty_log,
-        json=writable_json(given.json),
-        quiet=given.quiet,
+        create=None if create is None else read_guest_name("--create", create),
+        attach=attach,
+        guest=read_guest(given) if attach is None else None,
+        seconds=given.number(
+            "for",
+            POINTS_SECONDS[0] if measure else 0,
+            math.inf,
+            "seconds",
+            DEFAULT_MEASURE_SECONDS if measure else 0,
+        ),
+        measure=measure,
+        dirty_log=given.choice("dirty_log", LOGS, "auto"),
+        json=given.new_file("json"),
+        quiet=given.flag("quiet"),
     )
 
 
@@ -182,7 +177,7 @@ def keep_running(supervisor: Supervisor, link: GuestClient, seconds: float, prog
             reached = (state["written_bytes"] - before["written_bytes"]) / elapsed
             asked = float(before["rate_asked"])
             steady = asked == float(state["rate_asked"])
-            progress.show(f"the guest writes {show_size(reached)} bytes/s, asked for {show_size(asked)}")
+            progress.say(f"the guest writes {show_size(reached)} bytes/s, asked for {show_size(asked)}")
             if steady and reached < HELD_SHARE * asked and held:
                 progress.warn(
                     f"the guest reaches {show_size(reached)} of {show_size(asked)} bytes/s: "
@@ -192,7 +187,7 @@ def keep_running(supervisor: Supervisor, link: GuestClient, seconds: float, prog
         before = state
 
 
-def run(request: Request, progress: Progress) -> dict[str, Any]:
+def keep_or_measure(request: Request, progress: Progress) -> dict[str, Any]:
     """Do what was asked; the figures. Raises FerryError."""
     with Supervisor() as supervisor, signals_cancel(supervisor):
         if request.attach is not None:
@@ -204,7 +199,7 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
             spec = GuestSpec(
                 request.guest.size_bytes,
                 request.guest.content(),
-                request.guest.workload(),
+                request.guest.workload,
                 request.create,
             )
             log = request.dirty_log if request.measure else UNWATCHED
@@ -274,24 +269,22 @@ def render(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str]) -> int:
-    """Run, print, and return the exit code."""
+def run(given: Given, command: list[str]) -> int:
+    """Keep or measure, print, and return the exit code."""
+    request = read(given)
+    progress = open_progress(request.quiet)
     try:
-        request = parse(arguments)
-        progress = open_progress(request.quiet)
-        try:
-            figures = run(request, progress)
-        finally:
-            progress.close()
-        if request.json is not None:
-            save_json(figures, request.json)
-    except FerryError as raised:
-        print(f"error: {one_line(raised)}", file=sys.stderr)
-        return raised.exit_code
+        figures = {**keep_or_measure(request, progress), "command": command}
+    finally:
+        progress.close()
+    if request.json is not None:
+        save_json(figures, request.json)
     if request.json != "-":
         print(render(figures))
     return 0
 
 
+COMMAND = Command(build_parser, run)
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(execute("tools.dirtyrate", sys.argv[1:]))

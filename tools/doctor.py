@@ -6,15 +6,15 @@ reconfigures anything.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.cli.guest import OneLineParser
-from pipeline.errors import FerryError, UsageError, one_line
-from pipeline.options import writable_json
-from pipeline.report.document import save_json
+from pipeline.cli.main import Command, execute
+from pipeline.cli.parser import Parser
+from pipeline.cli.values import Given
+from pipeline.errors import UsageError
+from pipeline.report.json_file import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
 from qat.roundtrip import check_round_trip
@@ -23,21 +23,13 @@ SCHEMA_VERSION = 1
 CANNOT = 2
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All options."""
-    parser = OneLineParser(
-        prog="python -m tools.doctor",
-        description="Check, from the bottom up, what this host needs to compress on Intel QAT.",
-        epilog="Exit codes: 0 nothing fails, 2 something does (or wrong usage). Reads only.",
-        allow_abbrev=False,
+def build_parser(program: str) -> Parser:
+    """All options, with what each is and its default."""
+    parser = Parser(
+        program, "Check, from the bottom up, what this host needs to compress on Intel QAT. Reads only."
     )
     add = parser.add_argument
-    add(
-        "--root",
-        metavar="DIR",
-        default="/",
-        help="look at a recorded tree of sys, dev, etc, run, proc (default /)",
-    )
+    add("--root", metavar="DIR", help="look at a recorded tree of sys, dev, etc, run, proc (default /)")
     add("--json", metavar="FILE", help="write the findings as JSON; - is standard output (default none)")
     return parser
 
@@ -70,29 +62,27 @@ def render(findings: list[Finding]) -> str:
     return "\n".join([*lines, "", verdict(findings)])
 
 
-def main(arguments: list[str]) -> int:
+def run(given: Given, command: list[str]) -> int:
     """Check, print, and return the exit code."""
-    try:
-        given = build_parser().parse_args(arguments)
-        target = writable_json(given.json)
-        root = Path(given.root)
-        if not root.is_dir():
-            raise UsageError(f"--root {given.root}: no such folder")
-        findings = examine(root)
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "verdict": verdict(findings),
-            "findings": [asdict(finding) for finding in findings],
-        }
-        if target is not None:
-            save_json(document, target)
-    except FerryError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
+    target = given.new_file("json")
+    root = Path(given.text("root") or "/")
+    if not root.is_dir():
+        raise UsageError(f"--root {root}: no such folder")
+    findings = examine(root)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "verdict": verdict(findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    if target is not None:
+        save_json(document, target)
     if target != "-":
         print(render(findings))
     return CANNOT if any(finding.status == FAILS for finding in findings) else 0
 
 
+COMMAND = Command(build_parser, run)
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(execute("tools.doctor", sys.argv[1:]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tools.qemu.peer import main
+from pipeline.cli.main import execute
 
 if __name__ == "__main__":
     print("tools.peer_qemu is now tools.qemu.peer", file=sys.stderr)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(execute("tools.qemu.peer", sys.argv[1:]))

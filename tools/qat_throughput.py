@@ -9,7 +9,6 @@ memory) each setting is varied by itself; CPU codecs do the same blocks in one p
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator
@@ -19,12 +18,14 @@ from typing import Any
 
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
-from pipeline.cli.guest import OneLineParser, attach_negative, parse_number, parse_within
-from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecSettings, CodecUnavailable
-from pipeline.errors import FerryError, HostError, UsageError, one_line
-from pipeline.options import writable_json
-from pipeline.report.document import host_record, save_json
+from pipeline.cli.main import Command, execute
+from pipeline.cli.parser import Parser
+from pipeline.cli.values import Given
+from pipeline.codecs import METHODS, library_versions
+from pipeline.codecs.method import CodecSettings
+from pipeline.errors import CodecUnavailable, HostError, UsageError
+from pipeline.report.host import host_record
+from pipeline.report.json_file import save_json
 from pipeline.report.markdown import table
 from qat.probe import ANSWERED, probe
 from tools.measuring import charts
@@ -43,18 +44,13 @@ PROCESSES = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64)
 CPU_CODECS = (("lz4", 1), ("isal", 1), ("zstd", 1), ("zlib", 1))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str) -> Parser:
     """All options, with units and defaults."""
-    parser = OneLineParser(
-        prog="python -m tools.qat_throughput",
-        description="Measure a QAT device: throughput, latency, CPU, and where it is full.",
-        epilog="Exit codes: 0 measured, 1 failed, 2 wrong usage or no QAT device answers here.",
-        allow_abbrev=False,
-    )
+    parser = Parser(program, "Measure a QAT device: throughput, latency, CPU, and where it is full.", 1)
     add = parser.add_argument
     add("--fill", metavar="PATH", help="file or folder to compress (default: the files of this Python)")
-    add("--seconds", metavar="S", default="1", help="load in each direction a row (default 1)")
-    add("--max-processes", metavar="N", default="20", help="processes at most, 1 to 64 (default 20)")
+    add("--seconds", metavar="S", help="load in each direction a row, up to 60 (default 1)")
+    add("--max-processes", metavar="N", help="processes at most, 1 to 64 (default 20)")
     add("--json", metavar="FILE", help="write all figures as JSON; - is standard output (default none)")
     add("--plot", metavar="FILE", help="write throughput by processes as SVG (default none)")
     return parser
@@ -202,31 +198,22 @@ def plot(document: dict[str, Any]) -> str:
     return named.replace("</title>", f"</title>{style}", 1)
 
 
-def main(arguments: list[str]) -> int:
+def run(given: Given, command: list[str]) -> int:
     """Measure, print, and return the exit code."""
-    try:
-        given = build_parser().parse_args(attach_negative(arguments))
-        seconds = parse_number("--seconds", given.seconds)
-        if not 0 < seconds <= 60:
-            raise UsageError(f"--seconds {given.seconds}: must be above 0 and at most 60")
-        most = parse_within("--max-processes", given.max_processes, 1, 64)
-        target, plot_file = writable_json(given.json), writable_json(given.plot)
-        if given.fill is not None and not Path(given.fill).exists():
-            raise UsageError(f"--fill {given.fill}: no such file or folder")
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "command": ["python", "-m", "tools.qat_throughput", *arguments],
-            "host": host_record(),
-            **collect(blocks_to_compress(given.fill), seconds, most),
-        }
-        if target is not None:
-            save_json(document, target)
-    except FerryError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: cancelled by SIGINT", file=sys.stderr)
-        return 130
+    seconds = given.above_zero("seconds", 60, "seconds", 1.0)
+    most = given.whole("max_processes", 1, 64, 20)
+    target, plot_file = given.new_file("json"), given.new_file("plot")
+    fill = given.text("fill")
+    if fill is not None and not Path(fill).exists():
+        raise UsageError(f"--fill {fill}: no such file or folder")
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "host": host_record(library_versions()),
+        **collect(blocks_to_compress(fill), seconds, most),
+    }
+    if target is not None:
+        save_json(document, target)
     if target != "-":
         print(render(document))
     if plot_file is not None:
@@ -234,5 +221,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+COMMAND = Command(build_parser, run)
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(execute("tools.qat_throughput", sys.argv[1:]))

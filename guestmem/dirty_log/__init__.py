@@ -1,1 +1,3 @@
 """Which pages were written since the last sync."""
+
+LOGS = ("auto", "kernel", "shared")

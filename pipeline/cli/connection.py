@@ -3,23 +3,82 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
-from pipeline.cli.guest import checked, parse_number
+from pipeline.cli.values import Given, checked, option_of
 from pipeline.errors import UsageError
 from pipeline.net.address import Address, parse_address
 from pipeline.net.tls import Tls
+from pipeline.options import DEFAULT_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS
 
-MAX_RECONNECT_SECONDS = 86400.0
+ADDRESSES = "HOST:PORT, [IPV6]:PORT or unix:PATH"
+CONNECTION_OPTIONS = ("tls_dir", "tls_peer", "insecure", "reconnect")
 
 
-def parse_endpoint(
-    option: str, text: str, given: argparse.Namespace, role: str
-) -> tuple[Address, Tls | None]:
-    """An address, and the TLS that it needs. Raises UsageError for plain TCP to another host."""
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """How the two ends are connected."""
+
+    tls: Tls | None
+    insecure: bool
+    reconnect_seconds: float
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both ends of a connection take."""
+    add = parser.add_argument_group("connections").add_argument
+    add(
+        "--tls-dir",
+        metavar="DIR",
+        help="TLS 1.3 with the certificates of this folder: ca-cert.pem, and client-cert.pem, client-key.pem "
+        "of a sender, server-cert.pem, server-key.pem of a receiver (default: no TLS, which is for "
+        "loopback and Unix sockets)",
+    )
+    add(
+        "--tls-peer",
+        metavar="NAME",
+        action="append",
+        help="a name or address that the other side's certificate must have; may be given several times "
+        "(default: the address that it has)",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="no TLS although the network is untrusted: whoever can reach the port can read and change "
+        "guest RAM (default off)",
+    )
+    add(
+        "--reconnect",
+        metavar="SECONDS",
+        help="how long a connection that broke, or a first one, is tried again, seconds "
+        f"(default {DEFAULT_RECONNECT_SECONDS:g})",
+    )
+
+
+def read_connection(given: Given, *roles: str) -> ConnectionOptions:
+    """The certificates for `roles` are read once, to see that they can be used. Raises UsageError."""
+    folder = given.text("tls_dir")
+    tls: Tls | None = None
+    if folder is None:
+        given.refuse(("tls_peer",), "is for --tls-dir")
+    else:
+        given.refuse(("insecure",), "leave it out, or --tls-dir")
+        tls = Tls(folder, given.texts("tls_peer"))
+        for role in roles:
+            tls.context(role)
+    reconnect = given.number("reconnect", 0, MAX_RECONNECT_SECONDS, "seconds", DEFAULT_RECONNECT_SECONDS)
+    return ConnectionOptions(tls, given.flag("insecure"), reconnect)
+
+
+def read_address(given: Given, name: str, connection: ConnectionOptions) -> Address:
+    """An address. Raises UsageError for plain TCP to another host that --insecure does not allow."""
+    text = given.text(name)
+    assert text is not None, "required"
+    option = option_of(name)
     address = checked(option, text, parse_address)
-    tls = parse_tls(given, role)
-    if tls is not None or given.insecure:
-        return address, tls
+    if connection.tls is not None or connection.insecure:
+        return address
     try:
         local = address.is_local()
     except OSError as error:
@@ -29,26 +88,4 @@ def parse_endpoint(
             f"{option} {text}: the network is untrusted: give --tls-dir (tools/make_certs.sh makes "
             "certificates), or say --insecure"
         )
-    return address, None
-
-
-def parse_tls(given: argparse.Namespace, *roles: str) -> Tls | None:
-    """The certificates for `roles`, read once to see that they do. Raises UsageError."""
-    if given.tls_dir is None:
-        if given.tls_peer is not None:
-            raise UsageError("--tls-peer: is for --tls-dir")
-        return None
-    if given.insecure:
-        raise UsageError("--insecure: leave it out, or --tls-dir")
-    tls = Tls(given.tls_dir, tuple(given.tls_peer or ()))
-    for role in roles:
-        tls.context(role)
-    return tls
-
-
-def parse_reconnect(given: argparse.Namespace) -> float:
-    """Seconds. Raises UsageError."""
-    value = parse_number("--reconnect", given.reconnect)
-    if not 0 <= value <= MAX_RECONNECT_SECONDS:
-        raise UsageError(f"--reconnect {given.reconnect}: must be 0 to {MAX_RECONNECT_SECONDS:.0f} seconds")
-    return value
+    return address

@@ -1,21 +1,17 @@
-"""The part of a command line that describes a guest: its RAM and how it writes.
-
-Shared by `pipeline.run` and `tools.dirtyrate`.
-"""
+"""The part of a command line that describes a guest: its RAM and how it writes."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
 
-from guestmem.content import Content, Corpus, Image, files_under
+from guestmem.content import files_under
+from guestmem.guest import VALID_NAME
+from guestmem.page import PAGE_BYTES
 from guestmem.patterns import NAMES, parse_pattern
 from guestmem.ram import MIN_RAM_BYTES
-from guestmem.segment import PAGE_BYTES
 from guestmem.units import parse_size, show_size
 from guestmem.workload import (
     CONTENTS,
@@ -29,86 +25,36 @@ from guestmem.workload import (
     self_check,
     steady,
 )
+from pipeline.cli.values import Given, checked, option_of
 from pipeline.errors import UsageError
+from pipeline.options import (
+    DEFAULT_DIRTY_RATE,
+    DEFAULT_FILLED,
+    DEFAULT_SEED,
+    DEFAULT_SIZE_BYTES,
+    MAX_RAM_BYTES,
+    SELF_CHECK,
+    GuestOptions,
+    RamOptions,
+)
 
-DEFAULT_SIZE_BYTES = 1 << 30
-MAX_RAM_BYTES = PAGE_BYTES << 32
-DEFAULT_FILLED = 0.9375
-DEFAULT_DIRTY_RATE = "32M"
-SELF_CHECK = "self-check"
-
-T = TypeVar("T")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one line, raised as UsageError."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise."""
-        raise UsageError(f"{message} (see --help)")
-
-
-@dataclass(frozen=True)
-class RamOptions:
-    """Guest RAM to make: its size in bytes, and what fills it."""
-
-    size_bytes: int
-    image: str | None
-    fill: str | None
-    filled: float
-
-    def content(self) -> Content:
-        """What fills guest RAM."""
-        if self.image is not None:
-            return Image(Path(self.image))
-        return Corpus(None if self.fill is None else Path(self.fill), self.filled)
-
-
-@dataclass(frozen=True)
-class GuestOptions(RamOptions):
-    """A guest to make: rates in bytes per second. `preset` and `phases` name a workload; without
-    them rate, pattern, content and write size do."""
-
-    dirty_rate: int | None
-    dirty_pattern: str | None
-    dirty_content: str | None
-    write_bytes: int | None
-    preset: str | None
-    phases: str | None
-    seed: int
-
-    def workload(self) -> Workload:
-        """How the guest writes."""
-        if self.preset == SELF_CHECK:
-            return self_check(self.dirty_rate or 0)
-        if self.preset is not None:
-            return replace(PRESETS[self.preset][1], seed=self.seed)
-        if self.phases is not None:
-            return load_phases(Path(self.phases), self.seed)
-        assert self.dirty_rate is not None
-        phase = Phase(
-            self.dirty_rate,
-            parse_pattern(self.dirty_pattern or "uniform"),
-            self.dirty_content or "corpus",
-            self.write_bytes or PAGE_BYTES,
-        )
-        return steady(phase, self.seed)
-
-    def record(self) -> dict[str, Any]:
-        """For a result file."""
-        return asdict(self)
+RAM_OPTIONS = ("size", "image", "fill", "filled")
+SETTINGS = ("dirty_rate", "dirty_pattern", "dirty_content", "write_bytes")
+GUEST_OPTIONS = (*RAM_OPTIONS, *SETTINGS, "preset", "phases", "seed")
+PRESET_NAMES = (*PRESETS, SELF_CHECK)
+DEFAULT_PATTERN, DEFAULT_CONTENT = "uniform", "corpus"
 
 
 def add_ram_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options; `parse_ram` checks their values."""
-    ram = parser.add_argument_group("guest RAM")
-    add = ram.add_argument
-    add("--size", metavar="SIZE", help="RAM of the guest, bytes (default 1G, or the image's)")
-    add("--image", metavar="FILE", help="a raw RAM image to start from (default none)")
+    """Guest RAM to make; `read_ram` checks the values."""
+    add = parser.add_argument_group("guest RAM").add_argument
+    size = show_size(DEFAULT_SIZE_BYTES)
+    add("--size", metavar="SIZE", help=f"RAM of the guest, bytes (default {size}, or the image's)")
+    add("--image", metavar="FILE", help="start from a raw RAM image (default none)")
     add(
         "--fill",
         metavar="PATH",
-        help="repeat the bytes of a file, or of all files under a folder, over RAM "
+        help="fill RAM with the bytes of a file, or of all files under a folder, over and over "
         "(default: the files of this Python)",
     )
     add(
@@ -119,142 +65,143 @@ def add_ram_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options, those of RAM too; `parse_guest` checks their values."""
+    """A guest to make, its RAM too; `read_guest` checks the values."""
     add_ram_arguments(parser)
-    work = parser.add_argument_group("how the guest writes")
-    add = work.add_argument
+    add = parser.add_argument_group("how the guest writes").add_argument
     add(
         "--dirty-rate",
         metavar="RATE",
-        help=f"bytes written per second, 0 is idle (default {DEFAULT_DIRTY_RATE})",
+        help=f"bytes written per second, 0 is an idle guest (default {DEFAULT_DIRTY_RATE})",
     )
-    add("--dirty-pattern", metavar="PATTERN", help=f"which pages: {NAMES} (default uniform)")
-    add("--dirty-content", metavar="KIND", help=f"what bytes: {', '.join(CONTENTS)} (default corpus)")
-    add("--write-bytes", metavar="SIZE", help="bytes that a write changes, 1 to 4096 (default 4096)")
-    names = ", ".join([*PRESETS, SELF_CHECK])
+    add("--dirty-pattern", metavar="PATTERN", help=f"which pages: {NAMES} (default {DEFAULT_PATTERN})")
+    add(
+        "--dirty-content",
+        metavar="KIND",
+        help=f"what is written: {', '.join(CONTENTS)} (default {DEFAULT_CONTENT})",
+    )
+    add(
+        "--write-bytes",
+        metavar="SIZE",
+        help=f"bytes that a write changes, 1 to {PAGE_BYTES} (default {PAGE_BYTES})",
+    )
     add(
         "--preset",
         metavar="NAME",
-        help=f"a workload by name, not the four above: {names} (default none)",
+        help=f"a whole workload, in place of the four above: {', '.join(PRESET_NAMES)} (default none)",
     )
     add("--phases", metavar="FILE", help="a workload of phases from a TOML file (default none)")
-    add("--seed", metavar="N", help="seed of the guest's writes, 0 or more (default 1)")
+    add("--seed", metavar="N", help=f"seed of the guest's writes, 0 or more (default {DEFAULT_SEED})")
 
 
-def parse_ram(given: argparse.Namespace) -> RamOptions:
-    """Check what `add_ram_arguments` added. Raises UsageError."""
-    if given.image is not None and (given.fill is not None or given.filled is not None):
-        raise UsageError("--image: a RAM image is used as it is; leave out --fill and --filled")
-    filled = DEFAULT_FILLED if given.filled is None else _share("--filled", given.filled)
+def read_ram(given: Given) -> RamOptions:
+    """What `add_ram_arguments` added. Raises UsageError."""
+    if given.has("image"):
+        given.refuse(("fill", "filled"), "a RAM image is used as it is; leave this out, or --image")
+    image = given.text("image")
     return RamOptions(
-        size_bytes=_size(given.size, given.image),
-        image=given.image,
-        fill=_readable_corpus(given.fill),
-        filled=1.0 if given.image is not None else filled,
+        size_bytes=_image_size(given, image) if image is not None else _size(given),
+        image=image,
+        fill=_readable_corpus(given.text("fill")),
+        filled=1.0 if image is not None else given.number("filled", 0, 1, "", DEFAULT_FILLED),
     )
 
 
-def parse_guest(given: argparse.Namespace) -> GuestOptions:
-    """Check what `add_guest_arguments` added. Raises UsageError."""
-    ram = parse_ram(given)
-    named = _named_workload(given)
-    rate = given.dirty_rate
-    if rate is None and (named is None or given.preset == SELF_CHECK):
-        rate = DEFAULT_DIRTY_RATE
-    pattern, content = given.dirty_pattern, given.dirty_content
-    if pattern is not None:
-        pattern = str(checked("--dirty-pattern", pattern, parse_pattern))
-    options = GuestOptions(
+def read_guest(given: Given, *, self_checking: bool = False) -> GuestOptions:
+    """What `add_guest_arguments` added. `self_checking`: by default the workload is the self-check.
+
+    Raises UsageError.
+    """
+    ram = read_ram(given)
+    preset = given.text("preset")
+    if preset is None and self_checking:
+        preset = SELF_CHECK
+    named = _named_workload(given, preset)
+    rate: int | None = given.rate("dirty_rate", parse_rate(DEFAULT_DIRTY_RATE))
+    if named and preset != SELF_CHECK:
+        rate = None
+    pattern = given.text("dirty_pattern") or DEFAULT_PATTERN
+    seed = given.whole("seed", 0, 2**63 - 1, DEFAULT_SEED)
+    phase = Phase(
+        rate or 0,
+        checked("--dirty-pattern", pattern, parse_pattern),
+        given.parsed("dirty_content", parse_content, DEFAULT_CONTENT),
+        given.parsed("write_bytes", parse_write_bytes, PAGE_BYTES),
+    )
+    return GuestOptions(
         **asdict(ram),
-        dirty_rate=None if rate is None else checked("--dirty-rate", rate, parse_rate),
-        dirty_pattern=pattern or ("uniform" if named is None else None),
-        dirty_content=checked("--dirty-content", content, parse_content)
-        if content is not None
-        else ("corpus" if named is None else None),
-        write_bytes=checked("--write-bytes", given.write_bytes, parse_write_bytes)
-        if given.write_bytes is not None
-        else (PAGE_BYTES if named is None else None),
-        preset=given.preset,
-        phases=given.phases,
-        seed=parse_within("--seed", given.seed or "1", 0, 2**63 - 1),
+        dirty_rate=rate,
+        dirty_pattern=None if named else str(phase.pattern),
+        dirty_content=None if named else phase.content,
+        write_bytes=None if named else phase.write_bytes,
+        preset=preset,
+        phases=given.text("phases"),
+        seed=seed,
+        workload=_workload(phase, preset, given.text("phases"), seed),
     )
+
+
+def _workload(phase: Phase, preset: str | None, phases: str | None, seed: int) -> Workload:
+    if preset == SELF_CHECK:
+        return self_check(phase.rate_bytes_per_second)
+    if preset is not None:
+        return replace(PRESETS[preset][1], seed=seed)
+    if phases is None:
+        return steady(phase, seed)
     try:
-        options.workload()
+        return load_phases(Path(phases), seed)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--phases {given.phases}: {text}") from error
-    return options
+        raise UsageError(f"--phases {phases}: {text}") from error
 
 
-def _named_workload(given: argparse.Namespace) -> str | None:
-    """The option that names a whole workload, if one does. Raises UsageError for a mixture."""
-    if given.preset is not None and given.preset not in (*PRESETS, SELF_CHECK):
-        raise UsageError(f"--preset {given.preset}: must be one of {', '.join([*PRESETS, SELF_CHECK])}")
-    named = [option for option in ("preset", "phases") if getattr(given, option) is not None]
+def _named_workload(given: Given, preset: str | None) -> bool:
+    """Whether a whole workload is named. Raises UsageError for a mixture."""
+    if preset is not None and preset not in PRESET_NAMES:
+        raise UsageError(f"--preset {preset}: must be one of {', '.join(PRESET_NAMES)}")
+    named = [
+        name for name, there in (("preset", preset), ("phases", given.text("phases"))) if there is not None
+    ]
     if not named:
+        return False
+    replaced = [name for name in SETTINGS if not (preset == SELF_CHECK and name == "dirty_rate")]
+    for name in (*named[1:], *replaced):
+        if given.has(name):
+            raise UsageError(f"{option_of(named[0])} is a whole workload; leave out {option_of(name)}")
+    return True
+
+
+def read_guest_name(option: str, text: str) -> str:
+    """A name a guest may have. Raises UsageError."""
+    if not VALID_NAME.fullmatch(text):
+        raise UsageError(f"{option} {text}: a name is 1 to 64 letters, digits, dots, dashes or underscores")
+    return text
+
+
+def read_attach(given: Given) -> str | None:
+    """The guest that is to be visited; options that would make another one are refused."""
+    name = given.text("attach")
+    if name is None:
         return None
-    settings = ["dirty_rate", "dirty_pattern", "dirty_content", "write_bytes"]
-    if given.preset == SELF_CHECK:
-        settings.remove("dirty_rate")
-    others = named[1:] + [name for name in settings if getattr(given, name) is not None]
-    if others:
-        raise UsageError(f"--{named[0]} is a whole workload; leave out --{others[0].replace('_', '-')}")
-    return named[0]
+    given.refuse(GUEST_OPTIONS, f"--attach {name} visits a guest that is there already; leave this out")
+    return read_guest_name("--attach", name)
 
 
-def checked(option: str, text: str, parse: Callable[[str], T]) -> T:
-    """`parse(text)`, its ValueError as a UsageError that names option and value."""
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: {error}") from error
+def _size(given: Given) -> int:
+    text = given.text("size")
+    if text is None:
+        return DEFAULT_SIZE_BYTES
+    return _ram_size(f"--size {text}", checked("--size", text, parse_size))
 
 
-def parse_within(option: str, text: str, low: int, high: int) -> int:
-    """A whole number within limits. Raises UsageError."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: not a whole number; must be {low} to {high}") from None
-    if not low <= value <= high:
-        raise UsageError(f"{option} {text}: must be {low} to {high}")
-    return value
-
-
-def parse_number(option: str, text: str) -> float:
-    """A finite number. Raises UsageError."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: not a number") from None
-    if number != number or number in (float("inf"), float("-inf")):
-        raise UsageError(f"{option} {text}: not a finite number")
-    return number
-
-
-def parse_bytes(option: str, text: str) -> int:
-    """A size. Raises UsageError."""
-    return checked(option, text, parse_size)
-
-
-def _share(option: str, text: str) -> float:
-    value = parse_number(option, text)
-    if not 0 <= value <= 1:
-        raise UsageError(f"{option} {text}: must be 0 to 1")
-    return value
-
-
-def _size(text: str | None, image: str | None) -> int:
-    if image is None:
-        size = DEFAULT_SIZE_BYTES if text is None else parse_bytes("--size", text)
-        return _ram_size(f"--size {text}", size)
+def _image_size(given: Given, image: str) -> int:
     path = Path(image)
     if not path.is_file():
         raise UsageError(f"--image {image}: no such file")
     if not os.access(path, os.R_OK):
         raise UsageError(f"--image {image}: cannot be read")
     size = _ram_size(f"--image {image} of {path.stat().st_size} bytes", path.stat().st_size)
-    if text is not None and parse_bytes("--size", text) != size:
+    text = given.text("size")
+    if text is not None and checked("--size", text, parse_size) != size:
         raise UsageError(f"--size {text}: the image has {size} bytes; leave out --size")
     return size
 
@@ -285,15 +232,3 @@ def _readable_corpus(text: str | None) -> str | None:
     if not any(file.stat().st_size for file in paths):
         raise UsageError(f"--fill {text}: holds no bytes")
     return text
-
-
-def attach_negative(arguments: list[str]) -> list[str]:
-    """`--size -1G` as `--size=-1G`: argparse takes what begins with a dash for an option."""
-    attached: list[str] = []
-    for argument in arguments:
-        follows_option = attached and attached[-1].startswith("--") and "=" not in attached[-1]
-        if argument[:1] == "-" and argument[1:2].isdigit() and follows_option:
-            attached[-1] += "=" + argument
-        else:
-            attached.append(argument)
-    return attached

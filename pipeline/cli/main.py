@@ -1,33 +1,101 @@
-"""What the commands share: an end in one line, at any time."""
+"""One main for every command: what it raises becomes a line on standard error and an exit code.
+
+Signals are caught before anything heavy is imported, so that Ctrl-C ends in one line at any time.
+"""
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from pipeline.errors import FerryError, one_line
+from pipeline.errors import Cancelled, FerryError, InternalError, one_line, traceback_of
+from pipeline.processes.signals import end_at_once, ending_signals
+
+if TYPE_CHECKING:
+    from pipeline.cli.parser import Parser
+    from pipeline.cli.values import Given
+
+DEBUG_VARIABLE = "RAMFERRY_DEBUG"
+
+logging.getLogger("ramferry").addHandler(logging.NullHandler())
 
 
-def cancelled_early(number: int, frame: FrameType | None) -> None:
-    """A signal handler for the time in which modules are loaded."""
-    os.write(2, b"error: cancelled before the migration began\n")
-    os._exit(130)
+@dataclass(frozen=True)
+class Command:
+    """What a command is made of. A module that has one names it COMMAND.
+
+    `build_parser` takes the program's name as a user types it; `run` takes what was given and the whole
+    command line (for the result document), and returns the exit code. Both raise FerryError.
+    """
+
+    build_parser: Callable[[str], Parser]
+    run: Callable[[Given, list[str]], int]
 
 
-def end_of(error: FerryError) -> int:
-    """Print the line; the exit code."""
-    print(f"error: {one_line(error)}", file=sys.stderr)
+def execute(module: str, arguments: list[str], program: str = "") -> int:
+    """Run the command of a module; `program` is how the user called it, `python -m MODULE` by default.
+
+    Prints at most one line to standard error (more with --debug) and returns the exit code.
+    """
+    for number in ending_signals():
+        signal.signal(number, end_at_once)
+    # numpy's BLAS would start a thread a core, and a process with threads should not fork.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    debug = _wants_debug(arguments)
+    try:
+        command: Command = importlib.import_module(module).COMMAND
+        words = program.split() if program else ["python", "-m", _public_name(module)]
+        given = command.build_parser(" ".join(words)).read(arguments)
+        if debug:
+            _log_to_stderr()
+        for number in ending_signals():
+            signal.signal(number, _raise_cancelled)
+        code = command.run(given, [*words, *arguments])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FerryError.exit_code
+    except FerryError as error:
+        return end_of(error, debug)
+    except Exception as error:  # a fault of ours, whatever it is
+        return end_of(InternalError.of(error), debug)
+
+
+def end_of(error: FerryError, debug: bool = False) -> int:
+    """Print the line, and the traceback if it was asked for; the exit code."""
+    if debug:
+        print(traceback_of(error), file=sys.stderr)
+    hint = "; --debug says where" if isinstance(error, InternalError) and not debug else ""
+    print(f"error: {one_line(error)}{hint}", file=sys.stderr)
     return error.exit_code
 
 
-def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """`main`, for a reader of standard output that may go away."""
-    try:
-        code = main(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
-    return code
+def _wants_debug(arguments: list[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--debug" in own or os.environ.get(DEBUG_VARIABLE) == "1"
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG,
+        format="[%(relativeCreated)8.0f ms] %(process)d %(name)s: %(message)s",
+    )
+
+
+def _raise_cancelled(number: int, frame: FrameType | None) -> None:
+    """Unwinds whatever runs, so that it cleans up. Commands with workers catch signals themselves."""
+    raise Cancelled(f"cancelled by {signal.Signals(number).name}")
+
+
+def _public_name(module: str) -> str:
+    """`pipeline.cli.run` as users know it."""
+    return module.replace(".cli.", ".").removesuffix(".__main__")

@@ -15,7 +15,7 @@ from typing import Any
 from isal import igzip_lib
 
 from pipeline.codecs._igzip import ffi
-from pipeline.codecs.method import CodecError, CodecUnavailable
+from pipeline.errors import CodecError, CodecUnavailable
 
 COMP_OK, STATELESS_OVERFLOW = 0, -1
 DECOMP_OK = 0

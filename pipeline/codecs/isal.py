@@ -10,7 +10,8 @@ import struct
 from isal import isal_zlib
 
 from pipeline.codecs.igzip import LEVELS, Deflater, Inflater, load
-from pipeline.codecs.method import CodecError, CodecSettings, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError
 
 HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255])
 """Magic, deflate, no flags, no time, no extra flags, operating system unknown."""

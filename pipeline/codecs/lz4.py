@@ -10,7 +10,8 @@ import functools
 from typing import Any
 
 from pipeline.codecs._lz4 import ffi
-from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError, CodecUnavailable
 
 SONAME = "liblz4.so.1"
 MIN_HC_LEVEL, MAX_HC_LEVEL = 3, 12

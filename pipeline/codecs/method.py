@@ -12,16 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.errors import CodecUnavailable
+from pipeline.options import QatOptions
+
 HEAP_PACKETS = 3
 """Packets' worth of heap that a codec and numpy use at most for one packet."""
-
-
-class CodecError(Exception):
-    """A codec could not do its work, with the return code by name where there is one."""
-
-
-class CodecUnavailable(Exception):
-    """This host cannot run the method; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,12 @@ class CodecSettings:
     qat_fallback: bool = True
     decode_on_qat: bool = False
     qat_timeout_seconds: float = 2.0
+
+    @classmethod
+    def of(cls, level: int, qat: QatOptions) -> CodecSettings:
+        """From what the user wants of the device."""
+        decode = qat.decode == "hardware"
+        return cls(level, qat.buffer_bytes, qat.fallback, decode, qat.timeout_seconds)
 
 
 @dataclass

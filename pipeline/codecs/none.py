@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.codecs.method import CodecError, CodecSettings, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError
 
 
 class Store:

@@ -14,7 +14,8 @@ from isal import isal_zlib
 
 from pipeline.codecs.igzip import Deflater, Inflater
 from pipeline.codecs.igzip import load as load_igzip
-from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError, CodecUnavailable
 from qat import gzip_ext
 from qat.host import what_to_check
 from qat.library import LIBRARY_VARIABLE, load

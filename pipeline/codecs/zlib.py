@@ -12,7 +12,8 @@ from isal import isal_zlib
 
 from pipeline.codecs._libz import ffi
 from pipeline.codecs.igzip import Inflater
-from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError, CodecUnavailable
 
 SONAME = "libz.so.1"
 HEADER_BYTES, ADLER_BYTES = 2, 4

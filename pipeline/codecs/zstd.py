@@ -14,7 +14,8 @@ import zstandard
 import zstandard._cffi
 
 from pipeline.codecs._zstd import ffi
-from pipeline.codecs.method import CodecError, CodecSettings, CodecUnavailable, Method, QatWork
+from pipeline.codecs.method import CodecSettings, Method, QatWork
+from pipeline.errors import CodecError, CodecUnavailable
 
 SONAME = "libzstd.so.1"
 ZSTD_C_COMPRESSION_LEVEL = 100

@@ -1,4 +1,4 @@
-"""Output a destination that is complete: as a raw image in a file, or as shared memory under a name.
+"""Where a destination that is complete goes: as a raw image in a file, or as shared memory under a name.
 
 Either appears at once and whole, or not at all: the bytes lie in a file without a name (O_TMPFILE)
 until the last moment.
@@ -45,13 +45,13 @@ class Output:
                 raise UsageError(f"--output-shm {self.shm_name}: there is shared memory of this name already")
 
     def create(self, size_bytes: int) -> GuestRam:
-        """The destination, of a kind that can be kept. Raises OSError."""
+        """The destination, of a kind that can be given its place later. Raises OSError."""
         if self.shm_name is None:
             return GuestRam(_sized(create_segment("destination", size_bytes), size_bytes), writable=True)
         fd = os.open(SHM, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         return GuestRam(_sized(fd, size_bytes), writable=True)
 
-    def keep(self, ram: GuestRam) -> str:
+    def commit(self, ram: GuestRam) -> str:
         """Give it its place; in words where that is, or nothing. Raises HostError."""
         try:
             if self.shm_name is not None:
@@ -61,7 +61,9 @@ class Output:
                 _write(ram, Path(self.output))
                 return f"file {self.output}"
         except OSError as error:
-            raise HostError(f"the copy cannot be kept: {error.strerror}: {error.filename or ''}") from error
+            raise HostError(
+                f"the copy cannot be written: {error.strerror}: {error.filename or ''}"
+            ) from error
         return ""
 
 

@@ -18,7 +18,8 @@ from guestmem.prefault import populate
 from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.auto.statistics import Received, Statistics
-from pipeline.codecs.method import CodecError, CodecSettings, Decoder, Method
+from pipeline.codecs.method import CodecSettings, Decoder, Method
+from pipeline.errors import CodecError
 from pipeline.packets.checksums import block_crcs, crcs_in_ram
 from pipeline.packets.packet import Packet
 from pipeline.packets.page_runs import bytes_of, runs, side_by_side

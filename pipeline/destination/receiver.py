@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from guestmem.ipc import Connection
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.segment import PAGE_BYTES
-from pipeline.codecs.method import HEAP_PACKETS, CodecUnavailable
+from pipeline.codecs.method import HEAP_PACKETS
 from pipeline.destination.placer import Placer, PlacerPlan
 from pipeline.errors import HostError, RunFailed
 from pipeline.packets.counters import Count, Counters, count_placed
 from pipeline.packets.packet import Limits, read_packet
 from pipeline.packets.queue import PacketQueue
 from pipeline.packets.round_list import RoundList
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
+from pipeline.processes.usage import Usage, usage_message
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
         placer = Placer(plan.placing)
         receiver = Receiver(plan, placer)
         warm_heap(HEAP_PACKETS * plan.limits.packet_pages * PAGE_BYTES)
-    except (CodecUnavailable, NoMemoryBehind) as error:
+    except NoMemoryBehind as error:
         raise HostError(str(error)) from error
     connection.send(
         {

@@ -18,14 +18,11 @@ MAX_REGIONS = 1024
 DIGEST_BYTES = 16
 WAIT_SECONDS = 0.1
 
-CHECKS = {"images": ("images",), "invariant": ("invariant",), "both": ("invariant", "images")}
-"""What --verify may ask for, and the checks that each is, in order."""
 
-
-def first_difference(source: GuestRam, destination: GuestRam, between: Callable[[], None]) -> int | None:
+def first_difference(source: GuestRam, destination: GuestRam, between: Callable[[float], None]) -> int | None:
     """The first page that differs, or None when the images are the same.
 
-    `between` is called after each 16 MiB, so that a signal is answered.
+    `between` is called after each 16 MiB with the share that is done, so that a signal is answered.
     """
     for start in range(0, source.pages, CHUNK_PAGES):
         end = min(start + CHUNK_PAGES, source.pages)
@@ -33,7 +30,7 @@ def first_difference(source: GuestRam, destination: GuestRam, between: Callable[
         if not np.array_equal(ours, theirs):
             differing = np.flatnonzero((ours != theirs).any(axis=1))
             return start + int(differing[0])
-        between()
+        between(end / source.pages)
     return None
 
 
@@ -42,11 +39,13 @@ def region_bytes_of(size_bytes: int) -> int:
     return max(MIN_REGION_BYTES, -(-size_bytes // MAX_REGIONS // PAGE_BYTES) * PAGE_BYTES)
 
 
-def region_digests(ram: GuestRam, region_bytes: int, between: Callable[[], None] | None = None) -> list[str]:
+def region_digests(
+    ram: GuestRam, region_bytes: int, between: Callable[[float], None] = lambda share: None
+) -> list[str]:
     """A BLAKE2b digest of 128 bits for each region, in order; the last may be shorter.
 
     hashlib lets other threads run while it reads, so a thread a CPU does it. `between` is called
-    ten times a second.
+    ten times a second with the share that is done.
     """
     starts = range(0, ram.size_bytes, region_bytes)
 
@@ -57,9 +56,8 @@ def region_digests(ram: GuestRam, region_bytes: int, between: Callable[[], None]
     with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         jobs = [pool.submit(digest, start) for start in starts]
         try:
-            while futures.wait(jobs, timeout=WAIT_SECONDS).not_done:
-                if between is not None:
-                    between()
+            while left := len(futures.wait(jobs, timeout=WAIT_SECONDS).not_done):
+                between(1 - left / len(jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

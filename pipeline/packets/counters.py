@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from guestmem.segment import create_segment, map_segment
 from pipeline.packets.packet import Packet
+from pipeline.report.metrics import Counts
 
 
 class Count(IntEnum):
@@ -27,6 +28,12 @@ class Count(IntEnum):
 
 
 Totals = npt.NDArray[np.int64]
+"""A sum of rows, by `Count`."""
+
+
+def counts_of(totals: Totals) -> Counts:
+    """Totals as values with names."""
+    return Counts(**{column.name.lower(): int(totals[column]) for column in Count})
 
 
 class Counters:

@@ -37,6 +37,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from guestmem.segment import PAGE_BYTES
+from pipeline.errors import BadPacket
 
 HEADER = struct.Struct("<IBBHIIIIHHI")
 _BEFORE_CRC = struct.Struct("<IBBHIIIIHH")
@@ -47,10 +48,6 @@ CHECKSUM_BYTES = 4
 
 MIN_BLOCK_PAGES = 16
 """64 KiB: a checksum costs a call of 0.2 us beside the 4 us of the bytes it covers."""
-
-
-class BadPacket(Exception):
-    """A packet that breaks the layout or the limits, with the field and what it holds."""
 
 
 @dataclass(slots=True)

@@ -1,59 +1,35 @@
 """Start, watch and stop processes; nothing outlives a run.
 
-Workers are forked, so they inherit shared memory and message queues that no longer have a name.
-The kernel kills a worker whose coordinator dies (PR_SET_PDEATHSIG); the coordinator hears of a
-worker's death at once (a pidfd). Coordinator and worker talk over a socket pair.
+Workers are forked, so they inherit shared memory and message queues that no longer have a name. The
+kernel kills a worker whose coordinator dies (PR_SET_PDEATHSIG); the coordinator hears of a worker's
+death at once (a pidfd). Coordinator and worker talk over a socket pair.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
+import logging
 import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from guestmem.ipc import Connection, Message, PeerGone
-from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line
-from pipeline.processes.usage import SideFigures, Usage, private_bytes
-
-PR_SET_PDEATHSIG = 1
-PR_SET_NAME = 15
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_HEAP_BYTES = 32 << 20
-"""Freed memory a worker keeps instead of giving it back to the kernel (mallopt(3)). A codec that
-allocates and frees per member otherwise meets fresh pages each time: 166,206 faults in 2 GiB of
-qatzip at the receivers."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from pipeline.errors import Cancelled, FerryError, RunFailed
+from pipeline.processes.child import become_worker, error_of
 
 GROUP_SIGNAL_SECONDS = 0.01
 WAIT_SECONDS = 0.1
 
-FAILED, CANNOT = 1, 2
-"""Exit codes of a worker: it failed, or this host cannot do what it was started for."""
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it is gone."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def keep_heap() -> None:
-    """Make this process keep freed memory, where its C library can be told so."""
-    if hasattr(_libc, "mallopt"):
-        _libc.mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES)
-        _libc.mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES)
+log = logging.getLogger("ramferry.processes")
 
 
 @dataclass
 class Worker:
-    """A process of this run, as its coordinator sees it."""
+    """A process of this run, as its coordinator sees it. `pid` 0 is a process of somebody else's."""
 
     name: str
     side: str
@@ -64,6 +40,11 @@ class Worker:
     exit_status: int | None = None
     inbox: list[tuple[Message, list[int]]] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """Side and name, as error lines begin."""
+        return f"{self.side} side: {self.name}"
+
 
 class Supervisor:
     """All processes of a run. Use as a context manager: leaving it kills what still runs."""
@@ -72,8 +53,8 @@ class Supervisor:
         self.workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._cancelled_by = 0
-        self.private: set[int] = set()
-        """Descriptors that workers must not hold open: a connection closed here is to be closed."""
+        self._wake_fd: int | None = None
+        self._private_fds: set[int] = set()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -81,6 +62,8 @@ class Supervisor:
     def __exit__(self, *exception: object) -> None:
         self.stop()
         self._selector.close()
+
+    # ---------------------------------------------------------------- being cancelled
 
     def cancel(self, signal_number: int) -> None:
         """Make the next wait raise Cancelled. Safe in a signal handler."""
@@ -90,47 +73,38 @@ class Supervisor:
         """Waits do not raise Cancelled any more, so that the end can be told to others."""
         self._cancelled_by = 0
 
-    def wake_by(self, fd: int) -> None:
-        """End a wait when `fd` (signal.set_wakeup_fd's other end) becomes readable."""
-        self._selector.register(fd, selectors.EVENT_READ, None)
+    def wake_by(self, fd: int | None) -> None:
+        """End a wait when `fd`, the other end of signal.set_wakeup_fd, can be read; None takes it back."""
+        if self._wake_fd is not None:
+            self._selector.unregister(self._wake_fd)
+        if fd is not None:
+            self._selector.register(fd, selectors.EVENT_READ, None)
+        self._wake_fd = fd
+
+    # ---------------------------------------------------------------- processes and sockets
 
     def start(self, name: str, side: str, main: Callable[[Connection], None]) -> Worker:
         """Fork a process that runs `main` and ends.
 
-        What `main` raises reaches the coordinator as the run's error, in one line.
+        What `main` raises reaches the coordinator as the run's error, with its traceback.
         """
         ours, theirs = Connection.pair()
         gc.freeze()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(name, side, main, theirs, ours, parent)
+            for worker in self.workers:
+                if worker.exit_status is None:
+                    os.close(worker.pidfd)
+            inherited = [ours, *(worker.connection for worker in self.workers)]
+            become_worker(name, main, theirs, parent, inherited, self._private_fds)
         theirs.close()
         worker = Worker(name, side, pid, os.pidfd_open(pid), ours)
         self.workers.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+        log.debug("started %s, pid %d", worker.place, pid)
         return worker
-
-    def watch(self, sock: socket.socket, on_ready: Callable[[], None], *, to_write: bool = False) -> None:
-        """Call `on_ready` in a wait when the socket can be read, or written. Workers do not inherit it."""
-        self.private.add(sock.fileno())
-        self._selector.register(sock, selectors.EVENT_WRITE if to_write else selectors.EVENT_READ, on_ready)
-
-    def unwatch(self, sock: socket.socket) -> None:
-        """Watch no more."""
-        self.private.discard(sock.fileno())
-        self._selector.unregister(sock)
-
-    def dismiss(self, worker: Worker) -> None:
-        """Kill a worker if it still runs, and forget it."""
-        if worker.exit_status is None:
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
-            self._reap_quietly(worker)
-        if worker.connection.socket in self._selector.get_map():
-            self._selector.unregister(worker.connection)
-        worker.connection.close()
-        self.workers.remove(worker)
 
     def adopt(self, name: str, side: str, connection: Connection) -> Worker:
         """Watch a process that is not this run's: it is told things, but never killed."""
@@ -139,50 +113,40 @@ class Supervisor:
         self._selector.register(connection, selectors.EVENT_READ, worker)
         return worker
 
-    def _become_worker(
-        self,
-        name: str,
-        side: str,
-        main: Callable[[Connection], None],
-        connection: Connection,
-        others_end: Connection,
-        parent: int,
-    ) -> None:
-        code = FAILED
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            die_with_parent()
-            _libc.prctl(PR_SET_NAME, f"rf {name}".encode()[:15], 0, 0, 0)
-            keep_heap()
-            if os.getppid() != parent:
-                os._exit(FAILED)
-            others_end.close()
-            for worker in self.workers:
-                worker.connection.close()
-                if worker.exit_status is None:
-                    os.close(worker.pidfd)
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for descriptor in self.private:
-                os.dup2(nowhere, descriptor)
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            main(connection)
-            code = 0
-        except BaseException as error:  # a worker's every end is reported
-            if isinstance(error, HostError):
-                code = CANNOT
-            try:
-                connection.send({"kind": "error", "text": _described(error)})
-            except PeerGone:
-                pass
-        finally:
-            os._exit(code)
+    def watch(self, sock: socket.socket, on_ready: Callable[[], None], *, to_write: bool = False) -> None:
+        """Call `on_ready` in a wait when the socket can be read, or written. Workers do not inherit it."""
+        self.mark_private(sock.fileno())
+        self._selector.register(sock, selectors.EVENT_WRITE if to_write else selectors.EVENT_READ, on_ready)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """The opposite of `watch`."""
+        self.unmark_private(sock.fileno())
+        self._selector.unregister(sock)
+
+    def mark_private(self, fd: int) -> None:
+        """Workers started from now on do not hold `fd` open: a connection closed here is then closed."""
+        self._private_fds.add(fd)
+
+    def unmark_private(self, fd: int) -> None:
+        """The opposite of `mark_private`."""
+        self._private_fds.discard(fd)
+
+    def dismiss(self, worker: Worker) -> None:
+        """Kill a worker if it still runs, and forget it."""
+        if worker.exit_status is None:
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            self._collect(worker)
+        if worker.connection.socket in self._selector.get_map():
+            self._selector.unregister(worker.connection)
+        worker.connection.close()
+        self.workers.remove(worker)
+
+    # ---------------------------------------------------------------- talking
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait for messages and put them into inboxes.
 
-        Raises Cancelled after a signal; RunFailed or HostError when a worker has failed or died.
+        Raises Cancelled after a signal, and the FerryError that a worker ended with.
         """
         for key, _ in self._selector.select(timeout_seconds):
             worker = key.data
@@ -219,50 +183,55 @@ class Supervisor:
         except PeerGone:
             pass
 
+    def finish(self, workers: list[Worker]) -> list[Message]:
+        """Tell workers to end; what they say of themselves (`usage_message`), in order."""
+        for worker in workers:
+            worker.leaving = True
+            self.tell(worker, {"kind": "finish"})
+        return [self.await_message(worker, "usage") for worker in workers]
+
     def _read(self, worker: Worker) -> None:
         try:
-            message, descriptors = worker.connection.receive()
+            self._receive(worker)
         except PeerGone:
             self._selector.unregister(worker.connection)
             if worker.pid == 0:
-                raise RunFailed(f"{worker.side} side: {worker.name} is gone") from None
-            return
+                raise RunFailed(f"{worker.place} is gone") from None
+
+    def _receive(self, worker: Worker) -> None:
+        message, descriptors = worker.connection.receive()
         if message["kind"] == "error":
-            self._reap_quietly(worker)
-            self._raise(worker, str(message["text"]))
+            self._collect(worker)
+            self._raise(error_of(message, worker.place))
         worker.inbox.append((message, descriptors))
 
     def _reap(self, worker: Worker) -> None:
+        """A worker has ended: what it said before, then how it ended."""
         worker.connection.socket.setblocking(False)
-        while True:
-            try:
-                message, descriptors = worker.connection.receive()
-            except (PeerGone, BlockingIOError):
-                break
-            if message["kind"] == "error":
-                self._reap_quietly(worker)
-                self._raise(worker, str(message["text"]))
-            worker.inbox.append((message, descriptors))
-        self._reap_quietly(worker)
+        try:
+            while True:
+                self._receive(worker)
+        except (PeerGone, BlockingIOError):
+            pass
+        self._collect(worker)
         if not worker.leaving:
             if worker.exit_status == signal.SIGTERM:
                 # One sent to the whole group reaches this process too, a moment later perhaps.
                 time.sleep(GROUP_SIGNAL_SECONDS)
-            self._raise(worker, _death(worker))
+            self._raise(RunFailed(f"{worker.place}: {_death(worker)}"))
 
-    def _reap_quietly(self, worker: Worker) -> None:
+    def _collect(self, worker: Worker) -> None:
+        """Take a worker's exit status, so that it is no zombie."""
         if worker.exit_status is None:
             _, worker.exit_status = os.waitpid(worker.pid, 0)
             self._selector.unregister(worker.pidfd)
             os.close(worker.pidfd)
+            log.debug("%s has ended, wait status %d", worker.place, worker.exit_status)
 
-    def _raise(self, worker: Worker, text: str) -> None:
+    def _raise(self, error: FerryError) -> None:
         if self._cancelled_by:
             raise _cancelled(self._cancelled_by)
-        status = worker.exit_status
-        cannot = status is not None and os.waitstatus_to_exitcode(status) == CANNOT
-        kind: type[FerryError] = HostError if cannot else RunFailed
-        raise kind(text if cannot else f"{worker.side} side: {worker.name}: {text}")
+        raise error
 
     def stop(self) -> None:
         """Kill what still runs, and reap all. Nothing of a worker needs a clean end."""
@@ -277,45 +246,8 @@ class Supervisor:
             worker.connection.close()
 
 
-def usage_message(before: Usage, fallback_reason: str) -> Message:
-    """What a worker says at its end: what it used since `before`, and why software did QAT's work."""
-    return {
-        "kind": "usage",
-        "private_bytes": private_bytes(),
-        "fallback_reason": fallback_reason,
-        **asdict(Usage.now() - before),
-    }
-
-
-def usage_of(message: Message) -> Usage:
-    """Read it."""
-    return Usage(**{name: message[name] for name in Usage.__dataclass_fields__})
-
-
-def finish_workers(supervisor: Supervisor, workers: list[Worker]) -> list[Message]:
-    """Tell workers to end; what they say of themselves (`usage_message`), in order."""
-    for worker in workers:
-        worker.leaving = True
-        supervisor.tell(worker, {"kind": "finish"})
-    return [supervisor.await_message(worker, "usage") for worker in workers]
-
-
-def figures_of(messages: list[Message]) -> tuple[SideFigures, set[str]]:
-    """What workers used together, and their reasons for software."""
-    figures = SideFigures()
-    for message in messages:
-        figures.add(usage_of(message), int(message["private_bytes"]))
-    return figures, {str(message["fallback_reason"]) for message in messages} - {""}
-
-
 def _cancelled(number: int) -> Cancelled:
     return Cancelled(f"cancelled by {signal.Signals(number).name}")
-
-
-def _described(error: BaseException) -> str:
-    if isinstance(error, FerryError):
-        return one_line(error)
-    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _death(worker: Worker) -> str:
@@ -335,36 +267,3 @@ def _drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
-
-
-@contextmanager
-def signals_cancel(supervisor: Supervisor) -> Iterator[None]:
-    """Ctrl-C and SIGTERM make the supervisor's next wait raise Cancelled."""
-    reading, writing = socket.socketpair()
-    reading.setblocking(False)
-    writing.setblocking(False)
-    supervisor.wake_by(reading.fileno())
-    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    handlers = {
-        number: signal.signal(number, lambda received, frame: supervisor.cancel(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(before)
-        reading.close()
-        writing.close()
-
-
-class Deadline:
-    """A point in time of the monotonic clock; 0 seconds is never."""
-
-    def __init__(self, seconds: float) -> None:
-        self._at = time.monotonic() + seconds if seconds else None
-
-    def passed(self) -> bool:
-        """Whether it is over."""
-        return self._at is not None and time.monotonic() >= self._at

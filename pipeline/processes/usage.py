@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+
+from guestmem.ipc import Message
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,27 @@ def private_bytes() -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def usage_message(before: Usage, fallback_reason: str) -> Message:
+    """What a worker says at its end: what it used since `before`, and why software did QAT's work."""
+    return {
+        "kind": "usage",
+        "private_bytes": private_bytes(),
+        "fallback_reason": fallback_reason,
+        **asdict(Usage.now() - before),
+    }
+
+
+def usage_of(message: Message) -> Usage:
+    """The figures in a `usage_message`."""
+    return Usage(**{item.name: message[item.name] for item in fields(Usage)})
+
+
+def figures_of(messages: Iterable[Message]) -> tuple[SideFigures, set[str]]:
+    """What workers used together, and their reasons for software."""
+    figures, reasons = SideFigures(), set()
+    for message in messages:
+        figures.add(usage_of(message), int(message["private_bytes"]))
+        reasons.add(str(message["fallback_reason"]))
+    return figures, reasons - {""}

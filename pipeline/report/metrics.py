@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from pipeline.packets.counters import Count, Totals
 from pipeline.policy import RoundFigures, Verdict
 from pipeline.processes.usage import SideFigures
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one side's workers did: sums of their counters (`pipeline.packets.counters`)."""
+
+    packets: int = 0
+    raw_packets: int = 0
+    normal_pages: int = 0
+    zero_pages: int = 0
+    wire_bytes: int = 0
+    qat_hardware: int = 0
+    qat_software: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,7 @@ class Downtime:
 
     @property
     def total_ms(self) -> float:
-        """The sum."""
         return self.last_sync_ms + self.last_send_ms + self.last_apply_ms + self.hand_over_ms
-
-
-def _no_totals() -> Totals:
-    return np.zeros(len(Count), np.int64)
 
 
 @dataclass
@@ -47,8 +52,8 @@ class Metrics:
     total_ms: float | None = None
     downtime: Downtime | None = None
     pages_per_second_peak: float = 0.0
-    sent: Totals = field(default_factory=_no_totals)
-    received: Totals = field(default_factory=_no_totals)
+    sent: Counts = field(default_factory=Counts)
+    received: Counts = field(default_factory=Counts)
     send: SideFigures = field(default_factory=SideFigures)
     recv: SideFigures = field(default_factory=SideFigures)
     coordinator_cpu_seconds: float = 0.0

@@ -15,8 +15,8 @@ from guestmem.ram import WORDS_PER_PAGE, GuestRam
 from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.auto.picker import Picker
-from pipeline.codecs.method import HEAP_PACKETS, CodecError, CodecUnavailable, Method
-from pipeline.errors import HostError, RunFailed
+from pipeline.codecs.method import HEAP_PACKETS, Method
+from pipeline.errors import CodecError, HostError, RunFailed
 from pipeline.packets.checksums import block_crcs
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.pacing import Wire, sleep_until
@@ -24,8 +24,7 @@ from pipeline.packets.packet import MIN_BLOCK_PAGES, Packet, blocks_of, write_pa
 from pipeline.packets.page_runs import side_by_side
 from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.packets.round_list import RoundList
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
+from pipeline.processes.usage import Usage, usage_message
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""
@@ -58,7 +57,7 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
         picker = plan.open_picker()
         channel = Channel(plan, picker)
         warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
-    except (CodecUnavailable, NoMemoryBehind) as error:
+    except NoMemoryBehind as error:
         raise HostError(str(error)) from error
     connection.send(
         {"kind": "ready", "fallback_reason": picker.qat.fallback_reason, "simulated": picker.qat.simulated}
@@ -104,49 +103,43 @@ class Channel:
             self._deliver_first()
 
     def _send(self, pages: npt.NDArray[np.uint32]) -> None:
-        plan = self._plan
+        """One packet: compressed from a snapshot, copied into its slot, or left where it is in RAM."""
         self._packet += 1
         number = self._free_slot()
-        slot = plan.queue.slot(number)
-        picked = self._picker.pick()
-        stored = picked is plan.raw
-        if stored and plan.in_place:
-            self._hand_on(number, slot, self._where_it_lies(pages), in_ram=True)
-            return
-        snapshot = (slot.words if stored else self._scratch)[: len(pages)]
-        self._take(pages, snapshot)
-        normal, zero = pages, pages[:0]
-        if np.count_nonzero(snapshot[:, 0]) < len(pages):
-            mask = normal_mask(snapshot)
-            normal, zero = pages[mask], pages[~mask]
-            snapshot[: len(normal)] = snapshot[mask]
-        plain = (slot.payload if stored else self._plain)[: len(normal) * PAGE_BYTES]
-        length, method = len(plain), plan.raw
-        if len(normal) and not stored:
-            length, method = self._compressed(picked, plain, slot.payload)
-        packet = Packet(
-            method.code,
-            plan.number,
-            plan.rounds.number,
-            normal,
-            zero,
-            length,
-            self._whole,
-            block_crcs(plain, self._whole),
-        )
-        raw = method is plan.raw and not stored and len(normal) > 0
-        self._hand_on(number, slot, packet, raw=raw)
+        slot = self._plan.queue.slot(number)
+        method = self._picker.pick()
+        if method is not self._plan.raw:
+            self._send_compressed(number, slot, pages, method)
+        elif self._plan.in_place:
+            self._leave_in_ram(number, slot, pages)
+        else:
+            self._send_copied(number, slot, pages)
 
-    def _where_it_lies(self, pages: npt.NDArray[np.uint32]) -> Packet:
-        """A packet whose payload is the live pages themselves. Whoever sends them computes the checksums,
-        right before."""
+    def _send_compressed(
+        self, number: int, slot: Slot, pages: npt.NDArray[np.uint32], method: Method
+    ) -> None:
+        """Scratch holds the snapshot, so that live memory is never compressed."""
+        normal, zero = self._take(pages, self._scratch[: len(pages)])
+        plain = self._plain[: len(normal) * PAGE_BYTES]
+        length, method = self._compressed(method, plain, slot.payload) if len(normal) else (0, self._plan.raw)
+        packet = self._packet_of(method, normal, zero, length, plain)
+        self._hand_on(number, slot, packet, did_not_shrink=method is self._plan.raw)
+
+    def _send_copied(self, number: int, slot: Slot, pages: npt.NDArray[np.uint32]) -> None:
+        """The slot itself holds the snapshot."""
+        normal, zero = self._take(pages, slot.words[: len(pages)])
+        plain = slot.payload[: len(normal) * PAGE_BYTES]
+        self._hand_on(number, slot, self._packet_of(self._plan.raw, normal, zero, len(plain), plain))
+
+    def _leave_in_ram(self, number: int, slot: Slot, pages: npt.NDArray[np.uint32]) -> None:
+        """The payload is the live pages. Whoever sends them computes the checksums, right before."""
         plan = self._plan
         normal, zero = pages, pages[:0]
         suspects = self._source.words[side_by_side(pages) or pages, 0] == 0
         if suspects.any():
             suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
             normal, zero = pages[~suspects], pages[suspects]
-        return Packet(
+        packet = Packet(
             plan.raw.code,
             plan.number,
             plan.rounds.number,
@@ -156,29 +149,59 @@ class Channel:
             MIN_BLOCK_PAGES,
             [0] * blocks_of(len(normal), MIN_BLOCK_PAGES),
         )
+        self._hand_on(number, slot, packet, in_ram=True)
+
+    def _packet_of(
+        self,
+        method: Method,
+        normal: npt.NDArray[np.uint32],
+        zero: npt.NDArray[np.uint32],
+        payload_bytes: int,
+        plain: memoryview,
+    ) -> Packet:
+        """A packet whose pages no longer change: one block, one checksum."""
+        plan = self._plan
+        crcs = block_crcs(plain, self._whole)
+        return Packet(
+            method.code, plan.number, plan.rounds.number, normal, zero, payload_bytes, self._whole, crcs
+        )
 
     def _hand_on(
-        self, number: int, slot: Slot, packet: Packet, *, raw: bool = False, in_ram: bool = False
+        self,
+        number: int,
+        slot: Slot,
+        packet: Packet,
+        *,
+        did_not_shrink: bool = False,
+        in_ram: bool = False,
     ) -> None:
         """Give a filled slot to the other side, when its bytes have had their time on the wire."""
         plan = self._plan
         front = write_packet(slot.memory, packet)
         slot.note[FRONT_USED], slot.note[IN_RAM] = front, in_ram
         on_wire = plan.frame_bytes + front + packet.payload_bytes
-        self._account(packet, on_wire, raw=raw)
+        self._account(packet, on_wire, raw=did_not_shrink and len(packet.normal) > 0)
         across = plan.wire.reserve(on_wire)
         if across:
             self._crossing.append((number, across))
         else:
             plan.queue.filled.put(number)
 
-    def _take(self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]) -> None:
-        """Copy pages out of live RAM."""
+    def _take(
+        self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Copy pages out of live RAM. The normal ones, moved to the front of `snapshot`, and the zero ones."""
         whole = side_by_side(pages)
         if whole is not None:
             np.copyto(snapshot, self._source.words[whole])
         else:
             np.take(self._source.words, pages.astype(np.intp), axis=0, out=snapshot, mode="clip")
+        if np.count_nonzero(snapshot[:, 0]) == len(pages):
+            return pages, pages[:0]
+        mask = normal_mask(snapshot)
+        normal, zero = pages[mask], pages[~mask]
+        snapshot[: len(normal)] = snapshot[mask]
+        return normal, zero
 
     def _compressed(self, method: Method, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
         """Fill `payload`: compressed, or as it is when that is no smaller."""

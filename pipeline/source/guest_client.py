@@ -18,7 +18,8 @@ from guestmem.ipc import Connection
 from guestmem.prefault import NoMemoryBehind
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
-from pipeline.processes.supervisor import Deadline, Supervisor, Worker
+from pipeline.processes.deadline import Deadline
+from pipeline.processes.supervisor import Supervisor, Worker
 
 ANSWER_SECONDS = 5.0
 STEP_SECONDS = 0.1

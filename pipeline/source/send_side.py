@@ -15,17 +15,16 @@ from guestmem.segment import PAGE_BYTES
 from pipeline.auto.candidates import Candidate, candidates_here
 from pipeline.auto.controller import Auto
 from pipeline.auto.picker import AutoPicker, FixedPicker, Picker
-from pipeline.cli.arguments import AUTO
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Method
-from pipeline.options import Options
+from pipeline.options import AUTO, Options
 from pipeline.packets.counters import Counters
 from pipeline.packets.pacing import Wire, paced_packet_pages
 from pipeline.packets.packet import front_room
 from pipeline.packets.queue import PacketQueue
 from pipeline.packets.round_list import RoundList
-from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers
-from pipeline.processes.usage import SideFigures
+from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.processes.usage import SideFigures, figures_of
 from pipeline.source.channel import ChannelPlan, run_channel
 
 STEP_SECONDS = 0.1
@@ -67,18 +66,17 @@ class PacketLayout:
     @classmethod
     def of(cls, options: Options) -> PacketLayout:
         """By the options; auto asks the host."""
-        settings = CodecSettings(
-            level=options.level or 0,
-            qat_buffer_bytes=options.qat_buffer_bytes,
-            qat_fallback=options.qat_fallback,
-            decode_on_qat=options.qat_decode == "hardware",
-            qat_timeout_seconds=options.qat_timeout_seconds,
-        )
+        settings = CodecSettings.of(options.level or 0, options.qat)
         candidates = candidates_here(with_qat=options.auto_with_qat) if options.method == AUTO else ()
         names = {candidate.method_name for candidate in candidates} or {options.method}
         methods = (RAW, *(METHODS[name] for name in sorted(names - {RAW.name})))
         pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
         return cls(methods, settings, candidates, pages, payload_room(methods, settings, pages))
+
+    @property
+    def slot_bytes(self) -> int:
+        """Shared memory that a slot of the queue takes, about."""
+        return self.payload_bytes + front_room(self.pages)
 
 
 def payload_room(methods: tuple[Method, ...], settings: CodecSettings, pages: int) -> int:
@@ -87,18 +85,13 @@ def payload_room(methods: tuple[Method, ...], settings: CodecSettings, pages: in
     return max(plain, *(method.bound_bytes(plain, settings) for method in methods))
 
 
-def queue_bytes(options: Options) -> int:
-    """Shared memory that the queue takes."""
-    layout = PacketLayout.of(options)
-    return options.queue_depth * (layout.payload_bytes + front_room(layout.pages))
-
-
 class SendSide:
     """The channels and what they share."""
 
     def __init__(
         self,
         options: Options,
+        layout: PacketLayout,
         supervisor: Supervisor,
         source: GuestRam,
         frame_bytes: int | None = None,
@@ -113,7 +106,7 @@ class SendSide:
         self._supervisor = supervisor
         self._source = source
         self._frame_bytes = frame_bytes
-        self.layout = layout = PacketLayout.of(options)
+        self.layout = layout
         self.rounds = RoundList(source.pages)
         self.queue = PacketQueue(options.queue_depth, front_room(layout.pages), layout.payload_bytes)
         self.sent = Counters(options.channels)
@@ -185,4 +178,4 @@ class SendSide:
 
     def finish(self) -> tuple[SideFigures, set[str]]:
         """End the channels; what they used inside the clock, and why software compressed."""
-        return figures_of(finish_workers(self._supervisor, self._channels))
+        return figures_of(self._supervisor.finish(self._channels))

@@ -1,13 +1,13 @@
 """What a transport is: it takes filled slots to the destination and says when they are applied.
 
 The send side (`pipeline.source.send_side`) is the same for all. A transport is one class with the methods
-below, in one file, with its name in `TRANSPORTS` (`pipeline.transports.registry`). The coordinator calls
-them in this order:
+below, in one file, with an entry in `TRANSPORTS` (`pipeline.transports`). The coordinator calls them in this
+order:
 
     await_ready                  the destination has its pages, the workers are there
     for each round:  send side's send, then settle
     verify                       is the copy the source? off the clock
-    keep                         the copy is good: it may be kept
+    commit                       the copy is good: it may go where its output is
     finish                       end the workers, and take what they measured
     abandon                      at any time, when the run has failed
 """
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.packets.counters import Totals
-from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.processes.supervisor import WAIT_SECONDS, Supervisor, Worker
 from pipeline.processes.usage import SideFigures
 from pipeline.source.send_side import SendSide, Step
 
@@ -39,18 +39,30 @@ class Readiness:
     simulated: bool
 
     @classmethod
-    def await_all(cls, supervisor: Supervisor, workers: list[Worker], *, prealloc: bool) -> Readiness:
-        """Wait until all of the receive side's workers have said that they are. Raises what a wait raises."""
-        messages = [supervisor.await_message(worker, "ready") for worker in workers]
+    def await_all(
+        cls,
+        supervisor: Supervisor,
+        workers: list[Worker],
+        *,
+        prealloc: bool,
+        between: Callable[[], None] = lambda: None,
+    ) -> Readiness:
+        """Wait until all of the receive side's workers are ready. Raises what a wait raises."""
+        messages = []
+        for worker in workers:
+            while (found := supervisor.take(worker, "ready")) is None:
+                supervisor.wait(WAIT_SECONDS)
+                between()
+            messages.append(found[0])
         longest = max(float(message["prealloc_ms"]) for message in messages)
         reasons = {str(message["fallback_reason"]) for message in messages} - {""}
         return cls(longest if prealloc else None, reasons, any(message["simulated"] for message in messages))
 
 
 @dataclass(frozen=True)
-class Settled:
-    """A round behind its barrier: when its last page was applied, on the source's monotonic clock,
-    and which of its pages were not and have to go again."""
+class RoundOutcome:
+    """A round behind its barrier: when its last page was applied (seconds of the source's monotonic clock),
+    and which of its pages were not, and have to go again."""
 
     applied_at: float
     missing: Pages = field(default_factory=lambda: NO_PAGES)
@@ -58,11 +70,11 @@ class Settled:
 
 @dataclass
 class TransportFigures:
-    """What the transport's own workers on the send side (`near`) and the receive side used inside the
-    clock, and what it has to report of itself."""
+    """What the transport's own workers on the send side, and all of the receive side's, used inside the
+    clock; what was applied; and what the transport has to report of itself."""
 
-    near: SideFigures
-    figures: SideFigures
+    send: SideFigures
+    recv: SideFigures
     received: Totals
     fallback_reasons: set[str]
     record: dict[str, Any]
@@ -73,10 +85,11 @@ class Transport(Protocol):
 
     sending: SendSide
 
-    def await_ready(self) -> Readiness:
-        """Wait until the destination can take packets. Raises FerryError."""
+    def await_ready(self, between: Callable[[float], None]) -> Readiness:
+        """Wait until the destination can take packets. `between` is called meanwhile with the share (0 to 1)
+        of the destination that has its pages, where that is known. Raises FerryError."""
 
-    def settle(self, number: int, pages: Pages, step: Step) -> Settled:
+    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
         """The barrier behind round `number` of `pages`: nothing of it is on its way when this returns.
 
         Raises what `step` raises, and FerryError.
@@ -85,11 +98,14 @@ class Transport(Protocol):
     def received(self) -> Totals:
         """What has been applied so far, as far as this side knows."""
 
-    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
-        """Check the copy by `images`, `invariant` or `both`: by check, what is wrong, or nothing."""
+    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
+        """Check the copy by `images`, `invariant` or `both`: by check, what is wrong, or nothing.
 
-    def keep(self) -> None:
-        """The copy is complete, and good if that was asked: the receive side may keep it."""
+        `between` is called meanwhile with the share (0 to 1) that is done.
+        """
+
+    def commit(self) -> None:
+        """The copy is complete, and good if that was asked: the receive side may put it where it belongs."""
 
     def finish(self) -> TransportFigures:
         """End the workers."""

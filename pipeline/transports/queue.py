@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 
@@ -10,25 +11,30 @@ from guestmem.ram import GuestRam
 from guestmem.selfcheck import inconsistency
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.receiver import ReceiverPlan, run_receiver
-from pipeline.destination.verification import CHECKS, first_difference
-from pipeline.options import Options
+from pipeline.destination.verification import first_difference
+from pipeline.options import CHECKS, Options
 from pipeline.packets.counters import Count, Counters, Totals
 from pipeline.packets.packet import Limits
-from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers
-from pipeline.processes.usage import SideFigures
-from pipeline.source.send_side import RAW, SendSide, Step, look_until
-from pipeline.transports.base import Pages, Readiness, Settled, TransportFigures
+from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.processes.usage import SideFigures, figures_of
+from pipeline.source.send_side import RAW, PacketLayout, SendSide, Step, look_until
+from pipeline.transports.base import Pages, Readiness, RoundOutcome, TransportFigures
+
+BLOCK_BYTES = 512
+"""The unit of st_blocks (inode(7))."""
 
 
 class QueueTransport:
     """The receivers and the destination."""
 
-    def __init__(self, options: Options, supervisor: Supervisor, source: GuestRam) -> None:
+    def __init__(
+        self, options: Options, layout: PacketLayout, supervisor: Supervisor, source: GuestRam
+    ) -> None:
         """Create the destination and fork all workers. Raises OSError, HostError."""
         self._options = options
         self._supervisor = supervisor
         self._source = source
-        self.sending = SendSide(options, supervisor, source)
+        self.sending = SendSide(options, layout, supervisor, source)
         self._destination = GuestRam.create(source.size_bytes, "destination")
         self._counters = Counters(options.receivers)
         self._receivers = self._start_receivers()
@@ -75,21 +81,28 @@ class QueueTransport:
             for plan in plans
         ]
 
-    def await_ready(self) -> Readiness:
+    def await_ready(self, between: Callable[[float], None]) -> Readiness:
         """All receivers have set themselves up."""
-        return Readiness.await_all(self._supervisor, self._receivers, prealloc=self._options.prealloc)
+        prealloc = self._options.prealloc
+        size = self._destination.size_bytes
 
-    def settle(self, number: int, pages: Pages, step: Step) -> Settled:
+        def look() -> None:
+            if prealloc:
+                between(os.fstat(self._destination.fd).st_blocks * BLOCK_BYTES / size)
+
+        return Readiness.await_all(self._supervisor, self._receivers, prealloc=prealloc, between=look)
+
+    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
         """Every packet that was queued is applied; on this way none is ever lost."""
         sent = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: int(self.received()[Count.PACKETS]) == sent, step)
-        return Settled(time.monotonic())
+        return RoundOutcome(time.monotonic())
 
     def received(self) -> Totals:
         """What the receivers have counted."""
         return self._counters.totals()
 
-    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
         """Both images are here: byte for byte."""
         wrong = {}
         if "invariant" in CHECKS[how]:
@@ -99,13 +112,13 @@ class QueueTransport:
             wrong["images"] = "" if page is None else f"page {page} differs"
         return wrong
 
-    def keep(self) -> None:
-        """Nothing is kept: this way measures and rehearses."""
+    def commit(self) -> None:
+        """The copy goes nowhere: this transport measures and rehearses."""
 
     def abandon(self, why: str) -> None:
         """Everything goes with this process."""
 
     def finish(self) -> TransportFigures:
         """End the receivers."""
-        figures, reasons = figures_of(finish_workers(self._supervisor, self._receivers))
+        figures, reasons = figures_of(self._supervisor.finish(self._receivers))
         return TransportFigures(SideFigures(), figures, self.received(), reasons, {"kind": "queue"})

@@ -1,4 +1,4 @@
-"""The parts of a connection: addresses, names in certificates, what is kept, what waits for the wire."""
+"""The parts of a connection: addresses, names in certificates, outputs, what waits for the wire."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
-from pipeline.cli.recv_options import parse_recv
+from pipeline.cli import recv, run
 from pipeline.destination.output import Output
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import UsageError
 from pipeline.net.address import Address, parse_address
 from pipeline.net.tls import certificate_names
-from pipeline.options import parse
 from pipeline.packets.checksums import block_crcs, crcs_in_ram
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.page_runs import runs
 from pipeline.transports.tcp.client import wire
 from pipeline.transports.tcp.client.sender import FULL, SENT_BYTES, UNACKNOWLEDGED, SenderRows
 from pipeline.transports.tcp.protocol import VERSION, VERSIONS
+from tests.support.harness import read
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_only_loopback_is_local() -> None:
 )
 def test_a_run_over_tcp_that_cannot_be(arguments: list[str], text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        parse(arguments)
+        read(run, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_a_run_over_tcp_that_cannot_be(arguments: list[str], text: str) -> None:
         (["--listen", "127.0.0.1:0", "--output", "/tmp"], "folder that can be written"),
         (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--output-shm", "x"], "name one of them"),
         (["--listen", "127.0.0.1:0", "--output-shm", "a/b"], "letters, digits"),
-        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--runs", "2"], "one name"),
+        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--runs", "2"], "takes one copy"),
         (["--listen", "127.0.0.1:0", "--max-channels", "65"], "must be 1 to 64"),
         (["--listen", "nowhere.invalid:7000"], "cannot be resolved"),
     ],
 )
 def test_a_receiver_that_cannot_be(arguments: list[str], text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        parse_recv(arguments)
+        read(recv, *arguments)
 
 
 def test_a_common_name_is_no_name() -> None:
@@ -116,23 +116,23 @@ def image(pages: int) -> GuestRam:
 def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     ram, target = image(700), tmp_path / "copy"
     target.write_text("old")
-    assert Output(str(target)).keep(ram) == f"file {target}"
+    assert Output(str(target)).commit(ram) == f"file {target}"
     assert target.read_bytes() == bytes(ram.memory)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-def test_named_shared_memory_appears_only_when_it_is_kept() -> None:
+def test_named_shared_memory_appears_only_when_it_is_committed() -> None:
     name = f"ramferry-keep-{os.getpid()}"
-    keep, path = Output(shm_name=name), Path("/dev/shm", name)
+    output, path = Output(shm_name=name), Path("/dev/shm", name)
     try:
-        ram = keep.create(1 << 20)
+        ram = output.create(1 << 20)
         assert not path.exists()
         ram.words[5] = 9
-        keep.keep(ram)
+        output.commit(ram)
         assert path.read_bytes() == bytes(ram.memory)
         with pytest.raises(UsageError, match="already"):
-            keep.check()
+            output.check()
     finally:
         path.unlink(missing_ok=True)
 

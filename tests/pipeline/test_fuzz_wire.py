@@ -25,19 +25,17 @@ from isal import isal_zlib
 from guestmem.ram import WORDS_PER_PAGE
 from guestmem.segment import PAGE_BYTES
 from pipeline.codecs import METHODS
-from pipeline.codecs.method import CodecError, CodecSettings
+from pipeline.codecs.method import CodecSettings
 from pipeline.destination.placer import Placer, PlacerPlan, WrittenMap
-from pipeline.errors import RunFailed
+from pipeline.errors import BadFrame, BadPacket, CodecError, ConnectionLost, RunFailed
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.packet import HEADER as PACKET_HEADER
-from pipeline.packets.packet import BadPacket, Limits, read_packet
+from pipeline.packets.packet import Limits, read_packet
 from pipeline.transports.tcp import messages
-from pipeline.transports.tcp.incoming import LinkBroken
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.protocol import (
     HEADER,
     HELLO_LIMITS,
-    BadFrame,
     FrameLimits,
     FrameType,
     Hello,
@@ -117,12 +115,12 @@ def seeds_of(kind: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(SEEDS.glob(f"{kind}-*"))]
 
 
-GOOD_HELLO = pack_hello(Hello(Role.CHANNEL, 1, 3, bytes(range(16))))
+GOOD_HELLO = pack_hello(Hello(Role.PACKETS, 1, 3, bytes(range(16))))
 BODIES: list[messages.Message] = [
     messages.Offer(1 << 30, 64, 1024, 1 << 22, [1, 2, 3], True, "x", 30.0),
     messages.Ready(1.5, "", False),
     messages.Refusal("busy", True),
-    messages.Said("why"),
+    messages.Failure("why"),
     messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3]),
     messages.Asked(9),
     messages.Ping(123456789, 0),
@@ -130,7 +128,7 @@ BODIES: list[messages.Message] = [
     messages.Settled(2, 90, 123456789, 77),
     messages.Verify(3, "images", 1 << 24),
     messages.Verified(3, ["ab" * 16], ""),
-    messages.Kept(4, "file x"),
+    messages.Committed(4, "file x"),
     messages.Report(5, 1.0, 2, 3, 4, 5, [1, 2, 3], ["x"], {"cpus": 2}, []),
 ]
 FRAMES = [
@@ -295,7 +293,7 @@ class LandingRig:
         feeding.start()
         try:
             ChannelReceiver(self.plan, self.placer, Link(near)).work()
-        except (RunFailed, LinkBroken):
+        except (RunFailed, ConnectionLost):
             pass
         near.close()
         feeding.join()

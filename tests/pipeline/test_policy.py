@@ -175,7 +175,7 @@ def test_qemu_throttles_each_second_time_by_its_own_figures() -> None:
 
 def test_no_dirty_page_is_no_downtime() -> None:
     empty = DirtyCurve((), (), RAM_PAGES)
-    for policy in ("ferry", "qemu"):
+    for policy in ("guest-rate", "qemu"):
         one = replace(figures(RAM_PAGES, 0, empty), duration_ms=0.0, wire_bytes=0, normal_pages=0)
         verdict = decide(PolicySettings(policy=policy), Situation([one], [], 0, 300.0))
         assert verdict.decision is Decision.SWITCH_OVER

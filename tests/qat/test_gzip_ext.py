@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.codecs.igzip import Deflater, Inflater
-from pipeline.codecs.method import CodecError
 from pipeline.codecs.qatzip import read_members, write_members
+from pipeline.errors import CodecError
 from qat import gzip_ext
 
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from pipeline.codecs.igzip import Deflater, Inflater
-from pipeline.codecs.method import CodecError
 from pipeline.codecs.qatzip import read_members, write_members
+from pipeline.errors import CodecError
 from qat import gzip_ext
 from qat._libqatzip import ffi
 from qat.library import Library, load

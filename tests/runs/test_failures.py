@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import ROOT, Run, assert_clean, leftovers, run
+from tests.support.harness import ROOT, Run, assert_clean, in_process, leftovers, run
 
 SLOW = ("--size", "64M", "--method", "zlib", "--max-bandwidth", "4M", "--dirty-rate", "1M")
 """A first round of some seconds."""
@@ -276,9 +276,7 @@ BAD_USAGE = [
 def test_bad_usage_is_one_line_and_exit_2(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.run import main
-
-    assert main(list(arguments)) == 2
+    assert in_process("pipeline.cli.run", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -290,22 +288,18 @@ def test_bad_usage_is_one_line_and_exit_2(
 def test_an_image_of_odd_length_and_an_empty_corpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.run import main
-
     odd = tmp_path / "odd"
     odd.write_bytes(bytes((1 << 20) + 1))
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments in (["--image", str(odd)], ["--fill", str(empty)], ["--image", str(odd), "--fill", "x"]):
-        assert main(arguments) == 2
+        assert in_process("pipeline.cli.run", *arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_help_gives_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.run import main
-
     with pytest.raises(SystemExit) as raised:
-        main(["--help"])
+        in_process("pipeline.cli.run", "--help")
     assert raised.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for words in ("default 512K", "bytes per second", "milliseconds", "130 cancelled", "zlib 0 to 9"):

@@ -33,8 +33,8 @@ def assert_serves(here: Receiver) -> None:
     here.run.wait_for("complete")
 
 
-def hello_frame(role: int = 1, channel: int = 0, generation: int = 1, run_id: bytes = RUN_ID) -> bytes:
-    body = struct.pack("<BBHI16s", role, 0, channel, generation, run_id)
+def hello_frame(role: int = 1, number: int = 0, generation: int = 1, run_id: bytes = RUN_ID) -> bytes:
+    body = struct.pack("<BBHI16s", role, 0, number, generation, run_id)
     return pack_frame(FrameType.HELLO, 1, body)
 
 
@@ -75,8 +75,8 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
     "resuming what is not here": (hello_frame(role=3), "no run of this id is open here"),
     "generation 0": (hello_frame(generation=0), "hello generation: 0"),
     "run id 0": (hello_frame(run_id=bytes(16)), "hello run id: all zero"),
-    "control of a channel": (hello_frame(channel=1), "hello channel: 1"),
-    "a channel of no run": (hello_frame(role=2), "no run of this id is open here"),
+    "control with a number": (hello_frame(number=1), "hello number: 1"),
+    "packets of no run": (hello_frame(role=2), "no run of this id is open here"),
 }
 
 
@@ -228,7 +228,10 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
     "a stale round": (stale_round, "round: 1 in round 2"),
     "a round to come": (lambda s: send_packet(s, *raw_packet([5], round_=2)), "round: 2 in round 1"),
     "junk on a channel": (lambda s: s.channels[0].raw(os.urandom(200)), "frame magic"),
-    "a request on a channel": (lambda s: s.channels[0].json(FrameType.KEEP, request=2), "frame type: KEEP"),
+    "a request on a channel": (
+        lambda s: s.channels[0].json(FrameType.COMMIT, request=2),
+        "frame type: COMMIT",
+    ),
     "junk on control": (lambda s: s.control.raw(os.urandom(200)), "frame magic"),
     "a packet on control": (lambda s: s.control.frame(FrameType.PACKET, b"{}"), "frame type: PACKET"),
     "no JSON": (lambda s: s.control.frame(FrameType.SETTLE, b"{"), "no JSON"),
@@ -259,7 +262,7 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
         "frame type: OPEN in state RUNNING",
     ),
     "keep what never came": (
-        lambda s: s.control.json(FrameType.KEEP, request=2),
+        lambda s: s.control.json(FrameType.COMMIT, request=2),
         f"{RAM_PAGES} pages of RAM did not arrive whole",
     ),
     "finish before the end": (
@@ -302,13 +305,13 @@ def test_half_a_packet_and_then_nothing(here: Receiver) -> None:
     here.run.wait_for("error:")
 
 
-def test_a_channel_id_equal_to_the_number_of_channels(here: Receiver) -> None:
+def test_a_connection_number_equal_to_the_number_of_channels(here: Receiver) -> None:
     sender = Sender(here.address)
-    talk = Conversation(here.address).hello(Role.CHANNEL, sender.run_id, channel=2)
-    assert talk.answer() == (FrameType.REFUSED, {"text": "channel: 2 of 2", "busy": False})
-    talk = Conversation(here.address).hello(Role.CHANNEL, sender.run_id, channel=0)
-    assert talk.answer()[1]["text"] == "generation: 1 of channel 0 after 1"
-    talk = Conversation(here.address).hello(Role.CHANNEL, RUN_ID, channel=0, generation=2)
+    talk = Conversation(here.address).hello(Role.PACKETS, sender.run_id, 2)
+    assert talk.answer() == (FrameType.REFUSED, {"text": "connection: 2 of 2", "busy": False})
+    talk = Conversation(here.address).hello(Role.PACKETS, sender.run_id, 0)
+    assert talk.answer()[1]["text"] == "generation: 1 of connection 0 after 1"
+    talk = Conversation(here.address).hello(Role.PACKETS, RUN_ID, 0, generation=2)
     assert talk.answer()[1]["text"] == "no run of this id is open here"
     talk = Conversation(here.address).hello(Role.CONTROL, RUN_ID)
     assert talk.answer()[1]["busy"] is True

@@ -17,7 +17,7 @@ from guestmem.dirty_log.write_protect import NoKernelLog, register
 from guestmem.guest import visit
 from guestmem.ipc import Connection
 from guestmem.ram import GuestRam
-from tests.support.harness import ROOT, Ended, Run, assert_clean, leftovers, migrate, run
+from tests.support.harness import ROOT, Ended, Run, assert_clean, in_process, leftovers, migrate, run
 
 
 def has_kernel_log() -> bool:
@@ -357,9 +357,7 @@ BAD_USAGE = [
 def test_bad_usage_of_dirtyrate(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tools.dirtyrate import main
-
-    assert main([*arguments, "--quiet"]) == 2
+    assert in_process("tools.dirtyrate", *arguments, "--quiet") == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert words in captured.err
@@ -368,7 +366,7 @@ def test_bad_usage_of_dirtyrate(
 BAD_POLICY = [
     (("--attach", "x", "--size", "1G"), "--size"),
     (("--attach", "bad name"), "letters"),
-    (("--policy", "xen"), "ferry, qemu"),
+    (("--policy", "xen"), "guest-rate, qemu"),
     (("--converge", "magic"), "throttle"),
     (("--throttle-initial", "0"), "1 to 99"),
     (("--throttle-max", "100"), "1 to 99"),
@@ -385,9 +383,7 @@ BAD_POLICY = [
 def test_bad_usage_of_the_policy(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.run import main
-
-    assert main(list(arguments)) == 2
+    assert in_process("pipeline.cli.run", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert words in captured.err

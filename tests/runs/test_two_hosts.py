@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Run, migrate
+from pipeline.cli import recv as recv_command
+from pipeline.cli import send as send_command
+from pipeline.errors import UsageError
+from tests.support.harness import Run, migrate, read
 from tests.support.two_hosts import Receiver, certificates, proxy, receiver, send, sent
 
 GUEST = ("--size", "64M", "--dirty-rate", "8M")
@@ -47,7 +50,7 @@ def test_an_image_arrives_in_a_file(listen: str, secure: bool, tls_dir: Path, tm
         assert here.end().code == 0
     assert output.read_bytes() == image.read_bytes()
     assert ended.result["transport"]["tls"] == ("1.3" if secure else None)
-    assert ended.result["transport"]["kept"] == f"file {output}"
+    assert ended.result["transport"]["output"] == f"file {output}"
     assert {path.name for path in tmp_path.iterdir()} == {"image", "copy"}
 
 
@@ -228,23 +231,16 @@ class TestWhoMayCome:
 
     @pytest.mark.parametrize("module", ["send", "recv"])
     def test_plain_tcp_needs_a_word(self, module: str) -> None:
-        from pipeline.cli.recv_options import parse_recv
-        from pipeline.errors import UsageError
-        from pipeline.options import parse_send
-
-        parse, option = (parse_send, "--to") if module == "send" else (parse_recv, "--listen")
+        command, option = (send_command, "--to") if module == "send" else (recv_command, "--listen")
         with pytest.raises(UsageError, match="the network is untrusted"):
-            parse([option, "192.0.2.1:7000"])
-        parse([option, "192.0.2.1:7000", "--insecure"])
+            read(command, option, "192.0.2.1:7000")
+        read(command, option, "192.0.2.1:7000", "--insecure")
 
     def test_an_open_key_is_refused(self, tls_dir: Path, tmp_path: Path) -> None:
-        from pipeline.errors import UsageError
-        from pipeline.options import parse_send
-
         folder = certificates(tmp_path / "open", "127.0.0.1")
         (folder / "client-key.pem").chmod(0o644)
         with pytest.raises(UsageError, match="chmod 600"):
-            parse_send(["--to", "192.0.2.1:7000", "--tls-dir", str(folder)])
+            read(send_command, "--to", "192.0.2.1:7000", "--tls-dir", str(folder))
 
 
 @pytest.mark.parametrize("kind", ["rf channel 1", "rf sender 1", "rf control", "rf guest"])

@@ -10,7 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from pipeline.cli.main import execute
+from pipeline.processes.signals import ENDING
 
 ROOT = Path(__file__).resolve().parents[2]
 MQUEUE = Path("/dev/mqueue")
@@ -113,6 +117,21 @@ def migrate(*arguments: str, environment: dict[str, str] | None = None) -> dict[
     assert ended.result["status"] == "completed"
     assert ended.result["verified"] is True
     return ended.result
+
+
+def in_process(module: str, *arguments: str) -> int:
+    """A command in this process, for what ends before anything is forked; its exit code."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        return execute(module, list(arguments))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def read(command: ModuleType, *arguments: str) -> Any:
+    """What a command makes of its command line. Raises UsageError."""
+    return command.read(command.build_parser("test").read(list(arguments)))
 
 
 def tool(

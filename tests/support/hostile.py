@@ -68,9 +68,9 @@ class Conversation:
         self.sock.settimeout(15)
         self.sent = 0
 
-    def hello(self, role: Role, run_id: bytes, channel: int = 0, generation: int = 1) -> Conversation:
+    def hello(self, role: Role, run_id: bytes, number: int = 0, generation: int = 1) -> Conversation:
         """Say HELLO."""
-        self.frame(FrameType.HELLO, pack_hello(Hello(role, channel, generation, run_id)))
+        self.frame(FrameType.HELLO, pack_hello(Hello(role, number, generation, run_id)))
         return self
 
     def frame(self, type_: FrameType, body: bytes, payload: bytes = b"") -> None:
@@ -147,7 +147,7 @@ class Sender:
 
     def channel(self, number: int, generation: int = 1) -> Conversation:
         """One channel's connection."""
-        talk = Conversation(self.address).hello(Role.CHANNEL, self.run_id, number, generation)
+        talk = Conversation(self.address).hello(Role.PACKETS, self.run_id, number, generation)
         deadline = time.monotonic() + 10
         type_, body = talk.answer()
         assert type_ is FrameType.WELCOME, body

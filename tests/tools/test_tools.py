@@ -69,7 +69,7 @@ def test_a_roofline_does_the_whole_image(corpus: Path) -> None:
 
 def test_qemu_gives_our_row(qemu: None, corpus: Path) -> None:
     arguments = ("--size", "32M", "--fill", str(corpus), "--method", "zstd", "--prealloc", "--json", "-")
-    ended = tool("tools.peer_qemu", *arguments)
+    ended = tool("tools.qemu.peer", *arguments)
     assert ended.returncode == 0, ended.stderr
     row = json.loads(ended.stdout)
     assert row["verified"] is True
@@ -78,7 +78,7 @@ def test_qemu_gives_our_row(qemu: None, corpus: Path) -> None:
 
 
 def test_a_missing_qemu_is_said() -> None:
-    ended = tool("tools.peer_qemu", "--size", "2M", environment={"PATH": "/nowhere"})
+    ended = tool("tools.qemu.peer", "--size", "2M", environment={"PATH": "/nowhere"})
     assert ended.returncode == 2
     assert ended.stderr.startswith("error:")
     assert "get_qemu.sh" in ended.stderr
@@ -87,8 +87,8 @@ def test_a_missing_qemu_is_said() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("tools.peer_qemu", ("--method", "lz4"), "--method lz4"),
-        ("tools.peer_qemu", ("--method", "zstd", "--level", "99"), "--level 99"),
+        ("tools.qemu.peer", ("--method", "lz4"), "--method lz4"),
+        ("tools.qemu.peer", ("--method", "zstd", "--level", "99"), "--level 99"),
         ("tools.bench", ("--suite", "nothing"), "--suite nothing"),
         ("tools.bench", ("--methods", "gzip"), "--methods gzip"),
         ("tools.bench", ("--suite", "auto", "--bandwidths", "fast"), "--bandwidths fast"),

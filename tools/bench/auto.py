@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.arguments import AUTO
+from pipeline.options import AUTO
 from pipeline.report.markdown import table
 from tools.bench.request import BANDWIDTHS, BenchRequest, here
 from tools.measuring.images import KINDS, write_image

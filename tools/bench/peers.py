@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from guestmem.ram import GuestRam
-from pipeline.cli.arguments import AUTO
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
 from pipeline.errors import HostError, RunFailed
+from pipeline.options import AUTO
 from pipeline.report.markdown import table
 from qat.child import ask_in_child
 from tools.bench.request import BenchRequest, here

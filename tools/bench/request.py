@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from guestmem.workload import parse_rate
-from pipeline.cli.arguments import AUTO
-from pipeline.cli.guest import RamOptions, checked
+from pipeline.cli.values import checked
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
+from pipeline.options import AUTO, RamOptions
 from tools.measuring.images import KINDS
 from tools.measuring.progress import say
 

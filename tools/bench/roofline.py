@@ -18,7 +18,7 @@ from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import HEAP_PACKETS, CodecSettings
-from pipeline.processes.supervisor import keep_heap
+from pipeline.processes.child import keep_heap
 
 
 @dataclass(frozen=True)

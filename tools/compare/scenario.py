@@ -21,9 +21,9 @@ from typing import Any
 
 from guestmem.units import parse_size
 from guestmem.workload import parse_rate
-from pipeline.cli.arguments import AUTO, MAX_WORKERS
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
+from pipeline.options import AUTO, MAX_WORKERS
 from tools.measuring.images import KINDS
 
 if sys.version_info >= (3, 11):

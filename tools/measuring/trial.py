@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RunFailed
-from pipeline.processes.supervisor import die_with_parent
+from pipeline.processes.child import die_with_parent
 
 TIMEOUT_SECONDS = 1200.0
 

@@ -1,4 +1,4 @@
-"""`python -m tools.peer_qemu`: the same RAM image through a real QEMU multifd migration, here.
+"""`python -m tools.qemu.peer`: the same RAM image through a real QEMU multifd migration, here.
 
 Two QEMUs with a paused TCG guest each, whose RAM is a `memory-backend-file` over a segment of
 ours (shared, and without a name); the image is put into the source's, `migrate` goes over
@@ -8,7 +8,6 @@ end the destination's RAM is compared with the image, byte for byte.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import socket
@@ -22,22 +21,16 @@ from pathlib import Path
 from guestmem.content import Content
 from guestmem.prefault import populate
 from guestmem.ram import MIN_RAM_BYTES, GuestRam
-from guestmem.workload import parse_rate
-from pipeline.cli.arguments import MAX_WORKERS
-from pipeline.cli.guest import (
-    OneLineParser,
-    add_ram_arguments,
-    attach_negative,
-    checked,
-    parse_ram,
-    parse_within,
-)
+from pipeline.cli.guest import add_ram_arguments, read_ram
+from pipeline.cli.main import Command, execute
+from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.values import Given
 from pipeline.destination.verification import first_difference
-from pipeline.errors import FerryError, HostError, RunFailed, UsageError, one_line
-from pipeline.options import writable_json
+from pipeline.errors import HostError, RunFailed
+from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
+from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
-from pipeline.processes.supervisor import die_with_parent
-from pipeline.report.document import save_json
+from pipeline.report.json_file import save_json
 from tools.qemu.qmp import Qmp, QmpError
 
 BINARY = "qemu-system-x86_64"
@@ -218,7 +211,7 @@ def _migrate(sending: Machine, receiving: Machine, source: GuestRam, destination
     used = sending.cpu_seconds() - before[0], receiving.cpu_seconds() - before[1]
     said = sending.qmp.run("query-migrate")
     populate(destination.mapping, write=False)
-    different = first_difference(source, destination, lambda: None)
+    different = first_difference(source, destination, lambda share: None)
     if different is not None:
         raise RunFailed(f"QEMU's destination RAM is not the image: page {different} differs")
     return PeerRow(
@@ -233,55 +226,47 @@ def _migrate(sending: Machine, receiving: Machine, source: GuestRam, destination
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str) -> Parser:
     """All options, with units and defaults."""
-    parser = OneLineParser(
-        prog="python -m tools.peer_qemu",
-        description="Migrate a RAM image with a real QEMU on this host, and print what it took.",
-        epilog="Exit codes: 0 completed and equal to the image, 1 failed, 2 wrong usage or no such QEMU.",
-        allow_abbrev=False,
+    parser = Parser(
+        program, "Migrate a RAM image with a real QEMU on this host, and print what it took.", 1, epilog=SIZES
     )
     add_ram_arguments(parser)
     add = parser.add_argument
-    add("--method", default="zstd", help=f"{', '.join(METHODS)} (default zstd)")
-    add("--level", metavar="N", default="1", help="compression level (default 1)")
-    add("--channels", metavar="N", default="2", help="multifd channels (default 2)")
-    add("--prealloc", action="store_true", help="QEMU's prealloc=on, both sides (default off)")
-    add("--max-bandwidth", metavar="RATE", default="0", help="bytes per second, 0 is no limit (default 0)")
+    add("--method", metavar="METHOD", help=f"{', '.join(METHODS)} (default zstd)")
+    add("--level", metavar="N", help="compression level (default 1)")
+    add("--channels", metavar="N", help=f"multifd channels (default {DEFAULT_CHANNELS})")
+    add("--prealloc", action="store_true", default=None, help="QEMU's prealloc=on, both sides (default off)")
+    add("--max-bandwidth", metavar="RATE", help="bytes per second, 0 is no limit (default 0)")
     add("--json", metavar="FILE", help="write the row as JSON; - is standard output (default none)")
     return parser
 
 
-def _parse(arguments: list[str]) -> tuple[Content, int, PeerOptions, str | None]:
-    given = build_parser().parse_args(attach_negative(arguments))
-    guest = parse_ram(given)
-    if given.method not in METHODS:
-        raise UsageError(f"--method {given.method}: must be one of {', '.join(METHODS)}")
-    levels = LEVELS.get(given.method, range(1, 2))
+def read(given: Given) -> tuple[RamOptions, PeerOptions]:
+    """Raises UsageError."""
+    method = given.choice("method", METHODS, "zstd")
+    levels = LEVELS.get(method)
+    if levels is None:
+        given.refuse(("level",), f"method {method} has no levels")
+        levels = range(1, 2)
     options = PeerOptions(
-        method=given.method,
-        level=parse_within("--level", given.level, levels[0], levels[-1]),
-        channels=parse_within("--channels", given.channels, 1, MAX_WORKERS),
-        prealloc=given.prealloc,
-        max_bandwidth=checked("--max-bandwidth", given.max_bandwidth, parse_rate),
+        method=method,
+        level=given.whole("level", levels[0], levels[-1], 1),
+        channels=given.whole("channels", 1, MAX_WORKERS, DEFAULT_CHANNELS),
+        prealloc=given.flag("prealloc"),
+        max_bandwidth=given.rate("max_bandwidth"),
     )
-    return guest.content(), guest.size_bytes, options, writable_json(given.json)
+    return read_ram(given), options
 
 
-def main(arguments: list[str]) -> int:
-    """Run, print, and return the exit code."""
-    try:
-        content, size_bytes, options, target = _parse(arguments)
-        row = migrate(content, size_bytes, options)
-        if target is not None:
-            ratio = row.compression_ratio
-            save_json({**asdict(options), **asdict(row), "compression_ratio": ratio}, target)
-    except FerryError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: cancelled by SIGINT", file=sys.stderr)
-        return 130
+def run(given: Given, command: list[str]) -> int:
+    """Migrate, print, and return the exit code."""
+    ram, options = read(given)
+    target = given.new_file("json")
+    row = migrate(ram.content(), ram.size_bytes, options)
+    if target is not None:
+        ratio = row.compression_ratio
+        save_json({"command": command, **asdict(options), **asdict(row), "compression_ratio": ratio}, target)
     if target != "-":
         print(
             f"QEMU {row.version}, {options.method}: {row.total_ms:.0f} ms, "
@@ -292,5 +277,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+COMMAND = Command(build_parser, run)
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(execute("tools.qemu.peer", sys.argv[1:]))

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Sequence
 
+from pipeline.errors import ConnectionLost
 from pipeline.transports.tcp.protocol import MIN_BYTES_PER_SECOND, STALL_SECONDS
 
 MAX_VECTORS = 512
@@ -20,12 +21,8 @@ MAX_VECTORS = 512
 FIRST_BYTES = 8 << 10
 
 
-class LinkBroken(Exception):
-    """The connection does not work any more: closed, reset, or stalled."""
-
-
 class Incoming:
-    """The receiving half of a link. Raises LinkBroken, also when nothing comes in time."""
+    """The receiving half of a link. Raises ConnectionLost, also when nothing comes in time."""
 
     def __init__(self, sock: socket.socket) -> None:
         """`sock` has its time-outs set."""
@@ -94,9 +91,9 @@ class Incoming:
             else:
                 got = self._socket.recvmsg_into(views[:MAX_VECTORS], 0, flags)[0]
         except OSError as error:
-            raise LinkBroken(why_broken(error)) from error
+            raise ConnectionLost(why_broken(error)) from error
         if got == 0:
-            raise LinkBroken("closed by the peer")
+            raise ConnectionLost("closed by the peer")
         return got
 
 
@@ -106,7 +103,7 @@ def _deadline(size_bytes: int) -> float:
 
 def _check(more_is_due: bool, deadline: float) -> None:
     if more_is_due and time.monotonic() > deadline:
-        raise LinkBroken(f"stalled: fewer than {MIN_BYTES_PER_SECOND} bytes a second came")
+        raise ConnectionLost(f"stalled: fewer than {MIN_BYTES_PER_SECOND} bytes a second came")
 
 
 def advance(views: list[memoryview], moved: int) -> None:

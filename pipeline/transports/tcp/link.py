@@ -15,7 +15,8 @@ import termios
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, LinkBroken, advance, why_broken
+from pipeline.errors import ConnectionLost
+from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, advance, why_broken
 from pipeline.transports.tcp.protocol import (
     HEADER,
     STALL_SECONDS,
@@ -45,7 +46,7 @@ def prepare(sock: socket.socket) -> None:
 
 
 class Link:
-    """Frames in both directions. Raises LinkBroken, and BadFrame for what is no frame."""
+    """Frames in both directions. Raises ConnectionLost, and BadFrame for what is no frame."""
 
     def __init__(self, sock: socket.socket, received: int = 0) -> None:
         """So many frames have been received already."""
@@ -88,7 +89,7 @@ class Link:
             else:
                 self._send_plain([frame, *payload])
         except OSError as error:
-            raise LinkBroken(why_broken(error)) from error
+            raise ConnectionLost(why_broken(error)) from error
 
     def _send_plain(self, views: list[memoryview]) -> None:
         while views:

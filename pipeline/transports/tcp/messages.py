@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-from pipeline.transports.tcp.protocol import BadFrame
+from pipeline.destination.verification import MAX_REGIONS
+from pipeline.errors import BadFrame
 
 U32 = (1 << 32) - 1
 MAX_TEXT = 2000
-MAX_REGIONS = 1024
 MAX_LISTED = 64
 
 M = TypeVar("M", bound="Message")
@@ -71,18 +71,19 @@ def _shown(value: object) -> str:
 
 
 class Message:
-    """A body."""
+    """A body. `ON_WIRE` names fields that the JSON calls otherwise."""
 
-    LONGEST: ClassVar[int] = 0
+    ON_WIRE: ClassVar[dict[str, str]] = {}
 
     def body(self) -> dict[str, Any]:
         """As JSON carries it."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        fields_ = asdict(self)  # type: ignore[call-overload]
+        return {self.ON_WIRE.get(name, name): value for name, value in fields_.items()}
 
     @classmethod
     def of(cls: type[M], body: dict[str, Any]) -> M:
         """Check and build. Raises BadFrame."""
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        known = {cls.ON_WIRE.get(field.name, field.name) for field in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(body) - known)
         if unknown:
             raise BadFrame(f"{_shown(unknown[0])}: not a field of {cls.__name__}")
@@ -96,7 +97,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Offer(Message):
-    """WELCOME on control: what the receiver has. The sender must fit."""
+    """WELCOME on control: what the receiver has, and where the copy goes. The sender must fit."""
+
+    ON_WIRE: ClassVar = {"output": "keeps"}
 
     ram_bytes_max: int
     channels_max: int
@@ -104,7 +107,7 @@ class Offer(Message):
     payload_bytes_max: int
     method_codes: list[int]
     prealloc: bool
-    keeps: str
+    output: str
     reconnect_seconds: float
 
     @classmethod
@@ -124,7 +127,7 @@ class Offer(Message):
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """WELCOME on a channel: its worker has set itself up."""
+    """WELCOME on a connection for packets: its worker is ready."""
 
     prealloc_ms: float
     fallback_reason: str
@@ -152,13 +155,13 @@ class Refusal(Message):
 
 
 @dataclass(frozen=True)
-class Said(Message):
+class Failure(Message):
     """FAILED: a line that says why."""
 
     text: str
 
     @classmethod
-    def read(cls, body: dict[str, Any]) -> Said:
+    def read(cls, body: dict[str, Any]) -> Failure:
         """Check and build."""
         return cls(text(body, "text"))
 
@@ -189,7 +192,7 @@ class Open(Message):
 
 @dataclass(frozen=True)
 class Asked(Message):
-    """KEEP, FINISH, and the answers OPENED: nothing but the request's number."""
+    """COMMIT, FINISH, and the answer OPENED: nothing but the request's number."""
 
     request: int
 
@@ -214,27 +217,31 @@ class Ping(Message):
 
 @dataclass(frozen=True)
 class Settle(Message):
-    """SETTLE: the round, how many pages it listed, and for each channel [generation, packets]."""
+    """SETTLE: the round, how many pages it listed, and for each connection [generation, packets]."""
+
+    ON_WIRE: ClassVar = {"connections": "channels"}
 
     request: int
     round: int
     pages: int
-    channels: list[list[int]]
+    connections: list[list[int]]
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Settle:
         """Check and build."""
-        channels = []
+        connections = []
         for pair in listed(body, "channels", 1 << 16):
             if type(pair) is not list or len(pair) != 2:
                 raise BadFrame(f"channels: {_shown(pair)}, must be [generation, packets]")
             generation, packets = ({"channels": value} for value in pair)
-            channels.append([integer(generation, "channels", 0, U32), integer(packets, "channels", 0, U32)])
+            connections.append(
+                [integer(generation, "channels", 0, U32), integer(packets, "channels", 0, U32)]
+            )
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "round", 1, U32),
             integer(body, "pages", 0, U32),
-            channels,
+            connections,
         )
 
 
@@ -292,14 +299,14 @@ class Verified(Message):
 
 
 @dataclass(frozen=True)
-class Kept(Message):
-    """KEPT: where the copy is now; empty where it was not to be kept."""
+class Committed(Message):
+    """COMMITTED: where the copy is now, in words; empty where nobody wanted it."""
 
     request: int
     where: str
 
     @classmethod
-    def read(cls, body: dict[str, Any]) -> Kept:
+    def read(cls, body: dict[str, Any]) -> Committed:
         """Check and build."""
         return cls(integer(body, "request", 1, U32), text(body, "where"))
 

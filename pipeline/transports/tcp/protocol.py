@@ -1,6 +1,8 @@
 """The protocol between two hosts. This page is the specification; the code below is its layout.
 
-One connection carries control, and one each channel. All are made by the sender. Where TLS is used it
+One connection carries control, and one for each channel of the sender carries packets. All are made by the
+sender. A packet travels on whichever connection is free: the channel in its header says which channel made
+it, and has nothing to do with the number of the connection that it came on. Where TLS is used it
 is version 1.3, both sides show certificates, and nothing is read before its handshake is over.
 
 Frames
@@ -26,7 +28,7 @@ HELLO is the first frame of a connection, and the only one that an unknown peer 
 
      0  u8  role (`Role`; 0 is never valid)
      1  u8  0
-     2  u16 channel, 0 for control
+     2  u16 number of the connection, from 0; 0 for control
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
@@ -35,13 +37,14 @@ HELLO. This is version 1, the first; 0 is not valid.
 
 States of the receiver, and what it takes in each
 -------------------------------------------------
-    LISTENING   HELLO control         -> WELCOME, its offer; OFFERED. A HELLO for a channel is refused.
+    LISTENING   HELLO control         -> WELCOME, its offer; OFFERED. A HELLO for packets is refused.
     OFFERED     OPEN                  -> OPENED, when the destination has its memory; RUNNING from then on
-    RUNNING     HELLO channel k, g    -> WELCOME, when the worker is ready; an earlier generation of k ends
-                PACKET on a channel   -> (nothing: only SETTLE tells)
+    RUNNING     HELLO packets k, g    -> WELCOME, when the worker is ready; an earlier generation of k ends
+                PACKET on k           -> (nothing: only SETTLE tells)
+                END on k              -> (nothing: no more packets come on this connection, and it closes)
                 SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
                 VERIFY                -> VERIFIED
-                KEEP                  -> KEPT; DONE
+                COMMIT                  -> COMMITTED; DONE
     any         PING                  -> PONG
                 HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
                 FAILED                -> the run has failed; LISTENING
@@ -57,15 +60,15 @@ number; to a request that was answered already the receiver gives the same answe
 
 Rounds and what is lost
 -----------------------
-A channel's packets are applied as they come, at most once a page and round. Behind the last of a round
-the sender says in SETTLE, for every channel, the generation of its connection and how many packets it
-wrote on it. The receiver ends connections of earlier generations, waits until the others have
-delivered that many or are broken, and answers which pages of the round have been applied: all that
-SETTLE says, or a bitmap. Pages that were not are dirty again. So nothing is sent twice that was
-applied, whatever broke, and no packet of one round can overwrite one of the next.
+Packets are applied as they come, each page at most once a round. Behind the last packet of a round the
+sender says in SETTLE, for every connection, its generation and how many packets were written on it. The
+receiver ends connections of earlier generations, waits until the others have delivered that many or are
+broken, and answers which pages of the round have been applied: all that SETTLE says, or a bitmap. Pages
+that were not are dirty again. So nothing that was applied is sent twice, whatever broke, and no packet of
+one round can overwrite one of the next.
 
-The end of a run without KEEP is a failure, and what the receiver had is gone. Before it answers KEEP it
-looks itself whether every page of RAM has been applied, and none was torn since.
+The end of a run without COMMIT is a failure, and what the receiver had is gone. Before it answers COMMIT
+it looks itself whether every page of RAM has been applied, and none was torn since.
 """
 
 from __future__ import annotations
@@ -77,6 +80,8 @@ from enum import IntEnum
 from typing import Any
 
 from isal import isal_zlib
+
+from pipeline.errors import BadFrame
 
 VERSION = 1
 VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
@@ -117,12 +122,12 @@ class FrameType(IntEnum):
     SETTLED = 10  # receiver
     VERIFY = 11  # sender
     VERIFIED = 12  # receiver
-    KEEP = 13  # sender
-    KEPT = 14  # receiver
+    COMMIT = 13  # sender
+    COMMITTED = 14  # receiver
     FINISH = 15  # sender
     REPORT = 16  # receiver
     FAILED = 17  # both
-    END = 18  # sender, on a channel: no more packets
+    END = 18  # sender: no more packets come on this connection
 
 
 WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED})
@@ -133,15 +138,11 @@ class Role(IntEnum):
 
     INVALID = 0
     CONTROL = 1
-    CHANNEL = 2
+    PACKETS = 2
     RESUME = 3
 
 
 ROLES = frozenset(Role) - {Role.INVALID}
-
-
-class BadFrame(Exception):
-    """Bytes from the peer that break the protocol: the field, and what it holds."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Hello:
     """The first frame of a connection."""
 
     role: Role
-    channel: int
+    number: int
     generation: int
     run_id: bytes
 
@@ -228,20 +229,20 @@ def check_body(header: FrameHeader, body: bytes | memoryview) -> None:
 
 def pack_hello(hello: Hello) -> bytes:
     """The body of a HELLO."""
-    return HELLO.pack(hello.role, 0, hello.channel, hello.generation, hello.run_id)
+    return HELLO.pack(hello.role, 0, hello.number, hello.generation, hello.run_id)
 
 
 def read_hello(body: bytes) -> Hello:
     """Raises BadFrame."""
     if len(body) != HELLO.size:
         raise BadFrame(f"hello: {len(body)} bytes, not {HELLO.size}")
-    role, zero, channel, generation, run_id = HELLO.unpack(body)
+    role, zero, number, generation, run_id = HELLO.unpack(body)
     _refuse(role not in ROLES, "hello role", role)
     _refuse(zero != 0, "hello reserved field", zero)
-    _refuse(role != Role.CHANNEL and channel != 0, "hello channel", f"{channel} of control")
+    _refuse(role != Role.PACKETS and number != 0, "hello number", f"{number} of control")
     _refuse(generation == 0, "hello generation", 0)
     _refuse(not any(run_id), "hello run id", "all zero")
-    return Hello(Role(role), channel, generation, run_id)
+    return Hello(Role(role), number, generation, run_id)
 
 
 def pack_json(body: dict[str, Any]) -> bytes:

@@ -7,7 +7,8 @@ import pytest
 
 import qat.binding
 from pipeline.codecs import METHODS, bindings
-from pipeline.codecs.method import CodecError, CodecSettings
+from pipeline.codecs.method import CodecSettings
+from pipeline.errors import CodecError
 from tests.support.harness import ROOT
 
 TEXT = b"".join(b"line %d of the guest's memory\n" % number for number in range(40_000))[: 512 << 10]

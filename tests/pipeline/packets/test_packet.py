@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import BadPacket
 from pipeline.packets.packet import (
     HEADER,
-    BadPacket,
     Limits,
     Packet,
     blocks_of,

@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from guestmem.ipc import Connection
-from pipeline.errors import HostError, RunFailed
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
+from pipeline.errors import BadFrame, ConnectionLost, PeerRefused, RunFailed
+from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.incoming import LinkBroken
 from pipeline.transports.tcp.link import Link
-from pipeline.transports.tcp.messages import Offer, Ping, Said
+from pipeline.transports.tcp.messages import Failure, Offer, Ping
 from pipeline.transports.tcp.protocol import (
     PING_SECONDS,
     STALL_SECONDS,
-    BadFrame,
     FrameLimits,
     FrameType,
     Hello,
@@ -41,7 +38,7 @@ ANSWERS = frozenset(
         FrameType.OPENED,
         FrameType.SETTLED,
         FrameType.VERIFIED,
-        FrameType.KEPT,
+        FrameType.COMMITTED,
         FrameType.REPORT,
         FrameType.FAILED,
     }
@@ -86,7 +83,7 @@ class ControlClient:
         self._link: Link
 
     def open(self) -> None:
-        """The first call, and the receiver's offer. Raises RunFailed, HostError, BadFrame."""
+        """The first call, and the receiver's offer. Raises RunFailed, PeerRefused, BadFrame."""
         offer = self._call(Role.CONTROL)
         self._connection.send({"kind": "offer", **offer.body()})
 
@@ -103,7 +100,7 @@ class ControlClient:
         while not self._finished:
             try:
                 self._turn()
-            except LinkBroken as error:
+            except ConnectionLost as error:
                 self._resume(str(error))
 
     def _resume(self, why: str) -> None:
@@ -114,17 +111,17 @@ class ControlClient:
         self._generation += 1
         try:
             self._call(Role.RESUME)
-        except (RunFailed, HostError) as error:
+        except (RunFailed, PeerRefused) as error:
             raise RunFailed(f"the control connection was lost ({why}); {error}") from error
         self._connection.send({"kind": "resumed"})
         try:
             if self._unanswered is not None:
                 self._link.send(*self._unanswered)
-        except LinkBroken as error:
+        except ConnectionLost as error:
             self._resume(str(error))
 
     def _turn(self) -> None:
-        """Wait for one thing to happen, and do it. Raises LinkBroken, BadFrame."""
+        """Wait for one thing to happen, and do it. Raises ConnectionLost, BadFrame."""
         now = time.monotonic()
         if now >= self._ping_at:
             self._link.send(FrameType.PING, Ping(time.monotonic_ns(), 0).body())
@@ -136,18 +133,18 @@ class ControlClient:
         if self._link.pending() or self._link.fileno() in ready:
             self._hear()
         elif time.monotonic() - self._heard_at > STALL_SECONDS:
-            raise LinkBroken(f"stalled: nothing was heard for {STALL_SECONDS:g} s")
+            raise ConnectionLost(f"stalled: nothing was heard for {STALL_SECONDS:g} s")
         if self._connection.fileno() in ready:
             self._obey()
 
     def _obey(self) -> None:
-        """An order of the coordinator's. Raises LinkBroken."""
+        """An order of the coordinator's. Raises ConnectionLost."""
         order, _ = self._connection.receive()
         if order["kind"] == "finish":
             self._link.close()
             self._finished = True
         elif order["kind"] == "failed":
-            self._link.send(FrameType.FAILED, Said(str(order["text"])).body())
+            self._link.send(FrameType.FAILED, Failure(str(order["text"])).body())
             self._link.close()
             self._finished = True
         else:
@@ -155,7 +152,7 @@ class ControlClient:
             self._link.send(*self._unanswered)
 
     def _hear(self) -> None:
-        """A frame of the receiver's. Raises LinkBroken, BadFrame, RunFailed for FAILED."""
+        """A frame of the receiver's. Raises ConnectionLost, BadFrame, RunFailed for FAILED."""
         header = self._link.header(self._limits)
         body = read_json(self._link.body(header))
         self._heard_at = time.monotonic()
@@ -163,7 +160,7 @@ class ControlClient:
             self._note_time(Ping.of(body))
             return
         if header.type is FrameType.FAILED:
-            raise RunFailed(f"recv side: {Said.of(body).text}")
+            raise RunFailed(f"recv side: {Failure.of(body).text}")
         if header.payload_bytes:
             bitmap = self._plan.bitmap[: header.payload_bytes]
             self._link.incoming.fill([bitmap])

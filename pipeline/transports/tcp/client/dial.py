@@ -10,21 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import HostError, RunFailed
+from pipeline.errors import BadFrame, ConnectionLost, PeerBusy, PeerRefused, RunFailed
 from pipeline.net.address import Address
 from pipeline.net.tls import CLIENT, Tls, tls_reason
-from pipeline.transports.tcp.incoming import LinkBroken
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
-from pipeline.transports.tcp.protocol import BadFrame, FrameLimits, FrameType, Hello, pack_hello
+from pipeline.transports.tcp.protocol import FrameLimits, FrameType, Hello, pack_hello
 
 CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 ANSWERS = FrameLimits(frozenset({FrameType.WELCOME, FrameType.REFUSED}))
-
-
-class Busy(Exception):
-    """The receiver cannot take this connection now, or nobody listens: it may soon."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +34,33 @@ class Peer:
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         """One attempt: a link, and the body of its WELCOME.
 
-        Raises Busy and LinkBroken for what may be better later, HostError for what will not.
+        Raises ConnectionLost for what may be better later, PeerRefused for what will not.
         """
         try:
             sock = self.address.connect(CONNECT_SECONDS)
         except OSError as error:
-            raise Busy(f"{self.address}: {error.strerror or error}") from error
+            raise PeerBusy(f"{self.address}: {error.strerror or error}") from error
         try:
             prepare(sock)
             sock = self._secured(sock)
             link = Link(sock)
             link.send_frame(FrameType.HELLO, pack_hello(hello))
             if not link.wait(self.welcome_seconds):
-                raise LinkBroken(f"{self.address} does not answer for {self.welcome_seconds:.0f} s")
+                raise ConnectionLost(f"{self.address} does not answer for {self.welcome_seconds:.0f} s")
             type_, body = link.receive(ANSWERS)
         except ssl.SSLError as error:
             sock.close()
-            raise HostError(f"{self.address}: {tls_reason(error)}") from error
-        except LinkBroken as error:
+            raise PeerRefused(f"{self.address}: {tls_reason(error)}") from error
+        except ConnectionLost as error:
             sock.close()
             if isinstance(error.__cause__, ssl.SSLError):
                 # In TLS 1.3 a receiver refuses a certificate when the sender's handshake is over.
-                raise HostError(f"{self.address}: our {tls_reason(error.__cause__)}") from error
+                raise PeerRefused(f"{self.address}: our {tls_reason(error.__cause__)}") from error
             hint = "" if self.tls is not None else " (one that was given --tls-dir wants TLS of its sender)"
-            raise LinkBroken(f"{self.address}: {error}{hint}") from error
+            raise ConnectionLost(f"{self.address}: {error}{hint}") from error
         except BadFrame as error:
             sock.close()
-            raise HostError(f"{self.address}: is no receiver of ours, or speaks TLS: {error}") from error
+            raise PeerRefused(f"{self.address}: is no receiver of ours, or speaks TLS: {error}") from error
         except BaseException:
             sock.close()
             raise
@@ -73,8 +68,8 @@ class Peer:
             link.close()
             refusal = Refusal.of(body)
             if refusal.busy:
-                raise Busy(f"{self.address} refuses: {refusal.text}")
-            raise HostError(f"{self.address} refuses: {refusal.text}")
+                raise PeerBusy(f"{self.address} refuses: {refusal.text}")
+            raise PeerRefused(f"{self.address} refuses: {refusal.text}")
         return link, body
 
     def _secured(self, sock: socket.socket) -> socket.socket:
@@ -85,17 +80,17 @@ class Peer:
         try:
             wrapped = context.wrap_socket(sock, server_hostname=self.address.host or None)
         except TimeoutError as error:
-            raise LinkBroken("the TLS handshake is not answered") from error
+            raise ConnectionLost("the TLS handshake is not answered") from error
         except ssl.SSLEOFError as error:
-            raise LinkBroken("closed in the TLS handshake") from error
+            raise ConnectionLost("closed in the TLS handshake") from error
         except ssl.SSLError:
             raise
         except OSError as error:
-            raise LinkBroken(error.strerror or str(error)) from error
+            raise ConnectionLost(error.strerror or str(error)) from error
         why = self.tls.name_refusal(wrapped, self.address.host)
         if why:
             wrapped.close()
-            raise HostError(f"{self.address}: {why}")
+            raise PeerRefused(f"{self.address}: {why}")
         return wrapped
 
     def keep_calling(
@@ -104,13 +99,13 @@ class Peer:
         """Attempts for `seconds`; each is a generation of its own, and the one that succeeded is returned.
 
         `between` is called after a failed one; it may return a new time (monotonic) to give up at.
-        Raises RunFailed when none succeeds, HostError when none can.
+        Raises RunFailed when none succeeds, PeerRefused when none will.
         """
         until = time.monotonic() + seconds
         while True:
             try:
                 return (*self.call(hello), hello.generation)
-            except (Busy, LinkBroken) as error:
+            except ConnectionLost as error:
                 until = max(until, between() or 0.0)
                 if time.monotonic() >= until:
                     raise RunFailed(f"no connection within {seconds:g} s: {error}") from error

@@ -21,16 +21,14 @@ from guestmem.ipc import Connection
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from guestmem.segment import create_segment, map_segment
-from pipeline.errors import HostError, RunFailed
+from pipeline.errors import ConnectionLost, PeerRefused, RunFailed
 from pipeline.net.socket_info import added_up, socket_record
 from pipeline.packets.checksums import crcs_in_ram
 from pipeline.packets.packet import HEADER, MIN_BLOCK_PAGES, write_checksums
 from pipeline.packets.page_runs import bytes_of, runs
 from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
+from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.incoming import LinkBroken
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Ready
 from pipeline.transports.tcp.protocol import HEADER as FRAME_HEADER
@@ -129,9 +127,9 @@ class Sender:
         self._link: Link
 
     def open(self) -> Ready:
-        """Call until somebody answers. Raises RunFailed, HostError."""
+        """Call until somebody answers. Raises RunFailed, PeerRefused."""
         plan = self._plan
-        hello = Hello(Role.CHANNEL, plan.number, self._generation, plan.run_id)
+        hello = Hello(Role.PACKETS, plan.number, self._generation, plan.run_id)
         self._link, body, self._generation = self._peer.keep_calling(
             hello, plan.peer.reconnect_seconds, self._more_time
         )
@@ -169,7 +167,7 @@ class Sender:
         why = ""
         try:
             self._link.send_frame(FrameType.PACKET, front, payload)
-        except LinkBroken as error:
+        except ConnectionLost as error:
             # The packet is done with; what became of it, the barrier will tell.
             why = str(error)
             row[CONNECTION] = (self._generation + 1) << 32
@@ -217,7 +215,7 @@ class Sender:
         self._peer = dataclasses.replace(self._peer, welcome_seconds=AGAIN_WELCOME_SECONDS)
         try:
             self.open()
-        except HostError as error:
+        except PeerRefused as error:
             raise RunFailed(f"the connection broke ({why}); {error}") from error
 
     def _note(self) -> None:
@@ -228,7 +226,7 @@ class Sender:
         self._note()
         try:
             self._link.send(FrameType.END, {})
-        except LinkBroken:
+        except ConnectionLost:
             pass
         self._link.close()
         return {**self._record, "connections": self._generation}

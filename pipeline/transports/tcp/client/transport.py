@@ -13,20 +13,18 @@ import numpy as np
 from isal import isal_zlib
 
 from guestmem.ipc import Connection
-from guestmem.ipc import Message as Said
+from guestmem.ipc import Message as IpcMessage
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
-from pipeline.codecs.method import CodecSettings
-from pipeline.destination.verification import CHECKS, region_bytes_of, region_digests
-from pipeline.errors import FerryError, HostError, RunFailed
+from pipeline.destination.verification import region_bytes_of, region_digests
+from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
-from pipeline.options import Options
+from pipeline.options import CHECKS, Options, ReceiveOptions
 from pipeline.packets.counters import Count, Totals
-from pipeline.processes.supervisor import Supervisor, Worker, figures_of, finish_workers, usage_of
-from pipeline.processes.usage import SideFigures, Usage
+from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.processes.usage import SideFigures, Usage, figures_of, usage_of
 from pipeline.source.send_side import PacketLayout, SendSide, Step, look_until
-from pipeline.transports.base import NO_PAGES, Pages, Readiness, TransportFigures
-from pipeline.transports.base import Settled as RoundSettled
+from pipeline.transports.base import NO_PAGES, Pages, Readiness, RoundOutcome, TransportFigures
 from pipeline.transports.tcp.client.control_client import ControlClientPlan, run_control_client
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.sender import SenderPlan, SenderRows, run_sender
@@ -34,7 +32,7 @@ from pipeline.transports.tcp.client.wire import SocketWire
 from pipeline.transports.tcp.messages import (
     MAX_TEXT,
     Asked,
-    Kept,
+    Committed,
     Message,
     Offer,
     Open,
@@ -44,8 +42,8 @@ from pipeline.transports.tcp.messages import (
     Verified,
     Verify,
 )
-from pipeline.transports.tcp.protocol import HEADER, RUN_ID_BYTES, BadFrame, FrameType
-from pipeline.transports.tcp.server.receive_run import ReceiveOptions, misfit
+from pipeline.transports.tcp.protocol import HEADER, RUN_ID_BYTES, FrameType
+from pipeline.transports.tcp.server.receive_run import misfit
 from pipeline.transports.tcp.server.session import Session
 
 ANSWER_STEP_SECONDS = 0.05
@@ -61,9 +59,12 @@ TESTED_HERE = Address("127.0.0.1", 0)
 class TcpTransport:
     """The connections, and the conversation with the receiver."""
 
-    def __init__(self, options: Options, supervisor: Supervisor, source: GuestRam) -> None:
+    def __init__(
+        self, options: Options, layout: PacketLayout, supervisor: Supervisor, source: GuestRam
+    ) -> None:
         """Call the receiver, agree on the run, and fork all workers. Raises OSError, FerryError."""
         self._options = options
+        self._layout = layout
         self._supervisor = supervisor
         self._source = source
         self._local: Worker | None = None
@@ -73,17 +74,17 @@ class TcpTransport:
         self._run_id = secrets.token_bytes(RUN_ID_BYTES)
         self._requests = 0
         self._offset_ns = 0
-        self._kept = ""
+        self._output = ""
         self._applied: Totals = np.zeros(len(Count), np.int64)
         bitmap = GuestRam.create(4096 * (1 + source.pages // 8 // 4096), "bitmap")
         self._bitmap = bitmap.memory[: -(-source.pages // 8)]
         plan = ControlClientPlan(self._peer, self._run_id, self._bitmap)
-        self._asking = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))
-        self._offer = Offer.of(_fields(supervisor.await_message(self._asking, "offer")))
+        self._control = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))
+        self._offer = Offer.of(_fields(supervisor.await_message(self._control, "offer")))
         self._open_run()
         self._rows = SenderRows(options.channels)
         open_wire = functools.partial(SocketWire, rows=self._rows)
-        self.sending = SendSide(options, supervisor, source, HEADER.size, open_wire)
+        self.sending = SendSide(options, layout, supervisor, source, HEADER.size, open_wire)
         self._senders = [self._start_sender(number) for number in range(options.channels)]
         self.sending.start()
 
@@ -94,14 +95,7 @@ class TcpTransport:
             listener = TESTED_HERE.listen()
         except OSError as error:
             raise HostError(f"cannot listen on {TESTED_HERE}: {error.strerror}") from error
-        settings = CodecSettings(
-            level=1,
-            qat_buffer_bytes=options.qat_buffer_bytes,
-            qat_fallback=options.qat_fallback,
-            decode_on_qat=options.qat_decode == "hardware",
-            qat_timeout_seconds=options.qat_timeout_seconds,
-        )
-        receive = ReceiveOptions(options.tls, options.reconnect_seconds, options.prealloc, settings=settings)
+        receive = ReceiveOptions(options.tls, options.reconnect_seconds, options.prealloc, qat=options.qat)
         serve = functools.partial(_serve_here, options=receive, listener=listener)
         self._local = self._supervisor.start("receiver", "recv", serve)
         address = address_of(listener)
@@ -109,8 +103,8 @@ class TcpTransport:
         return address
 
     def _open_run(self) -> None:
-        """Say what will be sent. Raises HostError when it does not fit what the receiver has."""
-        layout = PacketLayout.of(self._options)
+        """Say what will be sent. Raises PeerRefused when it does not fit what the receiver has."""
+        layout = self._layout
         request = self._next()
         wanted = Open(
             request,
@@ -122,7 +116,7 @@ class TcpTransport:
         )
         why = misfit(self._offer, wanted)
         if why:
-            raise HostError(f"{self._peer.address}: {why}")
+            raise PeerRefused(f"{self._peer.address}: {why}")
         self._ask(FrameType.OPEN, wanted, Asked, self._supervisor.wait)
 
     def _start_sender(self, number: int) -> Worker:
@@ -141,13 +135,13 @@ class TcpTransport:
         return self._hear(answer, step)
 
     def _tell(self, type_: FrameType, message: Message) -> None:
-        self._supervisor.tell(self._asking, {"kind": "ask", "type": type_, "body": message.body()})
+        self._supervisor.tell(self._control, {"kind": "ask", "type": type_, "body": message.body()})
 
     def _hear(self, answer: type[Any], step: Step) -> Any:
         while True:
-            while not self._asking.inbox:
+            while not self._control.inbox:
                 step(ANSWER_STEP_SECONDS)
-            said, _ = self._asking.inbox.pop(0)
+            said, _ = self._control.inbox.pop(0)
             if said["kind"] != "answer":
                 continue  # lost, resumed: in its record at the end
             self._offset_ns = int(said["offset_ns"])
@@ -158,11 +152,11 @@ class TcpTransport:
 
     # ---------------------------------------------------------------- the interface
 
-    def await_ready(self) -> Readiness:
-        """Every channel's connection is welcome."""
+    def await_ready(self, between: Callable[[float], None]) -> Readiness:
+        """Every connection is welcome. How far the receiver's prealloc is, it does not say."""
         return Readiness.await_all(self._supervisor, self._senders, prealloc=self._offer.prealloc)
 
-    def settle(self, number: int, pages: Pages, step: Step) -> RoundSettled:
+    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
         """All that was queued is sent or lost, and the receiver says what of it was applied."""
         queued = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: self._rows.carried() == queued, step)
@@ -172,8 +166,8 @@ class TcpTransport:
         heard_at = time.monotonic()
         applied_at = min(heard_at, max(sent_at, (settled.applied_ns - self._offset_ns) / 1e9))
         if settled.applied == len(pages):
-            return RoundSettled(applied_at, NO_PAGES)
-        return RoundSettled(applied_at, self._missing(settled, pages))
+            return RoundOutcome(applied_at, NO_PAGES)
+        return RoundOutcome(applied_at, self._missing(settled, pages))
 
     def _missing(self, settled: Settled, pages: Pages) -> Pages:
         if isal_zlib.crc32(self._bitmap) != settled.bitmap_crc32:
@@ -190,7 +184,7 @@ class TcpTransport:
         """Known at the end."""
         return self._applied
 
-    def verify(self, how: str, between: Callable[[], None]) -> dict[str, str]:
+    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
         """Digests of both images, by region; the receiver makes its own meanwhile."""
         wrong = {}
         region = region_bytes_of(self._source.size_bytes)
@@ -202,25 +196,27 @@ class TcpTransport:
             wrong[check] = verified.wrong or _differing(ours, verified.digests, region)
         return wrong
 
-    def keep(self) -> None:
-        """The receiver keeps what it has. Raises RunFailed when it is not known whether it does."""
+    def commit(self) -> None:
+        """The receiver puts the copy where it belongs. Raises RunFailed when that is not known."""
         try:
-            kept: Kept = self._ask(FrameType.KEEP, Asked(self._next()), Kept, self._supervisor.wait)
+            committed: Committed = self._ask(
+                FrameType.COMMIT, Asked(self._next()), Committed, self._supervisor.wait
+            )
         except RunFailed as error:
             raise RunFailed(
                 f"{error}; whether {self._peer.address} has kept the copy is not known"
             ) from error
-        self._kept = kept.where
+        self._output = committed.where
 
     def finish(self) -> TransportFigures:
         """End all workers; what both sides measured."""
         if self._local is not None:
             self._local.leaving = True
         said = self._finish_senders()
-        near, _ = figures_of([message for message in said if "cpu_seconds" in message])
+        sending, _ = figures_of([message for message in said if "cpu_seconds" in message])
         report: Report = self._ask(FrameType.FINISH, Asked(self._next()), Report, self._supervisor.wait)
-        (control,) = finish_workers(self._supervisor, [self._asking])
-        near.add(usage_of(control), int(control["private_bytes"]))
+        (control,) = self._supervisor.finish([self._control])
+        sending.add(usage_of(control), int(control["private_bytes"]))
         used = Usage(
             report.cpu_seconds, report.minor_faults, report.major_faults, report.involuntary_switches
         )
@@ -231,7 +227,7 @@ class TcpTransport:
             "kind": "tcp",
             "address": str(self._peer.address),
             "tls": "1.3" if self._peer.tls is not None else None,
-            "kept": self._kept or None,
+            "output": self._output or None,
             "reconnections": sum(len(channel["broken"]) for channel in channels),
             "retransmits": sum(channel.get("retransmits", 0) for channel in channels),
             "channels": channels,
@@ -239,9 +235,9 @@ class TcpTransport:
             "receiver_host": report.host,
         }
         figures = SideFigures(used, report.private_bytes_max)
-        return TransportFigures(near, figures, self._applied, set(report.fallback_reasons), record)
+        return TransportFigures(sending, figures, self._applied, set(report.fallback_reasons), record)
 
-    def _finish_senders(self) -> list[Said]:
+    def _finish_senders(self) -> list[IpcMessage]:
         """What the senders say at their end. All of their packets are applied: who is still calling the
         receiver, over a connection that broke, is not waited for."""
         for worker in self._senders:
@@ -261,9 +257,9 @@ class TcpTransport:
 
     def abandon(self, why: str) -> None:
         """Tell the receiver, which would wait for a sender that only lost its connection."""
-        self._supervisor.tell(self._asking, {"kind": "failed", "text": why[:MAX_TEXT]})
+        self._supervisor.tell(self._control, {"kind": "failed", "text": why[:MAX_TEXT]})
         until = time.monotonic() + ABANDON_SECONDS
-        while self._asking.exit_status is None and time.monotonic() < until:
+        while self._control.exit_status is None and time.monotonic() < until:
             try:
                 self._supervisor.wait(ANSWER_STEP_SECONDS)
             except FerryError:
@@ -281,7 +277,7 @@ def _differing(ours: list[str], theirs: list[str], region_bytes: int) -> str:
     return ""
 
 
-def _fields(message: Said) -> dict[str, Any]:
+def _fields(message: IpcMessage) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name != "kind"}
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.errors import BadFrame
 from pipeline.net.address import name_of
 from pipeline.net.tls import Tls, fingerprint, tls_reason
 from pipeline.processes.supervisor import Supervisor
@@ -23,7 +24,6 @@ from pipeline.transports.tcp.protocol import (
     HELLO,
     HELLO_LIMITS,
     HELLO_SECONDS,
-    BadFrame,
     FrameType,
     Hello,
     check_body,

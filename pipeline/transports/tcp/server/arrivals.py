@@ -12,19 +12,19 @@ ROUND, APPLIED_NS = 0, 1
 
 class Arrivals:
     """`applied`: one byte a page, 1 when it was applied in this round. `whole`: 1 when it holds what some
-    round brought, unharmed since. `delivered`: for each channel the generation of its connection (upper 32
-    bits), and the packets that came over that one, written by the channel's worker alone.
+    round brought, unharmed since. `delivered`: for each connection its generation (upper 32 bits) and the
+    packets that came over it, written by the connection's worker alone.
 
     A page is written by one worker a round, the one that clears and sets its bytes.
     """
 
-    def __init__(self, pages: int, channels: int) -> None:
+    def __init__(self, pages: int, connections: int) -> None:
         """Create it, nothing arrived. Raises OSError."""
-        fd = create_segment("arrivals", PAGE_BYTES + 8 * channels + 2 * pages, reserve=True)
+        fd = create_segment("arrivals", PAGE_BYTES + 8 * connections + 2 * pages, reserve=True)
         self.mapping = map_segment(fd, writable=True)
         self._state = memoryview(self.mapping)[:16].cast("q")
-        self.delivered = memoryview(self.mapping)[PAGE_BYTES : PAGE_BYTES + 8 * channels].cast("q")
-        maps = np.frombuffer(self.mapping, np.uint8, 2 * pages, PAGE_BYTES + 8 * channels)
+        self.delivered = memoryview(self.mapping)[PAGE_BYTES : PAGE_BYTES + 8 * connections].cast("q")
+        maps = np.frombuffer(self.mapping, np.uint8, 2 * pages, PAGE_BYTES + 8 * connections)
         self.applied: npt.NDArray[np.uint8] = maps[:pages]
         self.whole: npt.NDArray[np.uint8] = maps[pages:]
         self._state[ROUND] = 1
@@ -48,7 +48,7 @@ class Arrivals:
         self.applied[:] = 0
         self._state[ROUND] += 1
 
-    def packets(self, channel: int) -> tuple[int, int]:
-        """(generation, packets) of a channel."""
-        value = self.delivered[channel]
+    def packets(self, number: int) -> tuple[int, int]:
+        """(generation, packets) of a connection."""
+        value = self.delivered[number]
         return value >> 32, value & 0xFFFFFFFF

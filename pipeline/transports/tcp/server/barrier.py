@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
+from pipeline.errors import BadFrame
 from pipeline.transports.tcp.messages import Settle
-from pipeline.transports.tcp.protocol import STALL_SECONDS, BadFrame
+from pipeline.transports.tcp.protocol import STALL_SECONDS
 from pipeline.transports.tcp.server.arrivals import Arrivals
 from pipeline.transports.tcp.server.connections import PeerConnection
 
 PATIENCE_SECONDS = 2 * STALL_SECONDS
-"""A channel that delivers nothing for so long while the round waits for it has stalled."""
+"""A connection that delivers nothing for so long while the round waits for it has stalled."""
 
 
 class Barrier:
@@ -21,31 +22,31 @@ class Barrier:
         self._arrivals = arrivals
         self._progress: dict[int, tuple[int, float]] = {}
 
-    def is_reached(self, channels: dict[int, PeerConnection]) -> bool:
-        """Whether every channel's packets are applied, or its connection is at an end; ends those that are
+    def is_reached(self, connections: dict[int, PeerConnection]) -> bool:
+        """Whether every connection's packets are applied, or it is at an end; ends those that are
         of no use. Raises BadFrame when more came than the sender says it sent."""
         waiting = False
-        for channel, (generation, packets) in enumerate(self.asked.channels):
-            held = channels.get(channel)
-            if held is not None and not self._is_through(channel, held, generation, packets):
+        for number, (generation, packets) in enumerate(self.asked.connections):
+            connection = connections.get(number)
+            if connection is not None and not self._is_through(number, connection, generation, packets):
                 waiting = True
         return not waiting
 
-    def _is_through(self, channel: int, held: PeerConnection, generation: int, packets: int) -> bool:
-        if held.generation > generation:
+    def _is_through(self, number: int, connection: PeerConnection, generation: int, packets: int) -> bool:
+        if connection.generation > generation:
             return True
-        if held.generation < generation:
-            held.shut()
+        if connection.generation < generation:
+            connection.shut()
             return False
-        on, delivered = self._arrivals.packets(channel)
+        on, delivered = self._arrivals.packets(number)
         if on == generation and delivered == packets:
             return True
         if on == generation and delivered > packets:
-            raise BadFrame(f"channels: {packets} packets on channel {channel}, {delivered} came")
-        before, since = self._progress.get(channel, (-1, 0.0))
+            raise BadFrame(f"channels: {packets} packets on connection {number}, {delivered} came")
+        before, since = self._progress.get(number, (-1, 0.0))
         now = time.monotonic()
         if before != delivered:
-            self._progress[channel] = (delivered, now)
+            self._progress[number] = (delivered, now)
         elif now - since > PATIENCE_SECONDS:
-            held.shut()
+            connection.shut()
         return False

@@ -15,17 +15,15 @@ import numpy.typing as npt
 from guestmem.ipc import Connection
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.segment import PAGE_BYTES
-from pipeline.codecs.method import HEAP_PACKETS, CodecUnavailable
+from pipeline.codecs.method import HEAP_PACKETS
 from pipeline.destination.placer import Placer, PlacerPlan
-from pipeline.errors import HostError, RunFailed
+from pipeline.errors import BadFrame, ConnectionLost, HostError, RunFailed
 from pipeline.packets.counters import Count, Counters, count_placed
 from pipeline.packets.packet import Limits, Packet, front_bytes, front_room, read_packet
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
-from pipeline.transports.tcp.incoming import LinkBroken
+from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Ready
-from pipeline.transports.tcp.protocol import BadFrame, FrameLimits, FrameType
+from pipeline.transports.tcp.protocol import FrameLimits, FrameType
 from pipeline.transports.tcp.server.arrivals import Arrivals
 
 READ_AHEAD_PACKETS = 2
@@ -36,7 +34,7 @@ READ_AHEAD_PACKETS = 2
 class ChannelReceiverPlan:
     """What a channel lands with. Everything shared was created before the fork."""
 
-    channel: int
+    number: int
     generation: int
     placing: PlacerPlan
     arrivals: Arrivals
@@ -52,9 +50,9 @@ def run_channel_receiver(connection: Connection, plan: ChannelReceiverPlan, link
     try:
         placer = Placer(plan.placing)
         warm_heap(HEAP_PACKETS * plan.limits.packet_pages * PAGE_BYTES)
-    except (CodecUnavailable, NoMemoryBehind) as error:
+    except NoMemoryBehind as error:
         raise HostError(str(error)) from error
-    plan.arrivals.delivered[plan.channel] = plan.generation << 32
+    plan.arrivals.delivered[plan.number] = plan.generation << 32
     before = Usage.now()
     why = ""
     try:
@@ -63,7 +61,7 @@ def run_channel_receiver(connection: Connection, plan: ChannelReceiverPlan, link
         before = Usage.now()
         link.send(FrameType.WELCOME, ready.body())
         landing.work()
-    except LinkBroken as error:
+    except ConnectionLost as error:
         why = str(error)
     reason = placer.fallback_reason if placer.software_requests else ""
     connection.send({**usage_message(before, reason), "broken": why})
@@ -76,7 +74,7 @@ class ChannelReceiver:
         self._plan = plan
         self._placer = placer
         self._link = link
-        self._row = plan.counters.row(plan.channel)
+        self._row = plan.counters.row(plan.number)
         room = front_room(plan.limits.packet_pages) + plan.limits.payload_bytes
         link.incoming.reserve(READ_AHEAD_PACKETS * room)
         populate(plan.arrivals.mapping, write=True)
@@ -88,7 +86,7 @@ class ChannelReceiver:
         self._packet = 0
 
     def work(self) -> None:
-        """Until END. Raises LinkBroken, RunFailed."""
+        """Until END. Raises ConnectionLost, RunFailed."""
         while self._link.wait(None):
             self._packet += 1
             try:
@@ -105,7 +103,7 @@ class ChannelReceiver:
                         f"payload: {header.payload_bytes} bytes, the packet says {packet.payload_bytes}"
                     )
                 self._land(packet)
-            except LinkBroken:
+            except ConnectionLost:
                 raise
             except Exception as error:
                 raise RunFailed(f"packet {self._packet}: {type(error).__name__}: {error}") from error
@@ -136,7 +134,7 @@ class ChannelReceiver:
         self._row[Count.QAT_HARDWARE] = self._placer.hardware_requests
         self._row[Count.QAT_SOFTWARE] = self._placer.software_requests
         count_placed(self._row, packet, len(torn))
-        arrivals.delivered[plan.channel] += 1
+        arrivals.delivered[plan.number] += 1
 
     def _refuse_twice(self, pages: npt.NDArray[np.uint32]) -> None:
         again = self._plan.arrivals.applied[pages]

@@ -45,15 +45,15 @@ class PeerConnection:
         return self.shut_at is not None and time.monotonic() - self.shut_at > END_SECONDS
 
 
-def keep(supervisor: Supervisor, caller: Caller) -> None:
+def mark_private(supervisor: Supervisor, caller: Caller) -> None:
     """Have other workers not inherit the caller's connection, which would hold it open."""
-    supervisor.private.add(caller.sock.fileno())
+    supervisor.mark_private(caller.sock.fileno())
 
 
 def drop(supervisor: Supervisor, caller: Caller | None) -> None:
-    """Hang up on a caller that `keep` was called for."""
+    """Hang up on a caller that was marked private."""
     if caller is not None:
-        supervisor.private.discard(caller.sock.fileno())
+        supervisor.unmark_private(caller.sock.fileno())
         caller.sock.close()
 
 
@@ -61,16 +61,16 @@ def start(
     supervisor: Supervisor, caller: Caller, name: str, main: Callable[[Connection], None]
 ) -> PeerConnection:
     """Fork the process that works a caller's connection."""
-    supervisor.private.discard(caller.sock.fileno())
+    supervisor.unmark_private(caller.sock.fileno())
     worker = supervisor.start(name, "recv", main)
     worker.leaving = True  # it ends with its connection, and that is no failure
-    keep(supervisor, caller)
+    mark_private(supervisor, caller)
     return PeerConnection(caller, worker)
 
 
-def let_go(supervisor: Supervisor, held: PeerConnection) -> Message | None:
+def close(supervisor: Supervisor, connection: PeerConnection) -> Message | None:
     """Its process has ended, or must: close what is left of it; what it said last, if it did."""
-    last = next((m for m, _ in reversed(held.worker.inbox) if m["kind"] == "usage"), None)
-    supervisor.dismiss(held.worker)
-    drop(supervisor, held.caller)
+    last = next((m for m, _ in reversed(connection.worker.inbox) if m["kind"] == "usage"), None)
+    supervisor.dismiss(connection.worker)
+    drop(supervisor, connection.caller)
     return last

@@ -14,19 +14,11 @@ from typing import Any
 
 from guestmem.ipc import Connection, PeerGone
 from guestmem.segment import create_segment, map_segment
-from pipeline.processes.supervisor import usage_message
-from pipeline.processes.usage import Usage
-from pipeline.transports.tcp.incoming import LinkBroken
+from pipeline.errors import BadFrame, ConnectionLost
+from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.link import Link
-from pipeline.transports.tcp.messages import Ping, Said
-from pipeline.transports.tcp.protocol import (
-    STALL_SECONDS,
-    BadFrame,
-    FrameLimits,
-    FrameType,
-    pack_json,
-    read_json,
-)
+from pipeline.transports.tcp.messages import Failure, Ping
+from pipeline.transports.tcp.protocol import STALL_SECONDS, FrameLimits, FrameType, pack_json, read_json
 
 REQUESTS = FrameLimits(
     frozenset(
@@ -35,7 +27,7 @@ REQUESTS = FrameLimits(
             FrameType.PING,
             FrameType.SETTLE,
             FrameType.VERIFY,
-            FrameType.KEEP,
+            FrameType.COMMIT,
             FrameType.FINISH,
             FrameType.FAILED,
         }
@@ -60,7 +52,7 @@ def run_control_server(connection: Connection, plan: ControlServerPlan, link: Li
         link.send(FrameType.WELCOME, plan.welcome)
         while answering.turn():
             pass
-    except LinkBroken as error:
+    except ConnectionLost as error:
         end["why"] = str(error)
     except BadFrame as error:
         end = {"why": f"control: {error}", "bad": True}
@@ -93,7 +85,7 @@ class _ControlServer:
         self._heard_at = time.monotonic()
 
     def turn(self) -> bool:
-        """One thing in either direction; whether there may be another. Raises LinkBroken, BadFrame."""
+        """One thing in either direction; whether there may be another. Raises ConnectionLost, BadFrame."""
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         poll.register(self._link, select.POLLIN)
@@ -103,7 +95,7 @@ class _ControlServer:
         if self._link.pending() or self._link.fileno() in ready:
             self._hear()
         elif time.monotonic() - self._heard_at > STALL_SECONDS:
-            raise LinkBroken(f"stalled: nothing was heard for {STALL_SECONDS:g} s")
+            raise ConnectionLost(f"stalled: nothing was heard for {STALL_SECONDS:g} s")
         return True
 
     def _hear(self) -> None:
@@ -131,7 +123,7 @@ class _ControlServer:
     def say_failed(self, text: str) -> None:
         """The run is over, if the sender still hears it."""
         try:
-            self._link.send(FrameType.FAILED, Said(text).body())
+            self._link.send(FrameType.FAILED, Failure(text).body())
             self._link.close()
-        except LinkBroken:
+        except ConnectionLost:
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from isal import isal_zlib
@@ -12,62 +11,51 @@ from guestmem.ram import MIN_RAM_BYTES
 from guestmem.segment import PAGE_BYTES
 from guestmem.selfcheck import inconsistency
 from guestmem.units import show_size
-from pipeline.codecs import METHODS
+from pipeline.codecs import METHODS, library_versions
 from pipeline.codecs.method import CodecSettings, Method
 from pipeline.destination.output import Output
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.verification import MAX_REGIONS, region_digests
-from pipeline.errors import HostError, RunFailed
-from pipeline.net.tls import Tls
+from pipeline.errors import BadFrame, HostError, RunFailed
+from pipeline.options import MAX_PACKET_BYTES, ReceiveOptions
 from pipeline.packets.counters import Counters
 from pipeline.packets.packet import Limits
 from pipeline.processes.memory import available_bytes, check_memory, shm_free_bytes
 from pipeline.processes.usage import SideFigures, Usage, private_bytes
-from pipeline.report.document import host_record
+from pipeline.report.host import host_record
 from pipeline.source.send_side import RAW, payload_room
 from pipeline.transports.tcp.messages import Offer, Open, Report, Settle, Settled, Verified, Verify
-from pipeline.transports.tcp.protocol import BadFrame
 from pipeline.transports.tcp.server.arrivals import Arrivals
 from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan
 
-PACKET_PAGES_MAX = (4 << 20) // PAGE_BYTES
-NOWHERE = Output()
-ON_CPU = CodecSettings(level=1)
+PACKET_PAGES_MAX = MAX_PACKET_BYTES // PAGE_BYTES
+DECODE_LEVEL = 1
+"""No decoder asks for a level."""
+
 HEADROOM = 0.9
 """Of the free memory, so much is offered for RAM: the rest is for workers, maps and buffers."""
 
 
-@dataclass(frozen=True)
-class ReceiveOptions:
-    """What a receiver has and wants. `ram_bytes_max` None: what is free."""
+def methods_here() -> tuple[Method, ...]:
+    """The methods that this host can decompress."""
+    return tuple(method for method in METHODS.values() if not method.unavailable())
 
-    tls: Tls | None = None
-    reconnect_seconds: float = 30.0
-    prealloc: bool = False
-    ram_bytes_max: int | None = None
-    channels_max: int = 64
-    keep: Output = NOWHERE
-    settings: CodecSettings = ON_CPU
 
-    def methods(self) -> tuple[Method, ...]:
-        """The methods that this host can decompress."""
-        return tuple(method for method in METHODS.values() if not method.unavailable())
-
-    def offer(self) -> Offer:
-        """What is said to a sender."""
-        free = int(HEADROOM * min(shm_free_bytes(), available_bytes()))
-        most = free if self.ram_bytes_max is None else min(free, self.ram_bytes_max)
-        methods = self.methods()
-        return Offer(
-            ram_bytes_max=max(0, most),
-            channels_max=self.channels_max,
-            packet_pages_max=PACKET_PAGES_MAX,
-            payload_bytes_max=payload_room(methods, self.settings, PACKET_PAGES_MAX),
-            method_codes=[method.code for method in methods],
-            prealloc=self.prealloc,
-            keeps=self.keep.output or self.keep.shm_name or "",
-            reconnect_seconds=self.reconnect_seconds,
-        )
+def offer_of(options: ReceiveOptions) -> Offer:
+    """What a receiver says to a sender: what it has now."""
+    free = int(HEADROOM * min(shm_free_bytes(), available_bytes()))
+    most = free if options.ram_bytes_max is None else min(free, options.ram_bytes_max)
+    methods, settings = methods_here(), CodecSettings.of(DECODE_LEVEL, options.qat)
+    return Offer(
+        ram_bytes_max=max(0, most),
+        channels_max=options.channels_max,
+        packet_pages_max=PACKET_PAGES_MAX,
+        payload_bytes_max=payload_room(methods, settings, PACKET_PAGES_MAX),
+        method_codes=[method.code for method in methods],
+        prealloc=options.prealloc,
+        output=options.output or options.output_shm or "",
+        reconnect_seconds=options.reconnect_seconds,
+    )
 
 
 def misfit(offer: Offer, wanted: Open) -> str:
@@ -104,46 +92,47 @@ class ReceiveRun:
             raise BadFrame(f"method_codes: {wanted.method_codes} are without {RAW.code}")
         check_memory(wanted.ram_bytes, 1, 0, wanted.channels)
         self._options = options
+        self._output = Output(options.output, options.output_shm)
         self.wanted = wanted
         pages = wanted.ram_bytes // PAGE_BYTES
         try:
-            self.destination = options.keep.create(wanted.ram_bytes)
+            self.destination = self._output.create(wanted.ram_bytes)
             self.arrivals = Arrivals(pages, wanted.channels)
             self._written = WrittenMap(pages)
             self.counters = Counters(wanted.channels)
         except OSError as error:
             raise HostError(f"cannot set up shared memory: {error}") from error
         codes = frozenset(wanted.method_codes)
-        self._methods = tuple(method for method in options.methods() if method.code in codes)
+        self._methods = tuple(method for method in methods_here() if method.code in codes)
         self._limits = Limits(
             pages, wanted.packet_pages, wanted.payload_bytes, wanted.channels, codes, RAW.code
         )
         self.figures = SideFigures()
         self.reasons: set[str] = set()
         self._used_before = self._used = Usage.now()
-        self.kept = ""
+        self.output = ""
         self.rounds = 0
 
-    def landing(self, channel: int, generation: int) -> ChannelReceiverPlan:
+    def receiver_plan(self, number: int, generation: int) -> ChannelReceiverPlan:
         """What a channel's worker needs."""
         placing = PlacerPlan(
             destination=self.destination,
             written=self._written,
             methods=self._methods,
             raw=RAW,
-            settings=self._options.settings,
+            settings=CodecSettings.of(DECODE_LEVEL, self._options.qat),
             packet_pages=self.wanted.packet_pages,
             prealloc=self._options.prealloc,
-            share=channel / self.wanted.channels,
+            share=number / self.wanted.channels,
         )
-        return ChannelReceiverPlan(channel, generation, placing, self.arrivals, self.counters, self._limits)
+        return ChannelReceiverPlan(number, generation, placing, self.arrivals, self.counters, self._limits)
 
     def check_settle(self, asked: Settle) -> None:
         """Raises BadFrame for a round that is not this one, or channels that are not these."""
         if asked.round != self.arrivals.round:
             raise BadFrame(f"round: {asked.round} in round {self.arrivals.round}")
-        if len(asked.channels) != self.wanted.channels:
-            raise BadFrame(f"channels: {len(asked.channels)} of {self.wanted.channels}")
+        if len(asked.connections) != self.wanted.channels:
+            raise BadFrame(f"channels: {len(asked.connections)} of {self.wanted.channels}")
         if asked.pages > self.wanted.ram_bytes // PAGE_BYTES:
             raise BadFrame(f"pages: {asked.pages} of {self.wanted.ram_bytes // PAGE_BYTES}")
 
@@ -170,13 +159,13 @@ class ReceiveRun:
             raise BadFrame(f"region_bytes: {asked.region_bytes} makes more than {MAX_REGIONS} regions")
         return Verified(asked.request, region_digests(self.destination, asked.region_bytes), "")
 
-    def keep(self) -> str:
-        """All of RAM is here and whole: keep it; where. Raises RunFailed, HostError."""
+    def commit(self) -> str:
+        """All of RAM is here and whole: put it where it belongs, and say where. Raises FerryError."""
         missing = int(np.count_nonzero(self.arrivals.whole == 0))
         if missing:
-            raise RunFailed(f"{missing} pages of RAM did not arrive whole: the copy is not kept")
-        self.kept = self._options.keep.keep(self.destination)
-        return self.kept
+            raise RunFailed(f"{missing} pages of RAM did not arrive whole: nothing is written")
+        self.output = self._output.commit(self.destination)
+        return self.output
 
     def report(self, request: int) -> Report:
         """What this side used. The channels' figures have been added by then."""
@@ -191,6 +180,6 @@ class ReceiveRun:
             self.figures.private_bytes_max,
             [int(value) for value in self.counters.totals()],
             sorted(self.reasons),
-            host_record(),
+            host_record(library_versions()),
             [],
         )

@@ -20,29 +20,33 @@ import numpy as np
 
 from guestmem.ipc import Connection, Message
 from guestmem.units import show_size
-from pipeline.errors import FerryError, RunFailed, one_line
+from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
 from pipeline.net.tls import SERVER
-from pipeline.processes.supervisor import Supervisor, usage_of
-from pipeline.transports.tcp.messages import Asked, Kept, Offer, Open, Said, Settle, Verify
-from pipeline.transports.tcp.protocol import HELLO_SECONDS, BadFrame, FrameType, Role
+from pipeline.options import ReceiveOptions
+from pipeline.processes.supervisor import Supervisor
+from pipeline.processes.usage import usage_of
+from pipeline.transports.tcp.messages import Asked, Committed, Failure, Offer, Open, Settle, Verify
+from pipeline.transports.tcp.protocol import FrameType, Role
 from pipeline.transports.tcp.server.acceptor import Acceptor, Caller
 from pipeline.transports.tcp.server.barrier import Barrier
 from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan, run_channel_receiver
-from pipeline.transports.tcp.server.connections import END_SECONDS, PeerConnection, drop, keep, let_go, start
+from pipeline.transports.tcp.server.connections import (
+    END_SECONDS,
+    PeerConnection,
+    close,
+    drop,
+    mark_private,
+    start,
+)
 from pipeline.transports.tcp.server.control_server import ControlServerPlan, run_control_server, send_answer
-from pipeline.transports.tcp.server.receive_run import ReceiveOptions, ReceiveRun
+from pipeline.transports.tcp.server.patience import Patience
+from pipeline.transports.tcp.server.receive_run import ReceiveRun, offer_of
 
 TICK_SECONDS = 0.05
 SETTLE_TICK_SECONDS = 0.001
 """While a sender waits at the barrier, perhaps with its guest standing still."""
 
-IDLE_SECONDS = 120.0
-"""A sender that pings, but neither sends nor asks anything for so long, has no run."""
-
 NO_SUCH_RUN = "no run of this id is open here"
-
-DIGEST_BYTES_PER_SECOND = 256 << 20
-"""A sender asks nothing while it makes digests of its RAM, which no host does more slowly."""
 
 
 class State(Enum):
@@ -73,22 +77,21 @@ class Session:
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        """Raises UsageError for certificates that do not do."""
+        """Raises UsageError for certificates that cannot be used."""
         self._options = options
         self._supervisor = supervisor
         self._say, self._warn = say, warn
         tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
-        self._door = Acceptor(supervisor, listener, tls, self._welcome, warn)
+        self._acceptor = Acceptor(supervisor, listener, tls, self._welcome, warn)
         self._state = State.LISTENING
         self._run_id = self._identity = b""
         self._offer: Offer
-        self._receiving: ReceiveRun | None = None
+        self._receive_run: ReceiveRun | None = None
         self._control: PeerConnection | None = None
         self._control_generation = 0
         self._waiting_control: Caller | None = None
-        self._lost_at = 0.0
-        self._lost_why = ""
-        self._channels: dict[int, PeerConnection] = {}
+        self._patience = Patience(options.reconnect_seconds)
+        self._connections: dict[int, PeerConnection] = {}
         self._generations: dict[int, int] = {}
         self._waiting: dict[int, Caller] = {}
         self._answered: tuple[int, FrameType, dict[str, Any], bytes] | None = None
@@ -96,8 +99,6 @@ class Session:
         self._barrier: Barrier | None = None
         self._finish_asked: Asked | None = None
         self._ended = False
-        self._moved_at = time.monotonic()
-        self._moved_packets = -1
         self._sender_name = ""
 
     # ---------------------------------------------------------------- the loop
@@ -115,14 +116,14 @@ class Session:
             error = RunFailed(str(raised))
         if error is not None:
             self._tell_failed(error)
-        self._door.close()
+        self._acceptor.close()
         return Outcome(error, self._record())
 
     def _tick(self) -> None:
-        self._door.tick()
+        self._acceptor.tick()
         self._watch_control()
-        for channel in list(self._channels):
-            self._watch_channel(channel)
+        for number in list(self._connections):
+            self._watch_connection(number)
         self._admit_waiting()
         if self._barrier is not None:
             self._try_to_settle(self._barrier)
@@ -132,36 +133,19 @@ class Session:
 
     def _watch_time(self) -> None:
         """Raises RunFailed for a sender that is gone, or has nothing to do."""
-        now = time.monotonic()
-        if self._state is State.LISTENING:
-            return
-        if self._control is None:
-            patience = self._options.reconnect_seconds if self._state is not State.OFFERED else 0.0
-            if self._waiting_control is None and now - self._lost_at > patience:
-                if self._state is State.DONE:
-                    self._ended = True
-                    return
-                if self._state is State.OFFERED:
-                    raise RunFailed(f"the sender left before it opened a run ({self._lost_why})")
-                raise RunFailed(
-                    f"the sender is gone ({self._lost_why}) and did not come back for {patience:g} s; "
-                    "what it had sent is deleted"
-                )
-        if self._state is State.OFFERED and now - self._moved_at > HELLO_SECONDS:
-            raise RunFailed(f"the sender opened no run within {HELLO_SECONDS:g} s")
-        if self._receiving is not None:
-            packets = int(np.array(self._receiving.arrivals.delivered).sum())
-            patience = IDLE_SECONDS + self._receiving.wanted.ram_bytes / DIGEST_BYTES_PER_SECOND
-            if packets != self._moved_packets or self._setting_up():
-                self._moved_packets, self._moved_at = packets, now
-            elif now - self._moved_at > patience:
-                raise RunFailed(f"the sender neither sent nor asked anything for {patience:.0f} s")
+        if self._state is State.OFFERED:
+            self._patience.check_offered()
+        elif self._state is State.RUNNING:
+            packets = int(np.array(self._running.arrivals.delivered).sum())
+            self._patience.check_running(packets, setting_up=self._setting_up())
+        elif self._state is State.DONE and self._patience.control_is_gone(run_is_open=True):
+            self._ended = True
 
     def _setting_up(self) -> bool:
-        """Whether a channel's process has not welcomed its sender yet: it gives RAM its pages, perhaps."""
+        """Whether a connection's process has not welcomed its sender yet: it gives RAM its pages, perhaps."""
         return any(
-            self._running.arrivals.packets(channel)[0] != held.generation
-            for channel, held in self._channels.items()
+            self._running.arrivals.packets(number)[0] != connection.generation
+            for number, connection in self._connections.items()
         )
 
     # ---------------------------------------------------------------- who comes in
@@ -172,25 +156,25 @@ class Session:
         ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
             caller.identity, self._identity
         )
-        if hello.role is not Role.CHANNEL:
+        if hello.role is not Role.PACKETS:
             self._welcome_control(caller, ours)
         elif self._state not in (State.RUNNING, State.DONE) or not ours:
             self._refuse(caller, NO_SUCH_RUN)
         elif self._state is State.DONE:
             # A connection that broke at the very end; its sender learns of the end by itself.
             self._refuse(caller, "the run is complete", busy=True)
-        elif hello.channel >= self._running.wanted.channels:
-            self._refuse(caller, f"channel: {hello.channel} of {self._running.wanted.channels}")
-        elif hello.generation <= self._generations.get(hello.channel, 0):
-            last = self._generations[hello.channel]
-            self._refuse(caller, f"generation: {hello.generation} of channel {hello.channel} after {last}")
+        elif hello.number >= self._running.wanted.channels:
+            self._refuse(caller, f"connection: {hello.number} of {self._running.wanted.channels}")
+        elif hello.generation <= self._generations.get(hello.number, 0):
+            last = self._generations[hello.number]
+            self._refuse(caller, f"generation: {hello.generation} of connection {hello.number} after {last}")
         else:
-            self._generations[hello.channel] = hello.generation
-            drop(self._supervisor, self._waiting.pop(hello.channel, None))
-            self._waiting[hello.channel] = caller
-            keep(self._supervisor, caller)
-            if hello.channel in self._channels:
-                self._channels[hello.channel].shut()
+            self._generations[hello.number] = hello.generation
+            drop(self._supervisor, self._waiting.pop(hello.number, None))
+            self._waiting[hello.number] = caller
+            mark_private(self._supervisor, caller)
+            if hello.number in self._connections:
+                self._connections[hello.number].shut()
             self._admit_waiting()
 
     def _welcome_control(self, caller: Caller, ours: bool) -> None:
@@ -201,9 +185,9 @@ class Session:
         if self._state is State.LISTENING:
             self._run_id, self._identity = caller.hello.run_id, caller.identity
             self._sender_name = caller.name
-            self._offer = self._options.offer()
+            self._offer = offer_of(self._options)
             self._state = State.OFFERED
-            self._moved_at = time.monotonic()
+            self._patience.asked()
         elif not ours or anew is not (self._state is State.OFFERED):
             self._refuse(caller, f"busy with a run of {self._sender_name}", busy=True)
             return
@@ -213,7 +197,8 @@ class Session:
         self._control_generation = caller.hello.generation
         drop(self._supervisor, self._waiting_control)
         self._waiting_control = caller
-        keep(self._supervisor, caller)
+        mark_private(self._supervisor, caller)
+        self._patience.control_back()
         if self._control is not None:
             self._control.shut()
         self._admit_waiting()
@@ -233,54 +218,55 @@ class Session:
                 "control",
                 lambda connection: run_control_server(connection, plan, caller.link()),
             )
-        for channel in [channel for channel in self._waiting if channel not in self._channels]:
-            caller = self._waiting.pop(channel)
-            landing = self._running.landing(channel, caller.hello.generation)
-            self._channels[channel] = start(
+        for number in [number for number in self._waiting if number not in self._connections]:
+            caller = self._waiting.pop(number)
+            plan_ = self._running.receiver_plan(number, caller.hello.generation)
+            self._connections[number] = start(
                 self._supervisor,
                 caller,
-                f"receiver {channel}",
-                functools.partial(_land, plan=landing, caller=caller),
+                f"receiver {number}",
+                functools.partial(_receive, plan=plan_, caller=caller),
             )
 
-    def _let_go(self, held: PeerConnection) -> Message | None:
+    def _close(self, connection: PeerConnection) -> Message | None:
         """What its process said last, with what it used added up."""
-        last = let_go(self._supervisor, held)
-        if last is not None and self._receiving is not None:
-            self._receiving.figures.add(usage_of(last), int(last["private_bytes"]))
-            self._receiving.reasons |= {str(last["fallback_reason"])} - {""}
+        last = close(self._supervisor, connection)
+        if last is not None and self._receive_run is not None:
+            self._receive_run.figures.add(usage_of(last), int(last["private_bytes"]))
+            self._receive_run.reasons |= {str(last["fallback_reason"])} - {""}
         return last
 
-    def _watch_channel(self, channel: int) -> None:
-        held = self._channels[channel]
-        if not held.has_ended():
+    def _watch_connection(self, number: int) -> None:
+        connection = self._connections[number]
+        if not connection.has_ended():
             return
-        last = self._let_go(held)
-        del self._channels[channel]
+        last = self._close(connection)
+        del self._connections[number]
         why = "its process was killed" if last is None else str(last["broken"])
-        if why and self._state is State.RUNNING and held.shut_at is None:
-            self._warn(f"channel {channel}: connection broken: {why}")
+        if why and self._state is State.RUNNING and connection.shut_at is None:
+            self._warn(f"connection {number} broken: {why}")
 
     def _watch_control(self) -> None:
-        held = self._control
-        if held is None:
+        control = self._control
+        if control is None:
             return
-        while held.worker.inbox and held.worker.inbox[0][0]["kind"] == "request":
-            message, _ = held.worker.inbox.pop(0)
+        while control.worker.inbox and control.worker.inbox[0][0]["kind"] == "request":
+            message, _ = control.worker.inbox.pop(0)
             self._request(FrameType(message["type"]), message["body"])
-        if not held.has_ended():
+        if not control.has_ended():
             return
-        last = self._let_go(held)
+        last = self._close(control)
         self._control = None
-        self._lost_at = time.monotonic()
-        self._lost_why = "control's process was killed" if last is None else str(last["why"])
+        why = "control's process was killed" if last is None else str(last["why"])
+        if self._waiting_control is None:
+            self._patience.control_lost(why)
         if last is not None and last["bad"]:
-            raise RunFailed(self._lost_why)
+            raise RunFailed(why)
         if self._finish_asked is None and self._answered and self._answered[1] is FrameType.REPORT:
             self._ended = True
         elif self._waiting_control is None and self._state is not State.OFFERED:
             self._warn(
-                f"control connection lost ({self._lost_why}); waiting "
+                f"control connection lost ({why}); waiting "
                 f"{self._options.reconnect_seconds:g} s for the sender"
             )
 
@@ -288,14 +274,14 @@ class Session:
 
     @property
     def _running(self) -> ReceiveRun:
-        assert self._receiving is not None
-        return self._receiving
+        assert self._receive_run is not None
+        return self._receive_run
 
     def _request(self, type_: FrameType, body: dict[str, Any]) -> None:
         """Answer a request, now or when what it asks for has come. Raises FerryError, BadFrame."""
-        self._moved_at = time.monotonic()
+        self._patience.asked()
         if type_ is FrameType.FAILED:
-            raise RunFailed(f"send side: {Said.of(body).text}")
+            raise RunFailed(f"send side: {Failure.of(body).text}")
         number = body.get("request")
         if self._answered is not None and number == self._answered[0]:
             self._send(*self._answered[1:])
@@ -319,20 +305,21 @@ class Session:
         elif type_ is FrameType.VERIFY and self._state is State.RUNNING:
             verified = self._running.verified(Verify.of(body))
             self._answer(FrameType.VERIFIED, verified.body())
-        elif type_ is FrameType.KEEP and self._state is State.RUNNING:
-            asked_keep = Asked.of(body)
-            where = self._running.keep()
+        elif type_ is FrameType.COMMIT and self._state is State.RUNNING:
+            commit = Asked.of(body)
+            where = self._running.commit()
             self._state = State.DONE
-            self._say(f"complete{', kept as ' + where if where else ''}")
-            self._answer(FrameType.KEPT, Kept(asked_keep.request, where).body())
+            self._say(f"complete{', written to ' + where if where else ''}")
+            self._answer(FrameType.COMMITTED, Committed(commit.request, where).body())
         elif type_ is FrameType.FINISH and self._state is State.DONE:
             self._finish_asked = Asked.of(body)
         else:
             raise BadFrame(f"frame type: {type_.name} in state {self._state.name}")
 
     def _open(self, wanted: Open) -> None:
-        self._receiving = ReceiveRun(self._options, self._offer, wanted)
+        self._receive_run = ReceiveRun(self._options, self._offer, wanted)
         self._state = State.RUNNING
+        self._patience.run_opened(wanted.ram_bytes)
         self._say(f"run of {self._sender_name}: {show_size(wanted.ram_bytes)} in {wanted.channels} channels")
         self._answer(FrameType.OPENED, Asked(wanted.request).body())
 
@@ -347,18 +334,18 @@ class Session:
 
     def _try_to_settle(self, barrier: Barrier) -> None:
         """Answer when nothing of the round can be on its way any more."""
-        if not barrier.is_reached(self._channels):
+        if not barrier.is_reached(self._connections):
             return
         self._barrier = None
         settled, bitmap = self._running.settled(barrier.asked)
         self._answer(FrameType.SETTLED, settled.body(), bitmap)
 
     def _try_to_finish(self, asked: Asked) -> None:
-        """Report when every channel's process has said what it used."""
-        for held in self._channels.values():
-            if time.monotonic() - self._moved_at > END_SECONDS:
-                held.shut()
-        if self._channels:
+        """Report when every connection's process has said what it used."""
+        for connection in self._connections.values():
+            if self._patience.since_asked() > END_SECONDS:
+                connection.shut()
+        if self._connections:
             return
         self._finish_asked = None
         self._answer(FrameType.REPORT, self._running.report(asked.request).body())
@@ -379,20 +366,16 @@ class Session:
                 continue
 
     def _record(self) -> dict[str, Any]:
-        run = self._receiving
+        run = self._receive_run
         return {
             "sender": self._sender_name or None,
             "size_bytes": run.wanted.ram_bytes if run else None,
             "channels": run.wanted.channels if run else None,
             "rounds": run.rounds if run else 0,
-            "kept": (run.kept or None) if run else None,
+            "output": (run.output or None) if run else None,
             "complete": self._state is State.DONE,
         }
 
 
-def _relay(connection: Connection, plan: ControlServerPlan, caller: Caller) -> None:
-    run_control_server(connection, plan, caller.link())
-
-
-def _land(connection: Connection, plan: ChannelReceiverPlan, caller: Caller) -> None:
+def _receive(connection: Connection, plan: ChannelReceiverPlan, caller: Caller) -> None:
     run_channel_receiver(connection, plan, caller.link())

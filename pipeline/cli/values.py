@@ -1,0 +1,153 @@
+"""Values of a command line: each is checked, and an error names the option, the value and what is valid."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from guestmem.units import parse_size, show_size
+from guestmem.workload import parse_rate
+from pipeline.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Given:
+    """A command line as it was given: None where an option was left out.
+
+    Every method raises UsageError for a value that is not valid.
+    """
+
+    def __init__(self, namespace: argparse.Namespace) -> None:
+        self._values = vars(namespace)
+
+    def has(self, name: str) -> bool:
+        """Whether the option was given. Flags are added with default=None, so that this can be told."""
+        return self._values[name] is not None
+
+    def flag(self, name: str) -> bool:
+        return bool(self._values[name])
+
+    def text(self, name: str) -> str | None:
+        value = self._values[name]
+        return None if value is None else str(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """All values of an option that may be given several times."""
+        return tuple(self._values[name] or ())
+
+    def rest(self, name: str) -> list[str]:
+        """Positional arguments."""
+        return list(self._values[name])
+
+    def refuse(self, names: Iterable[str], why: str) -> None:
+        """None of these options may be given; `why` says what to do."""
+        for name in names:
+            if self.has(name):
+                raise UsageError(f"{option_of(name)}: {why}")
+
+    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """`parse(text)`, whose ValueError says what is wrong."""
+        text = self.text(name)
+        return default if text is None else checked(option_of(name), text, parse)
+
+    def whole(self, name: str, low: int, high: int, default: int) -> int:
+        """A whole number within limits."""
+        text = self.text(name)
+        return default if text is None else parse_within(option_of(name), text, low, high)
+
+    def number(self, name: str, low: float, high: float, unit: str, default: float) -> float:
+        """A finite number of `unit`, from `low` to `high`."""
+        text = self.text(name)
+        if text is None:
+            return default
+        value = parse_number(option_of(name), text)
+        if not low <= value <= high:
+            limits = f"{low:g} to {high:g}" if high != math.inf else f"{low:g} or more"
+            raise UsageError(f"{option_of(name)} {text}: must be {limits} {unit}".rstrip())
+        return value
+
+    def above_zero(self, name: str, high: float, unit: str, default: float) -> float:
+        """A number of `unit` above 0, and at most `high`."""
+        value = self.number(name, -math.inf, math.inf, unit, default)
+        if not 0 < value <= high:
+            raise UsageError(
+                f"{option_of(name)} {self.text(name)}: must be above 0 and at most {high:.15g} {unit}"
+            )
+        return value
+
+    def size(self, name: str, low: int, high: int, default: int, *, multiple_of: int = 1) -> int:
+        """Bytes within limits."""
+        text = self.text(name)
+        if text is None:
+            return default
+        value = checked(option_of(name), text, parse_size)
+        if not low <= value <= high or value % multiple_of:
+            unit = f"a multiple of {show_size(multiple_of)}, " if multiple_of > 1 else ""
+            raise UsageError(f"{option_of(name)} {text}: must be {unit}{show_size(low)} to {show_size(high)}")
+        return value
+
+    def rate(self, name: str, default: int = 0) -> int:
+        """Bytes per second."""
+        return self.parsed(name, parse_rate, default)
+
+    def choice(self, name: str, names: Sequence[str], default: str) -> str:
+        """One of `names`."""
+        text = self.text(name)
+        return default if text is None else one_of(option_of(name), text, names)
+
+    def new_file(self, name: str) -> str | None:
+        """A file that can be written; `-` is standard output."""
+        text = self.text(name)
+        if text is None or text == "-":
+            return text
+        path = Path(text)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{option_of(name)} {text}: cannot be written; name a file in a folder that can")
+        return text
+
+
+def option_of(name: str) -> str:
+    """`max_bandwidth` as a user writes it."""
+    return "--" + name.replace("_", "-")
+
+
+def checked(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """`parse(text)`, its ValueError as a UsageError that names option and value."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from error
+
+
+def one_of(option: str, text: str, names: Sequence[str]) -> str:
+    """A name among `names`. Raises UsageError."""
+    if text not in names:
+        raise UsageError(f"{option} {text}: must be one of {', '.join(names)}")
+    return text
+
+
+def parse_within(option: str, text: str, low: int, high: int) -> int:
+    """A whole number within limits. Raises UsageError."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not a whole number; must be {low} to {high}") from None
+    if not low <= value <= high:
+        raise UsageError(f"{option} {text}: must be {low} to {high}")
+    return value
+
+
+def parse_number(option: str, text: str) -> float:
+    """A finite number. Raises UsageError."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise UsageError(f"{option} {text}: not a finite number")
+    return number

@@ -1,0 +1,48 @@
+"""Signals that end a command cleanly: Ctrl-C, SIGTERM, and SIGHUP unless nohup had it ignored."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pipeline.processes.supervisor import Supervisor
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end this command: one that was ignored when it started stays ignored."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler for the time in which modules are loaded and options read: there is nothing to clean up."""
+    os.write(2, f"error: cancelled by {signal.Signals(number).name}\n".encode())
+    os._exit(130)
+
+
+@contextmanager
+def signals_cancel(supervisor: Supervisor) -> Iterator[None]:
+    """Ending signals make the supervisor's next wait raise Cancelled."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    supervisor.wake_by(reading.fileno())
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    handlers = {
+        number: signal.signal(number, lambda received, frame: supervisor.cancel(received))
+        for number in ending_signals()
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        supervisor.wake_by(None)
+        reading.close()
+        writing.close()

@@ -1,0 +1,36 @@
+"""What a run was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.processes.memory import memory_figure
+from qat.host import device_records
+
+LIBRARIES = ("numpy", "cffi", "zstandard", "posix_ipc", "isal", "rich")
+
+
+def host_record(codec_libraries: dict[str, str]) -> dict[str, Any]:
+    """CPU, memory, kernel, library versions, QAT devices. `codec_libraries`: versions of the C libraries that
+    codecs call, by name."""
+    return {
+        "cpu_model": cpu_model(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory_figure("MemTotal"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": {**{name: metadata.version(name) for name in LIBRARIES}, **codec_libraries},
+        "qat_devices": device_records(),
+    }
+
+
+def cpu_model() -> str:
+    """As /proc/cpuinfo names it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

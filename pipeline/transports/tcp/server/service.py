@@ -1,0 +1,137 @@
+"""Sessions one after the other, each in a process of its own, so that all that it held goes with it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from guestmem.ipc import Connection, Message
+from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line, traceback_of
+from pipeline.net.address import Address, address_of
+from pipeline.options import ReceiveOptions
+from pipeline.processes.signals import signals_cancel
+from pipeline.processes.supervisor import Supervisor, Worker
+from pipeline.progress import Progress
+from pipeline.transports.tcp.server.session import Session
+
+CANCEL_SECONDS = 1.5
+STEP_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """When to end: after `runs` complete ones (0 is never), or after the first however it ended (`once`)."""
+
+    runs: int
+    once: bool
+
+
+def serve(
+    listen: Address, options: ReceiveOptions, service: ServiceOptions, progress: Progress
+) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the last session's record. Raises FerryError."""
+    try:
+        listener = listen.listen()
+    except OSError as error:
+        raise HostError(f"--listen {listen}: {error.strerror or error}") from error
+    complete = 0
+    try:
+        with Supervisor() as supervisor, signals_cancel(supervisor):
+            while True:
+                progress.say(f"waiting for a sender at {address_of(listener)}")
+                record = _receive_one(supervisor, options, listener, progress)
+                if record["error"] is not None:
+                    print(f"error: {record['error']}", file=sys.stderr, flush=True)
+                    if service.once:
+                        return RunFailed.exit_code, record
+                    continue
+                complete += 1
+                if service.once or complete == service.runs:
+                    return 0, record
+    finally:
+        listener.close()
+        if listen.path:
+            os.unlink(listen.path)
+
+
+def _run_session(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
+    """The session's process."""
+
+    def cancel() -> None:
+        order, _ = connection.receive()
+        raise Cancelled(str(order["text"]))
+
+    def line(how: str, text: str) -> None:
+        connection.send({"kind": how, "text": text})
+
+    with Supervisor() as supervisor:
+        supervisor.watch(connection.socket, cancel)
+        say, warn = functools.partial(line, "say"), functools.partial(line, "warn")
+        outcome = Session(options, listener, supervisor, say, warn).serve()
+    error = outcome.error
+    connection.send(
+        {
+            "kind": "ended",
+            "status": "completed" if error is None else error.status,
+            "error": None if error is None else one_line(error),
+            "traceback": None if error is None else traceback_of(error),
+            **outcome.record,
+        }
+    )
+
+
+def _receive_one(
+    supervisor: Supervisor, options: ReceiveOptions, listener: socket.socket, progress: Progress
+) -> dict[str, Any]:
+    """One session, to its end: what it says of itself. Raises Cancelled, HostError."""
+    main = functools.partial(_run_session, options=options, listener=listener)
+    worker = supervisor.start("session", "recv", main)
+    worker.leaving = True
+    try:
+        while True:
+            said = _await(supervisor, worker)
+            if said["kind"] == "ended":
+                return {name: value for name, value in said.items() if name != "kind"}
+            (progress.warn if said["kind"] == "warn" else progress.say)(str(said["text"]))
+    except Cancelled as error:
+        _cancel(supervisor, worker, one_line(error))
+        raise
+    finally:
+        supervisor.dismiss(worker)
+
+
+def _await(supervisor: Supervisor, worker: Worker) -> Message:
+    while not worker.inbox:
+        if worker.exit_status is not None:
+            return _failed(RunFailed("the session was killed"))
+        try:
+            supervisor.wait(STEP_SECONDS)
+        except (RunFailed, HostError) as error:
+            return _failed(error)
+    return worker.inbox.pop(0)[0]
+
+
+def _failed(error: FerryError) -> Message:
+    return {
+        "kind": "ended",
+        "status": error.status,
+        "error": one_line(error),
+        "traceback": traceback_of(error),
+    }
+
+
+def _cancel(supervisor: Supervisor, worker: Worker, text: str) -> None:
+    """Let the session tell its sender."""
+    supervisor.forget_cancel()
+    supervisor.tell(worker, {"kind": "cancel", "text": text})
+    for _ in range(int(CANCEL_SECONDS / STEP_SECONDS)):
+        if worker.exit_status is not None:
+            return
+        try:
+            supervisor.wait(STEP_SECONDS)
+        except FerryError:
+            return

@@ -1,0 +1,128 @@
+"""`python -m tools.bench`: ours beside a real QEMU and beside each codec alone, in one run.
+
+    python -m tools.bench --size 2G --fill corpus/          ours, QEMU's, the roofline, interleaved
+    python -m tools.bench --suite auto --fill corpus/       auto against every fixed method
+    python -m tools.bench --suite transports --fill corpus/ tcp beside the queue and QEMU
+    python -m tools.bench --suite scale --fill corpus/      guest size, channels, start-up
+
+Everything is measured in turn and repeated; figures are medians with the minimum and maximum. Two
+figures whose ranges overlap are called a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.guest import add_ram_arguments, read_ram
+from pipeline.cli.main import Command
+from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.values import Given
+from pipeline.codecs import library_versions
+from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
+from pipeline.report.host import host_record
+from pipeline.report.json_file import save_json
+from tools.bench import auto, peers, scale, transports
+from tools.bench.request import BenchRequest
+
+DEFAULT_SUITE = "peers"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of measurements: what it is, and how it is made and shown."""
+
+    what: str
+    measure: Callable[[BenchRequest], dict[str, Any]]
+    render: Callable[[dict[str, Any]], str]
+
+
+SUITES = {
+    "peers": Suite("every method beside QEMU's and beside its codec alone", peers.measure, peers.render),
+    "auto": Suite(
+        "method auto against every fixed method, by image and bandwidth",
+        auto.measure,
+        auto.render,
+    ),
+    "transports": Suite(
+        "channels over loopback TCP beside the queue, and beside QEMU's",
+        transports.measure,
+        transports.render,
+    ),
+    "scale": Suite("guest size, channels and start-up", scale.measure, scale.render),
+}
+
+
+def build_parser(program: str) -> Parser:
+    """All options, with units and defaults."""
+    parser = Parser(
+        program, "Measure this program beside QEMU and beside each codec alone, interleaved.", 1, epilog=SIZES
+    )
+    add_ram_arguments(parser)
+    add = parser.add_argument
+    suites = "; ".join(f"{name}: {suite.what}" for name, suite in SUITES.items())
+    add("--suite", metavar="NAME", help=f"{suites} (default {DEFAULT_SUITE})")
+    add("--methods", metavar="LIST", help="peers: methods, with commas between (default all that are here)")
+    add("--channels", metavar="N", help=f"channels, 1 to {MAX_WORKERS} (default {DEFAULT_CHANNELS})")
+    add("--repeat", metavar="N", help="times each configuration is run, 1 to 100 (default 5)")
+    add("--bandwidths", metavar="LIST", help="auto: rates, 0 is no limit (default 25M,50M,...,800M,0)")
+    add("--images", metavar="LIST", help="auto: kinds of image (default all four)")
+    add("--no-qemu", action="store_true", default=None, help="peers: leave QEMU out (default: run it)")
+    add(
+        "--no-prealloc",
+        action="store_true",
+        default=None,
+        help="peers: without prealloc, ours and QEMU's (default with)",
+    )
+    add("--json", metavar="FILE", help="write all raw values as JSON; - is standard output (default none)")
+    add("--markdown", metavar="FILE", help="write the tables to a file too (default none)")
+    return parser
+
+
+def read(given: Given) -> BenchRequest:
+    """Raises UsageError."""
+    request = BenchRequest(
+        ram=read_ram(given),
+        methods=_names(given.text("methods")),
+        channels=given.whole("channels", 1, MAX_WORKERS, DEFAULT_CHANNELS),
+        repeat=given.whole("repeat", 1, 100, 5),
+        bandwidths=_names(given.text("bandwidths")),
+        images=_names(given.text("images")),
+        qemu=not given.flag("no_qemu"),
+        prealloc=not given.flag("no_prealloc"),
+    )
+    request.check()
+    return request
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def run(given: Given, command: list[str]) -> int:
+    """Measure, print, and return the exit code."""
+    name = given.choice("suite", tuple(SUITES), DEFAULT_SUITE)
+    request = read(given)
+    target, markdown = given.new_file("json"), given.new_file("markdown")
+    suite = SUITES[name]
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": name,
+        "command": command,
+        "host": host_record(library_versions()),
+        **suite.measure(request),
+    }
+    if target is not None:
+        save_json(document, target)
+    text = suite.render(document)
+    if target != "-":
+        print(text)
+    if markdown is not None and markdown != "-":
+        Path(markdown).write_text(text + "\n")
+    return 0
+
+
+COMMAND = Command(build_parser, run)
