@@ -106,6 +106,7 @@ def read(given: Given) -> Request:
             raise UsageError(f"--attach {attach}: say --measure; a guest writes by itself")
     elif create is None and not measure:
         raise UsageError("say --create NAME, or --measure, or both (see --help)")
+    log = given.choice("dirty_log", LOGS, "auto")
     if not measure:
         given.refuse(("dirty_log",), "is for --measure")
     return Request(
@@ -120,7 +121,7 @@ def read(given: Given) -> Request:
             DEFAULT_MEASURE_SECONDS if measure else 0,
         ),
         measure=measure,
-        dirty_log=given.choice("dirty_log", LOGS, "auto"),
+        dirty_log=log,
         json=given.new_file("json"),
         quiet=given.flag("quiet"),
     )

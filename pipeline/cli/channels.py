@@ -152,15 +152,15 @@ def _method(part: str, level: str | None) -> MethodChoice:
         if ":" in part:
             raise UsageError(f"--method {part}: a level must follow the colon")
         return MethodChoice(name, None)
+    try:
+        value = int(written)
+    except ValueError:
+        raise UsageError(f"{option}: not a whole number") from None
     if name == AUTO:
         raise UsageError(f"{option}: method auto chooses levels itself; name another --method")
     levels = METHODS[name].levels
     if not levels:
         raise UsageError(f"{option}: method {name} has no levels")
-    try:
-        value = int(written)
-    except ValueError:
-        raise UsageError(f"{option}: {written} is not a whole number") from None
     if value not in levels:
         raise UsageError(f"{option}: method {name} takes {levels[0]} to {levels[-1]}")
     return MethodChoice(name, value)

@@ -73,6 +73,8 @@ class Given:
 
     def above_zero(self, name: str, high: float, unit: str, default: float) -> float:
         """A number of `unit` above 0, and at most `high`."""
+        if not self.has(name):
+            return default
         value = self.number(name, -math.inf, math.inf, unit, default)
         if not 0 < value <= high:
             raise UsageError(

@@ -190,7 +190,7 @@ class Channel:
     def _take(
         self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Copy pages out of live RAM. The normal ones, moved to the front of `snapshot`, and the zero ones."""
+        """Copy pages out of live RAM: the normal ones, moved to the front, and the zero ones."""
         whole = side_by_side(pages)
         if whole is not None:
             np.copyto(snapshot, self._source.words[whole])

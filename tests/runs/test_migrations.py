@@ -84,7 +84,7 @@ def test_all_zero_ram(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_incompressible_ram(method: str, noise: Path) -> None:
     result = migrate(
-        *("--size", "16M", "--fill", str(noise), "--filled", "1", "--dirty-rate", "8M"),
+        *("--size", "16M", "--fill", str(noise), "--filled", "1", "--dirty-rate", "2M"),
         *("--method", method),
     )
     traffic = result["traffic"]
