@@ -39,7 +39,6 @@ class CurveRecorder:
         self._points: dict[float, int] = {}
 
     def restart(self) -> None:
-        """The log was just synced."""
         self._points = {}
 
     def add(self, seconds: float, pages: int) -> None:
@@ -48,6 +47,5 @@ class CurveRecorder:
             self._points[seconds] = pages
 
     def curve(self) -> DirtyCurve:
-        """The curve so far."""
         times = sorted(self._points)
         return DirtyCurve(tuple(times), tuple(self._points[t] for t in times), self._ram_pages)

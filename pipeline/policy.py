@@ -73,7 +73,6 @@ class RoundFigures:
 
     @property
     def dirty_pages_per_second(self) -> float:
-        """The mean over the round."""
         return self.dirty_pages / self.duration_ms * 1e3 if self.duration_ms else 0.0
 
 

@@ -28,7 +28,6 @@ class Candidate:
 
     @property
     def method(self) -> Method:
-        """The method."""
         return METHODS[self.method_name]
 
     @property

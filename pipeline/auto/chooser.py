@@ -121,7 +121,6 @@ class Estimate:
 
     @property
     def cpu_ns(self) -> float:
-        """Both sides."""
         return self.send_ns + self.receive_ns
 
 

@@ -55,7 +55,6 @@ class FixedPicker:
         self.close = encoder.close
 
     def pick(self) -> Method:
-        """That method."""
         return self._method
 
 
@@ -165,7 +164,6 @@ class AutoPicker:
         self._counted = index
 
     def close(self) -> None:
-        """End every codec."""
         for encoder in self._encoders.values():
             encoder.close()
         self._probe.close()

@@ -50,7 +50,7 @@ class Lz4Encoder:
         return length if length > 0 else len(source)
 
     def close(self) -> None:
-        """The state goes with its object."""
+        pass
 
 
 class Lz4Decoder:
@@ -69,7 +69,7 @@ class Lz4Decoder:
             raise CodecError(f"LZ4_decompress_safe returned {length} for {len(dest)} bytes")
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
 
 METHOD = Method(

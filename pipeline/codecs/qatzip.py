@@ -140,7 +140,6 @@ class Device:
         return None
 
     def close(self) -> None:
-        """End the session."""
         if self._session is not None:
             try:
                 self._session.close()
@@ -179,7 +178,6 @@ class QatzipEncoder:
         return write_members(self._deflater, source, dest, member_bytes)
 
     def close(self) -> None:
-        """End the session."""
         self._device.close()
 
 
@@ -205,7 +203,6 @@ class QatzipDecoder:
             read_members(self._inflater, payload, dest)
 
     def close(self) -> None:
-        """End the session."""
         if self._device is not None:
             self._device.close()
 

@@ -75,7 +75,6 @@ class ZlibEncoder:
         raise _error("deflate", code)
 
     def close(self) -> None:
-        """Free the stream."""
         self._libz.deflateEnd(self._stream)
 
 
@@ -98,7 +97,7 @@ class ZlibDecoder:
             raise CodecError("a zlib stream's Adler-32 does not match its bytes")
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
 
 METHOD = Method(

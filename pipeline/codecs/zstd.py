@@ -74,7 +74,7 @@ class ZstdEncoder:
         raise _error("ZSTD_compress2", code)
 
     def close(self) -> None:
-        """The context goes with its object."""
+        pass
 
 
 class ZstdDecoder:
@@ -104,7 +104,7 @@ class ZstdDecoder:
             raise CodecError(f"a zstd frame ends after {code} of {len(dest)} bytes")
 
     def close(self) -> None:
-        """The context goes with its object."""
+        pass
 
 
 METHOD = Method(

@@ -162,6 +162,5 @@ class Placer:
         return any(decoder.qat.simulated for decoder in self._decoders.values())
 
     def close(self) -> None:
-        """End the decoders."""
         for decoder in self._decoders.values():
             decoder.close()

@@ -72,7 +72,6 @@ class Wire:
         return int(self._state[0]) - time.monotonic_ns() + MAX_CREDIT_NS // 2
 
     def use(self) -> WireUse:
-        """How it was used so far."""
         _, crossed, busy, idle, _ = self._state
         return WireUse(crossed / busy * 1e9 if busy else None, busy, idle)
 

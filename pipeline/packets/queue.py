@@ -126,7 +126,6 @@ class SlotNumbers:
         return None
 
     def close(self) -> None:
-        """Close this process's descriptors."""
         for queue in self._queues:
             queue.close()
 

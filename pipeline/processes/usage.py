@@ -24,7 +24,6 @@ class Usage:
 
     @classmethod
     def now(cls) -> Usage:
-        """This process, from its start."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         return cls(used.ru_utime + used.ru_stime, used.ru_minflt, used.ru_majflt, used.ru_nivcsw)
 
@@ -43,7 +42,6 @@ class SideFigures:
     private_bytes_max: int = 0
 
     def add(self, usage: Usage, private: int) -> None:
-        """One process more."""
         self.usage = self.usage + usage
         self.private_bytes_max = max(self.private_bytes_max, private)
 

@@ -129,7 +129,6 @@ def _verified(result: Result) -> str:
 
 
 def _connections(transport: Result) -> str:
-    """One line about what carried it."""
     limited = {
         name: sum(channel.get(f"{name}_limited_ms", 0) for channel in transport["channels"])
         for name in ("receiver", "send_buffer")

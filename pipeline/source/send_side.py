@@ -117,7 +117,6 @@ class SendSide:
         self._channels: list[Worker] = []
 
     def start(self) -> None:
-        """Fork the channels."""
         plans = [
             ChannelPlan(
                 number=number,

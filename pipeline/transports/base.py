@@ -108,7 +108,7 @@ class Transport(Protocol):
         """The copy is complete, and good if that was asked: the receive side may put it where it belongs."""
 
     def finish(self) -> TransportFigures:
-        """End the workers."""
+        """End the transport's workers, and take what they measured."""
 
     def abandon(self, why: str) -> None:
         """The run has failed: let the receive side know, if it can be reached soon. Raises nothing."""

@@ -82,7 +82,6 @@ class QueueTransport:
         ]
 
     def await_ready(self, between: Callable[[float], None]) -> Readiness:
-        """All receivers have set themselves up."""
         prealloc = self._options.prealloc
         size = self._destination.size_bytes
 
@@ -99,7 +98,6 @@ class QueueTransport:
         return RoundOutcome(time.monotonic())
 
     def received(self) -> Totals:
-        """What the receivers have counted."""
         return self._counters.totals()
 
     def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
@@ -119,6 +117,5 @@ class QueueTransport:
         """Everything goes with this process."""
 
     def finish(self) -> TransportFigures:
-        """End the receivers."""
         figures, reasons = figures_of(self._supervisor.finish(self._receivers))
         return TransportFigures(SideFigures(), figures, self.received(), reasons, {"kind": "queue"})

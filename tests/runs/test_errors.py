@@ -47,7 +47,8 @@ def test_a_workers_traceback_crosses_the_border(tmp_path: Path) -> None:
     program = (
         "import os, sys; from guestmem import content; "
         "real = content.Image.fill; "
-        "content.Image.fill = lambda self, ram, *more: (os.truncate(self.path, 1 << 20), real(self, ram, *more)); "
+        "cut = lambda self: os.truncate(self.path, 1 << 20); "
+        "content.Image.fill = lambda self, ram, *more: (cut(self), real(self, ram, *more)); "
         "from pipeline.cli.main import execute; sys.exit(execute('pipeline.cli.run', sys.argv[1:]))"
     )
     ended = subprocess.run(

@@ -118,7 +118,7 @@ def advance(views: list[memoryview], moved: int) -> None:
 
 
 def why_broken(error: OSError) -> str:
-    """In words."""
+    """What became of a connection, for a user."""
     if isinstance(error, TimeoutError | BlockingIOError):
         return f"stalled: nothing moved for {STALL_SECONDS:g} s"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):

@@ -130,5 +130,4 @@ class Link:
         return header.type, read_json(self.body(header))
 
     def close(self) -> None:
-        """Close the connection."""
         self.socket.close()

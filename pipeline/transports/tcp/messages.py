@@ -45,7 +45,7 @@ def text(body: dict[str, Any], name: str, longest: int = MAX_TEXT) -> str:
 
 
 def flag(body: dict[str, Any], name: str) -> bool:
-    """true or false."""
+    """A truth value."""
     value = body.get(name)
     if type(value) is not bool:
         raise BadFrame(f"{name}: {_shown(value)}, must be true or false")
@@ -76,7 +76,6 @@ class Message:
     ON_WIRE: ClassVar[dict[str, str]] = {}
 
     def body(self) -> dict[str, Any]:
-        """As JSON carries it."""
         fields_ = asdict(self)  # type: ignore[call-overload]
         return {self.ON_WIRE.get(name, name): value for name, value in fields_.items()}
 
@@ -112,7 +111,6 @@ class Offer(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Offer:
-        """Check and build."""
         return cls(
             integer(body, "ram_bytes_max", 0, 1 << 60),
             integer(body, "channels_max", 1, 1 << 16),
@@ -135,7 +133,6 @@ class Ready(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Ready:
-        """Check and build."""
         return cls(
             number(body, "prealloc_ms", 0, 1e12), text(body, "fallback_reason"), flag(body, "simulated")
         )
@@ -150,7 +147,6 @@ class Refusal(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Refusal:
-        """Check and build."""
         return cls(text(body, "text"), flag(body, "busy"))
 
 
@@ -162,7 +158,6 @@ class Failure(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Failure:
-        """Check and build."""
         return cls(text(body, "text"))
 
 
@@ -179,7 +174,6 @@ class Open(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Open:
-        """Check and build."""
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "ram_bytes", 4096, 1 << 60),
@@ -198,7 +192,6 @@ class Asked(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Asked:
-        """Check and build."""
         return cls(integer(body, "request", 1, U32))
 
 
@@ -211,7 +204,6 @@ class Ping(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Ping:
-        """Check and build."""
         return cls(integer(body, "sent_ns", 0, 1 << 63), integer(body, "here_ns", 0, 1 << 63))
 
 
@@ -228,7 +220,6 @@ class Settle(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Settle:
-        """Check and build."""
         connections = []
         for pair in listed(body, "channels", 1 << 16):
             if type(pair) is not list or len(pair) != 2:
@@ -257,7 +248,6 @@ class Settled(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Settled:
-        """Check and build."""
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "applied", 0, U32),
@@ -276,7 +266,6 @@ class Verify(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Verify:
-        """Check and build."""
         how = text(body, "how", 16)
         if how not in ("images", "invariant"):
             raise BadFrame(f"how: {how!r}, must be images or invariant")
@@ -293,7 +282,6 @@ class Verified(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Verified:
-        """Check and build."""
         digests = [text({"digests": one}, "digests", 64) for one in listed(body, "digests", MAX_REGIONS)]
         return cls(integer(body, "request", 1, U32), digests, text(body, "wrong"))
 
@@ -307,7 +295,6 @@ class Committed(Message):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Committed:
-        """Check and build."""
         return cls(integer(body, "request", 1, U32), text(body, "where"))
 
 

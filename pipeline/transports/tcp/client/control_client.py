@@ -179,7 +179,6 @@ class ControlClient:
             self._offset_ns = pong.here_ns - (pong.sent_ns + taken // 2)
 
     def record(self) -> dict[str, Any]:
-        """For the result."""
         trip = self._round_trip_ns
         return {
             "control": {

@@ -181,7 +181,6 @@ class TcpTransport:
         return missing
 
     def received(self) -> Totals:
-        """Known at the end."""
         return self._applied
 
     def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:

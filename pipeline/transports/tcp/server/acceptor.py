@@ -53,7 +53,6 @@ class Caller:
         return Link(self.sock, received=1)
 
     def refuse(self, text: str, *, busy: bool = False) -> None:
-        """Say why, and close."""
         frame = pack_frame(FrameType.REFUSED, 1, pack_json(Refusal(text, busy).body()))
         _last_words(self.sock, frame)
 
@@ -75,7 +74,7 @@ class Acceptor:
         self._tls = tls
         self._welcome = welcome
         self._say = say
-        self._knocks: list[_Handshake] = []
+        self._handshakes: list[_Handshake] = []
         listener.setblocking(False)
         supervisor.watch(listener, self._accept)
 
@@ -87,48 +86,47 @@ class Acceptor:
                 time.sleep(0.05)
             return
         host = str(peer[0]) if isinstance(peer, tuple) else ""
-        from_one = sum(knock.host == host for knock in self._knocks)
-        if len(self._knocks) >= MAX_PENDING or from_one >= MAX_PENDING_OF_ONE:
+        from_one = sum(handshake.host == host for handshake in self._handshakes)
+        if len(self._handshakes) >= MAX_PENDING or from_one >= MAX_PENDING_OF_ONE:
             sock.close()
             return
         try:
-            knock = _Handshake(self, sock, name_of(peer), host)
+            handshake = _Handshake(self, sock, name_of(peer), host)
         except OSError:
             sock.close()  # reset before it said anything
             return
-        self._knocks.append(knock)
-        knock.go_on()
+        self._handshakes.append(handshake)
+        handshake.go_on()
 
     def tick(self) -> None:
         """Send away who takes too long."""
         now = time.monotonic()
-        for knock in [knock for knock in self._knocks if now > knock.deadline]:
-            self.send_away(knock, f"no hello within {HELLO_SECONDS:g} s ({knock.got} bytes came)")
+        for handshake in [handshake for handshake in self._handshakes if now > handshake.deadline]:
+            self.send_away(handshake, f"no hello within {HELLO_SECONDS:g} s ({handshake.got} bytes came)")
 
-    def send_away(self, knock: _Handshake, why: str) -> None:
-        """Close, with a line."""
-        self.forget(knock)
-        self._say(f"refused {knock.name}: {why}")
+    def send_away(self, handshake: _Handshake, why: str) -> None:
+        self.forget(handshake)
+        self._say(f"refused {handshake.name}: {why}")
         refusal = pack_frame(FrameType.REFUSED, 1, pack_json(Refusal(why[:200], False).body()))
-        _last_words(knock.sock, refusal if knock.secured else b"")
+        _last_words(handshake.sock, refusal if handshake.secured else b"")
 
-    def forget(self, knock: _Handshake) -> None:
+    def forget(self, handshake: _Handshake) -> None:
         """It is no longer at the door."""
-        self._knocks.remove(knock)
-        knock.unwatch()
+        self._handshakes.remove(handshake)
+        handshake.unwatch()
 
-    def let_in(self, knock: _Handshake, hello: Hello) -> None:
+    def let_in(self, handshake: _Handshake, hello: Hello) -> None:
         """Check the name, and hand over."""
         identity = b""
         if self._tls is not None:
-            assert isinstance(knock.sock, ssl.SSLSocket)
-            why = self._tls[0].name_refusal(knock.sock, knock.host)
+            assert isinstance(handshake.sock, ssl.SSLSocket)
+            why = self._tls[0].name_refusal(handshake.sock, handshake.host)
             if why:
-                self.send_away(knock, why)
+                self.send_away(handshake, why)
                 return
-            identity = fingerprint(knock.sock)
-        self.forget(knock)
-        self._welcome(Caller(knock.name, knock.sock, hello, identity))
+            identity = fingerprint(handshake.sock)
+        self.forget(handshake)
+        self._welcome(Caller(handshake.name, handshake.sock, hello, identity))
 
     def secure(self, sock: socket.socket) -> socket.socket:
         """The same with TLS, its handshake to be done; as it is without."""
@@ -138,22 +136,19 @@ class Acceptor:
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether a handshake comes first."""
         return self._tls is not None
 
-    def watch(self, knock: _Handshake, *, to_write: bool) -> None:
+    def watch(self, handshake: _Handshake, *, to_write: bool) -> None:
         """Call it when its socket is ready."""
-        self._supervisor.watch(knock.sock, knock.go_on, to_write=to_write)
+        self._supervisor.watch(handshake.sock, handshake.go_on, to_write=to_write)
 
-    def unwatch(self, knock: _Handshake) -> None:
-        """Do not."""
-        self._supervisor.unwatch(knock.sock)
+    def unwatch(self, handshake: _Handshake) -> None:
+        self._supervisor.unwatch(handshake.sock)
 
     def close(self) -> None:
-        """Nobody comes in any more."""
-        for knock in list(self._knocks):
-            self.forget(knock)
-            knock.sock.close()
+        for handshake in list(self._handshakes):
+            self.forget(handshake)
+            handshake.sock.close()
         self._supervisor.unwatch(self._listener)
 
 
@@ -215,7 +210,6 @@ class _Handshake:
         self._watched = True
 
     def unwatch(self) -> None:
-        """Not to be called any more."""
         if self._watched:
             self._door.unwatch(self)
             self._watched = False

@@ -40,7 +40,6 @@ class Arrivals:
         return int(self._state[APPLIED_NS])
 
     def note(self, now_ns: int) -> None:
-        """A packet was applied."""
         self._state[APPLIED_NS] = now_ns
 
     def end_round(self) -> None:

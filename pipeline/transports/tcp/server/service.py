@@ -59,7 +59,6 @@ def serve(
 
 
 def _run_session(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
-    """The session's process."""
 
     def cancel() -> None:
         order, _ = connection.receive()

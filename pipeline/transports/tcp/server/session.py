@@ -151,7 +151,7 @@ class Session:
     # ---------------------------------------------------------------- who comes in
 
     def _welcome(self, caller: Caller) -> None:
-        """Somebody said HELLO at the door."""
+        """Somebody has said HELLO."""
         hello = caller.hello
         ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
             caller.identity, self._identity
