@@ -1,16 +1,20 @@
 """What a user sees while a run goes on: one bar on a terminal, plain lines elsewhere.
 
 All of it goes to standard error; standard output is for the result. The same lines go to the log
-`ramferry`, which is quiet unless --debug asks for it.
+`ramferry`, which is quiet unless --debug asks for it. What is only for eyes never holds a migration up and
+never fails it: a line that cannot be written at once is left out.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import select
 import sys
 import time
 from enum import Enum
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 REFRESH_SECONDS = 0.1
 ENOUGH_SHARE = 0.05
@@ -122,18 +126,53 @@ class Silent:
         pass
 
 
+class Eyes(io.TextIOBase):
+    """Standard error, for what a reader may miss: never waits, never raises.
+
+    A pipe that nobody reads, a terminal that was stopped (Ctrl-S) and a full disk take nothing: what does not
+    go at once is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._room = select.poll()
+        self._text = ""
+        try:
+            self._room.register(sys.stderr.fileno(), select.POLLOUT)
+        except (OSError, ValueError):
+            pass  # closed, or no descriptor: nothing will ever be writable
+
+    def write(self, text: str) -> int:
+        self._text += text
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        data, self._text = self._text.encode(errors="replace"), ""
+        try:
+            while data and any(event & select.POLLOUT for _, event in self._room.poll(0)):
+                # With POLLOUT a pipe has room for so many bytes (pipe(7)).
+                data = data[os.write(sys.stderr.fileno(), data[: select.PIPE_BUF]) :]
+        except (OSError, ValueError):
+            pass
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 class LogLines(Silent):
     """Plain lines, with the time since the start; a log keeps steps, not moments."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
+        self._eyes = Eyes()
 
     def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._began:8.3f}] {text}", file=sys.stderr, flush=True)
+        self._eyes.write(f"[{time.monotonic() - self._began:8.3f}] {text}\n")
         super().say(text)
 
     def warn(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._began:8.3f}] warning: {text}", file=sys.stderr, flush=True)
+        self._eyes.write(f"[{time.monotonic() - self._began:8.3f}] warning: {text}\n")
         super().warn(text)
 
 
@@ -146,7 +185,8 @@ class Bar:
         from rich.progress import Progress as RichProgress
 
         self._title = f"{title}: " if title else ""
-        self._console = Console(stderr=True, highlight=False)
+        # mypy's stubs ask for IO[str]; write, flush and isatty are all that rich uses.
+        self._console = Console(file=cast(IO[str], Eyes()), force_terminal=True, highlight=False)
         self._course = Course()
         self._bar = RichProgress(
             BarColumn(bar_width=24),

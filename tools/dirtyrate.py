@@ -25,7 +25,7 @@ from guestmem.segment import PAGE_BYTES
 from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
 from pipeline.cli.guest import add_guest_arguments, read_attach, read_guest, read_guest_name
-from pipeline.cli.main import Command, execute
+from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
@@ -281,7 +281,7 @@ def run(given: Given, command: list[str]) -> int:
     if request.json is not None:
         save_json(figures, request.json)
     if request.json != "-":
-        print(render(figures))
+        show(render(figures))
     return 0
 
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.cli.main import Command, execute
+from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
 from pipeline.errors import UsageError
@@ -78,7 +78,7 @@ def run(given: Given, command: list[str]) -> int:
     if target is not None:
         save_json(document, target)
     if target != "-":
-        print(render(findings))
+        show(render(findings))
     return CANNOT if any(finding.status == FAILS for finding in findings) else 0
 
 

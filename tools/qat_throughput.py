@@ -18,7 +18,7 @@ from typing import Any
 
 from guestmem.ram import GuestRam
 from guestmem.segment import PAGE_BYTES
-from pipeline.cli.main import Command, execute
+from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS, library_versions
@@ -215,7 +215,7 @@ def run(given: Given, command: list[str]) -> int:
     if target is not None:
         save_json(document, target)
     if target != "-":
-        print(render(document))
+        show(render(document))
     if plot_file is not None:
         Path(plot_file).write_text(plot(document))
     return 0

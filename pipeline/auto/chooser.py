@@ -76,7 +76,7 @@ class Sample:
 class Host:
     """What may work at once."""
 
-    cpus: int
+    cpus: float
     channels: int
     receivers: int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from pipeline.auto.chooser import Choice, Chooser, Host, Sample
 from pipeline.auto.statistics import Cells, Received, Sent, Statistics
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.pacing import Wire, WireUse
+from pipeline.processes.cgroup import usable_cpus
 
 FIRST_SAMPLES_SECONDS = 0.02
 SAMPLE_SECONDS = 0.05
@@ -53,7 +53,7 @@ class Auto:
         self.switches: list[Switch] = []
         self._sent = sent
         self._wire = wire
-        host = Host(len(os.sched_getaffinity(0)), channels, receivers)
+        host = Host(usable_cpus(), channels, receivers)
         self._chooser = Chooser(candidates, host)
         cpu_only = [index for index, candidate in enumerate(candidates) if candidate is not QATZIP]
         self._on_cpu = cpu_only

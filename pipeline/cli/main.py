@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Cancelled, FerryError, InternalError, one_line, traceback_of
+from pipeline.errors import Cancelled, FerryError, InternalError, RunFailed, one_line, traceback_of
 from pipeline.processes.signals import end_at_once, ending_signals
 
 if TYPE_CHECKING:
@@ -57,11 +57,9 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
             _log_to_stderr()
         for number in ending_signals():
             signal.signal(number, _raise_cancelled)
-        code = command.run(given, [*words, *arguments])
-        sys.stdout.flush()
-        return code
+        return command.run(given, [*words, *arguments])
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return FerryError.exit_code
     except FerryError as error:
         return end_of(error, debug)
@@ -71,11 +69,30 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
 
 def end_of(error: FerryError, debug: bool = False) -> int:
     """Print the line, and the traceback if it was asked for; the exit code."""
-    if debug:
-        print(traceback_of(error), file=sys.stderr)
     hint = "; --debug says where" if isinstance(error, InternalError) and not debug else ""
-    print(f"error: {one_line(error)}{hint}", file=sys.stderr)
+    trace = f"{traceback_of(error)}\n" if debug else ""
+    try:
+        sys.stderr.write(f"{trace}error: {one_line(error)}{hint}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody can be told
     return error.exit_code
+
+
+def show(text: str) -> None:
+    """What was asked for, on standard output. Raises RunFailed where it cannot be written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise RunFailed(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _drop_output() -> None:
+    """Nothing more goes to standard output, at the interpreter's end neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _wants_debug(arguments: list[str]) -> bool:

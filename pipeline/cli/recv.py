@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from guestmem.units import show_size
 from pipeline.cli import channels
 from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
-from pipeline.cli.main import Command
+from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
@@ -120,7 +120,7 @@ def run(given: Given, command: list[str]) -> int:
         raise error
     if request.json != "-" and code == 0:
         output = f", written to {record['output']}" if record["output"] else ""
-        print(f"received {show_size(record['size_bytes'])} in {record['rounds']} rounds{output}")
+        show(f"received {show_size(record['size_bytes'])} in {record['rounds']} rounds{output}")
     return code
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.cli import channels
 from pipeline.cli.connection import CONNECTION_OPTIONS, add_connection_arguments, read_connection
-from pipeline.cli.main import Command, end_of
+from pipeline.cli.main import Command, end_of, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
@@ -102,7 +102,7 @@ def run(given: Given, command: list[str]) -> int:
     if len(request.runs) == 1 and errors[0] is not None:
         raise errors[0]
     if request.json != "-":
-        print(render_summary(results[0]) if len(request.runs) == 1 else render_runs(results))
+        show(render_summary(results[0]) if len(request.runs) == 1 else render_runs(results))
     return _exit_code(errors)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.cli import channels
 from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
-from pipeline.cli.main import Command
+from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
@@ -51,7 +51,7 @@ def run(given: Given, command: list[str]) -> int:
     if error is not None:
         raise error
     if target != "-":
-        print(render_summary(result))
+        show(render_summary(result))
     return 0
 
 

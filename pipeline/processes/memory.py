@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from pipeline.errors import HostError
+from pipeline.processes.cgroup import memory_left_bytes
 
 SHM = Path("/dev/shm")
 WORKER_BYTES = 24 << 20
@@ -15,26 +17,36 @@ WORKER_BYTES = 24 << 20
 PAGE_TABLE_SHARE = 1 / 512
 """Page tables: eight bytes a page, in every process that maps an image."""
 
+MAPPING_BESIDE_WORKERS = 2
+"""The guest and the coordinator map images too."""
+
 PAGE_BOOK_BYTES = 6
 """Beside the images, a page costs its dirty mark, its written flag and its place in the list."""
 
 
-def check_memory(size_bytes: int, images: int, queue_bytes: int, workers: int) -> None:
-    """Raise HostError when `images` of `size_bytes` and what goes with them do not fit."""
-    pages = size_bytes // 4096
+def check_memory(
+    size_bytes: int, images: int, queue_bytes: int, workers: int, advice: str = "choose a smaller --size"
+) -> None:
+    """Raise HostError when `images` of `size_bytes` and what goes with them do not fit: the queue, the
+    books, the private memory of workers, and page tables of every process that maps an image.
+
+    `advice` says what a user can do about it, beside fewer workers.
+    """
+    pages = size_bytes // PAGE_BYTES
     shared = images * size_bytes + queue_bytes + PAGE_BOOK_BYTES * pages
-    private = workers * (WORKER_BYTES + int(size_bytes * PAGE_TABLE_SHARE))
+    mapping = workers + MAPPING_BESIDE_WORKERS
+    private = workers * WORKER_BYTES + mapping * int(size_bytes * PAGE_TABLE_SHARE)
     free = shm_free_bytes()
     if shared > free:
         raise HostError(
             f"not enough shared memory: the run needs {show_size(shared)} in /dev/shm, which has "
-            f"{show_size(free)} left; choose a smaller --size, or mount -o remount,size=... /dev/shm"
+            f"{show_size(free)} left; {advice}, or mount -o remount,size=... /dev/shm"
         )
     available = available_bytes()
     if shared + private > available:
         raise HostError(
-            f"not enough memory: the run needs {show_size(shared + private)}, this host or cgroup "
-            f"has {show_size(available)} available; choose a smaller --size or fewer workers"
+            f"not enough memory: the run needs {show_size(shared + private)}, this host or its control group "
+            f"(MemoryMax=, a container's limit) has {show_size(available)} left; {advice}, or fewer workers"
         )
 
 
@@ -48,20 +60,19 @@ def shm_free_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """What the kernel says may be allocated without swapping, within this cgroup's limit."""
+    """What may be allocated without swapping: of this host, and of this process's control groups."""
     available = memory_figure("MemAvailable")
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            available = min(available, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
-            continue
-    return available
+    left = memory_left_bytes()
+    return available if left is None else min(available, left)
+
+
+def killed_for_memory_before() -> int:
+    """How many processes the kernel has killed on this host for want of memory (proc(5), vmstat oom_kill)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def memory_figure(name: str) -> int:

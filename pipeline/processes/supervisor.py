@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from guestmem.ipc import Connection, Message, PeerGone
 from pipeline.errors import Cancelled, FerryError, RunFailed
 from pipeline.processes.child import become_worker, error_of
+from pipeline.processes.memory import killed_for_memory_before
 
 GROUP_SIGNAL_SECONDS = 0.01
 WAIT_SECONDS = 0.1
@@ -55,6 +56,7 @@ class Supervisor:
         self._cancelled_by = 0
         self._wake_fd: int | None = None
         self._private_fds: set[int] = set()
+        self._killed_before = killed_for_memory_before()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -218,7 +220,8 @@ class Supervisor:
             if worker.exit_status == signal.SIGTERM:
                 # One sent to the whole group reaches this process too, a moment later perhaps.
                 time.sleep(GROUP_SIGNAL_SECONDS)
-            self._raise(RunFailed(f"{worker.place}: {_death(worker)}"))
+            starved = killed_for_memory_before() > self._killed_before
+            self._raise(RunFailed(f"{worker.place}: {_death(worker, starved=starved)}"))
 
     def _collect(self, worker: Worker) -> None:
         """Take a worker's exit status, so that it is no zombie."""
@@ -250,7 +253,8 @@ def _cancelled(number: int) -> Cancelled:
     return Cancelled(f"cancelled by {signal.Signals(number).name}")
 
 
-def _death(worker: Worker) -> str:
+def _death(worker: Worker, *, starved: bool) -> str:
+    """How a worker that said nothing ended. `starved`: the kernel has killed for memory meanwhile."""
     assert worker.exit_status is not None
     code = os.waitstatus_to_exitcode(worker.exit_status)
     if code >= 0:
@@ -258,6 +262,11 @@ def _death(worker: Worker) -> str:
     name = signal.Signals(-code).name
     if -code == signal.SIGBUS:
         return f"was killed by {name}: no memory for a shared page, /dev/shm or the host is full"
+    if -code == signal.SIGKILL and starved:
+        return (
+            f"was killed by {name}: the kernel's OOM killer was at work, so this host or its control group "
+            "(MemoryMax=, a container's limit) is out of memory"
+        )
     return f"was killed by {name}"
 
 

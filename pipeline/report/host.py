@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.processes.cgroup import cpu_quota
 from pipeline.processes.memory import memory_figure
 from qat.host import device_records
 
@@ -20,6 +21,7 @@ def host_record(codec_libraries: dict[str, str]) -> dict[str, Any]:
     return {
         "cpu_model": cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
+        "cpu_quota": cpu_quota(),
         "memory_bytes": memory_figure("MemTotal"),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -14,12 +14,14 @@ from pipeline.errors import RunFailed
 def save_json(document: dict[str, Any], path: str) -> None:
     """Write a document; `-` is standard output. A reader never sees half of it. Raises RunFailed."""
     text = json.dumps(document, indent=2) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
     try:
-        _write(text, Path(path))
+        if path == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            _write(text, Path(path))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise RunFailed(f"--json {path}: {error.strerror}") from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.guest import add_ram_arguments, read_ram
-from pipeline.cli.main import Command
+from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
 from pipeline.codecs import library_versions
@@ -119,7 +119,7 @@ def run(given: Given, command: list[str]) -> int:
         save_json(document, target)
     text = suite.render(document)
     if target != "-":
-        print(text)
+        show(text)
     if markdown is not None and markdown != "-":
         Path(markdown).write_text(text + "\n")
     return 0

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.main import Command
+from pipeline.cli.main import Command, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given, parse_within
 from pipeline.codecs import library_versions
@@ -214,8 +214,8 @@ def run(given: Given, command: list[str]) -> int:
         raise RunFailed(one_line(error)) from error
     except Cancelled as error:
         raise Cancelled(f"{error}; the same command goes on from here") from error
-    print(report.markdown(document, published=published))
-    print(f"\nwritten to {output.folder}: report.html, report.md, points.csv, compare.json")
+    show(report.markdown(document, published=published))
+    show(f"\nwritten to {output.folder}: report.html, report.md, points.csv, compare.json")
     return 0
 
 

@@ -22,7 +22,7 @@ from guestmem.content import Content
 from guestmem.prefault import populate
 from guestmem.ram import MIN_RAM_BYTES, GuestRam
 from pipeline.cli.guest import add_ram_arguments, read_ram
-from pipeline.cli.main import Command, execute
+from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
 from pipeline.destination.verification import first_difference
@@ -268,7 +268,7 @@ def run(given: Given, command: list[str]) -> int:
         ratio = row.compression_ratio
         save_json({"command": command, **asdict(options), **asdict(row), "compression_ratio": ratio}, target)
     if target != "-":
-        print(
+        show(
             f"QEMU {row.version}, {options.method}: {row.total_ms:.0f} ms, "
             f"downtime {row.downtime_ms:.0f} ms, "
             f"{row.guest_megabytes_per_second:.0f} guest MB/s, ratio {row.compression_ratio:.2f}, "
