@@ -18,6 +18,7 @@ from pipeline.options import CHECKS, Options
 from pipeline.packets.counters import Count, Totals, counts_of
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.processes.deadline import Deadline
+from pipeline.processes.limits import limit_of
 from pipeline.processes.memory import check_memory
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import Usage, private_bytes
@@ -161,7 +162,7 @@ class Migration:
         try:
             return open_transport(options, self._layout, self._supervisor, self._source)
         except OSError as error:
-            raise HostError(f"cannot set up shared memory: {error}") from error
+            raise limit_of(error) or HostError(f"cannot set up shared memory: {one_line(error)}") from error
 
     def _await_ready(self, transport: Transport) -> None:
         reasons, simulated = self._sending.await_ready()

@@ -35,7 +35,7 @@ from pipeline.processes.memory import check_memory
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress, open_progress
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from pipeline.source.guest_client import GuestClient
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -14,7 +14,7 @@ from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
 from pipeline.errors import UsageError
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
 from qat.roundtrip import check_round_trip

@@ -24,8 +24,8 @@ from pipeline.cli.values import Given
 from pipeline.codecs import METHODS, library_versions
 from pipeline.codecs.method import CodecSettings
 from pipeline.errors import CodecUnavailable, HostError, UsageError
+from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from pipeline.report.json_file import save_json
 from pipeline.report.markdown import table
 from qat.probe import ANSWERED, probe
 from tools.measuring import charts
@@ -217,7 +217,7 @@ def run(given: Given, command: list[str]) -> int:
     if target != "-":
         show(render(document))
     if plot_file is not None:
-        Path(plot_file).write_text(plot(document))
+        save_text(plot(document), Path(plot_file))
     return 0
 
 

@@ -194,16 +194,26 @@ def _size(given: Given) -> int:
 
 
 def _image_size(given: Given, image: str) -> int:
-    path = Path(image)
-    if not path.is_file():
-        raise UsageError(f"--image {image}: no such file")
-    if not os.access(path, os.R_OK):
-        raise UsageError(f"--image {image}: cannot be read")
-    size = _ram_size(f"--image {image} of {path.stat().st_size} bytes", path.stat().st_size)
+    bytes_there = _image_bytes(image)
+    size = _ram_size(f"--image {image} of {bytes_there} bytes", bytes_there)
     text = given.text("size")
     if text is not None and checked("--size", text, parse_size) != size:
         raise UsageError(f"--size {text}: the image has {size} bytes; leave out --size")
     return size
+
+
+def _image_bytes(image: str) -> int:
+    """How much an image holds: a file, or a block device."""
+    path = Path(image)
+    if not path.exists():
+        raise UsageError(f"--image {image}: no such file")
+    if not path.is_file() and not path.is_block_device():
+        raise UsageError(f"--image {image}: is neither a file nor a block device")
+    try:
+        with path.open("rb") as file:
+            return file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise UsageError(f"--image {image}: cannot be read ({error.strerror})") from error
 
 
 def _ram_size(what: str, size: int) -> int:

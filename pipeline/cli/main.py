@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Cancelled, FerryError, InternalError, RunFailed, one_line, traceback_of
+from pipeline.processes.limits import limit_of
 from pipeline.processes.signals import end_at_once, ending_signals
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
     except FerryError as error:
         return end_of(error, debug)
     except Exception as error:  # a fault of ours, whatever it is
-        return end_of(InternalError.of(error), debug)
+        return end_of(limit_of(error) or InternalError.of(error), debug)
 
 
 def end_of(error: FerryError, debug: bool = False) -> int:

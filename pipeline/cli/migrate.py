@@ -15,6 +15,7 @@ from pipeline.errors import FerryError, HostError, InternalError
 from pipeline.migration import Migration
 from pipeline.net.address import Address
 from pipeline.options import AUTO, Options
+from pipeline.processes.limits import limit_of
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress
@@ -99,7 +100,7 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
     except FerryError as raised:
         error = raised
     except Exception as raised:  # a fault of ours ends the run, and its document says where
-        error = InternalError.of(raised)
+        error = limit_of(raised) or InternalError.of(raised)
     return build_result(options, metrics, command, host_record(library_versions()), error), error
 
 

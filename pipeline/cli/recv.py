@@ -18,7 +18,7 @@ from pipeline.net.tls import SERVER
 from pipeline.options import MAX_RAM_BYTES, MAX_WORKERS, QatOptions, ReceiveOptions
 from pipeline.progress import open_log
 from pipeline.report.document import SCHEMA_VERSION, status_of
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from pipeline.transports.tcp.server.service import ServiceOptions, serve
 
 MAX_RUNS = 10**9

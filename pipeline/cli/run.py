@@ -17,7 +17,7 @@ from pipeline.options import DEFAULT_TRANSPORT, MAX_WORKERS, Options
 from pipeline.progress import open_progress
 from pipeline.report.columns import Result
 from pipeline.report.document import SCHEMA_VERSION
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from pipeline.report.table import render_runs, render_summary
 from pipeline.transports import TRANSPORTS
 

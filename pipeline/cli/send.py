@@ -11,7 +11,7 @@ from pipeline.cli.values import Given
 from pipeline.net.tls import CLIENT
 from pipeline.options import Options
 from pipeline.progress import open_progress
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from pipeline.report.table import render_summary
 
 

@@ -105,12 +105,20 @@ class Given:
     def new_file(self, name: str) -> str | None:
         """A file that can be written; `-` is standard output."""
         text = self.text(name)
-        if text is None or text == "-":
-            return text
-        path = Path(text)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{option_of(name)} {text}: cannot be written; name a file in a folder that can")
+        if text is not None and text != "-":
+            check_target(option_of(name), Path(text))
         return text
+
+
+def check_target(option: str, path: Path) -> None:
+    """A file may be put there: nothing stands there yet, or a regular file, in a folder that takes it.
+
+    Raises UsageError. A device, a pipe or a socket is never replaced.
+    """
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: cannot be written; name a file in a folder that can")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path}: is not a regular file; name another (- is standard output)")
 
 
 def option_of(name: str) -> str:

@@ -29,6 +29,7 @@ from guestmem.names import QUEUE, guarded_name
 from guestmem.ram import WORDS_PER_PAGE
 from guestmem.segment import PAGE_BYTES, create_segment, map_segment
 from pipeline.errors import HostError
+from pipeline.processes.limits import limit_of, message_queues_are_out
 
 MSG_MAX = Path("/proc/sys/fs/mqueue/msg_max")
 UNPRIVILEGED_MSG_MAX = 10
@@ -65,10 +66,7 @@ def _create_queue(label: str, capacity: int) -> posix_ipc.MessageQueue:
             # Empty is answered at once: a receive with a time-out of 0 takes 36 us to say so.
             queue.block = False
     except (OSError, ValueError, posix_ipc.Error) as error:
-        raise HostError(
-            f"cannot create a POSIX message queue ({error}): check ulimit -q and "
-            "/proc/sys/fs/mqueue/queues_max"
-        ) from error
+        raise message_queues_are_out() from error
     return queue
 
 
@@ -161,7 +159,7 @@ class PacketQueue:
         try:
             self._fd = create_segment("slots", self.size_bytes, reserve=True)
         except OSError as error:
-            raise HostError(
+            raise limit_of(error) or HostError(
                 f"no room in /dev/shm for a queue of {self.size_bytes} bytes: {error.strerror}"
             ) from error
         self.free = SlotNumbers("free", slots)

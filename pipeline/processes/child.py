@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from guestmem.ipc import Connection, Message, PeerGone
 from pipeline import errors
 from pipeline.errors import FerryError, InternalError, RunFailed, one_line, traceback_of
+from pipeline.processes.limits import limit_of
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -91,12 +92,14 @@ def _schedule_as_batch() -> None:
 
 
 def _error_message(error: BaseException) -> Message:
+    trace = traceback_of(error)
+    error = limit_of(error) or error
     ours = isinstance(error, FerryError)
     return {
         "kind": "error",
         "class": type(error).__name__ if ours else InternalError.__name__,
         "text": one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}",
-        "traceback": traceback_of(error)[-MAX_TRACEBACK:],
+        "traceback": trace[-MAX_TRACEBACK:],
     }
 
 

@@ -76,8 +76,12 @@ def killed_for_memory_before() -> int:
 
 
 def memory_figure(name: str) -> int:
-    """A line of /proc/meminfo, in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    """A line of /proc/meminfo, in bytes. Raises HostError without /proc."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError as error:
+        raise HostError("/proc is not mounted here: mount -t proc proc /proc") from error
+    for line in lines:
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return 0

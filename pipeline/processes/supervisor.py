@@ -18,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from guestmem.ipc import Connection, Message, PeerGone
-from pipeline.errors import Cancelled, FerryError, RunFailed
+from pipeline.errors import Cancelled, FerryError, HostError, RunFailed
 from pipeline.processes.child import become_worker, error_of
+from pipeline.processes.limits import limit_of
 from pipeline.processes.memory import killed_for_memory_before
 
 GROUP_SIGNAL_SECONDS = 0.01
@@ -88,12 +89,15 @@ class Supervisor:
     def start(self, name: str, side: str, main: Callable[[Connection], None]) -> Worker:
         """Fork a process that runs `main` and ends.
 
-        What `main` raises reaches the coordinator as the run's error, with its traceback.
+        What `main` raises reaches the coordinator as the run's error, with its traceback. Raises HostError.
         """
-        ours, theirs = Connection.pair()
         gc.freeze()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            ours, theirs = Connection.pair()
+            pid = os.fork()
+        except OSError as error:
+            raise limit_of(error) or HostError(f"cannot start a process: {error.strerror}") from error
         if pid == 0:
             for worker in self.workers:
                 if worker.exit_status is None:

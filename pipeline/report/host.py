@@ -32,7 +32,11 @@ def host_record(codec_libraries: dict[str, str]) -> dict[str, Any]:
 
 def cpu_model() -> str:
     """As /proc/cpuinfo names it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # no /proc: the machine's kind is all that is known
+    for line in lines:
         if line.startswith(("model name", "Model")):
             return line.split(":", 1)[1].strip()
     return platform.machine()

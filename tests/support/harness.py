@@ -49,6 +49,7 @@ class Run:
         environment: dict[str, str] | None = None,
         module: str = "pipeline.run",
         prefix: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", module, *arguments],
@@ -57,6 +58,7 @@ class Run:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            pass_fds=pass_fds,
             env={**os.environ, **(environment or {})},
         )
         self.session = self.process.pid

@@ -22,8 +22,8 @@ from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
 from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
+from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from pipeline.report.json_file import save_json
 from tools.bench import auto, peers, scale, transports
 from tools.bench.request import BenchRequest
 
@@ -121,7 +121,7 @@ def run(given: Given, command: list[str]) -> int:
     if target != "-":
         show(text)
     if markdown is not None and markdown != "-":
-        Path(markdown).write_text(text + "\n")
+        save_text(text + "\n", Path(markdown))
     return 0
 
 

@@ -24,6 +24,7 @@ from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given, parse_within
 from pipeline.codecs import library_versions
 from pipeline.errors import Cancelled, RunFailed, UsageError, one_line
+from pipeline.report.files import save_text
 from pipeline.report.host import host_record
 from tools.compare import page, report
 from tools.compare.scenario import AXES, Point, Scenario, check, load, names
@@ -128,7 +129,7 @@ class Output:
             raise UsageError(f"--output {folder}: is not empty; choose another folder, or --force")
         try:
             self.points.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(said, indent=2) + "\n")
+            save_text(json.dumps(said, indent=2) + "\n", kept)
         except OSError as error:
             raise UsageError(f"--output {folder}: {error.strerror}") from error
 
@@ -142,9 +143,7 @@ class Output:
 
     def keep(self, point: Point, result: dict[str, Any]) -> None:
         """Output a point's result; a broken-off run leaves none."""
-        beside = self.points / f".{point.key}"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        beside.replace(self.points / f"{point.key}.json")
+        save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
 
 
 def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:
@@ -230,10 +229,10 @@ def _document(scenario: Scenario, points: list[Point], output: Output) -> dict[s
 
 
 def _write(folder: Path, document: dict[str, Any], published: bool) -> None:
-    (folder / "compare.json").write_text(json.dumps(document, indent=1) + "\n")
-    (folder / "points.csv").write_text(report.csv_text(document))
-    (folder / "report.md").write_text(report.markdown(document, published=published) + "\n")
-    (folder / "report.html").write_text(page.page(document, published=published))
+    save_text(json.dumps(document, indent=1) + "\n", folder / "compare.json")
+    save_text(report.csv_text(document), folder / "points.csv")
+    save_text(report.markdown(document, published=published) + "\n", folder / "report.md")
+    save_text(page.page(document, published=published), folder / "report.html")
 
 
 COMMAND = Command(build_parser, run)

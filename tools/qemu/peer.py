@@ -30,7 +30,7 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
 from tools.qemu.qmp import Qmp, QmpError
 
 BINARY = "qemu-system-x86_64"

@@ -16,10 +16,11 @@ from pipeline.codecs.method import CodecSettings, Method
 from pipeline.destination.output import Output
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.verification import MAX_REGIONS, region_digests
-from pipeline.errors import BadFrame, HostError, RunFailed
+from pipeline.errors import BadFrame, HostError, RunFailed, one_line
 from pipeline.options import MAX_PACKET_BYTES, ReceiveOptions
 from pipeline.packets.counters import Counters
 from pipeline.packets.packet import Limits
+from pipeline.processes.limits import limit_of
 from pipeline.processes.memory import available_bytes, check_memory, shm_free_bytes
 from pipeline.processes.usage import SideFigures, Usage, private_bytes
 from pipeline.report.host import host_record
@@ -101,7 +102,7 @@ class ReceiveRun:
             self._written = WrittenMap(pages)
             self.counters = Counters(wanted.channels)
         except OSError as error:
-            raise HostError(f"cannot set up shared memory: {error}") from error
+            raise limit_of(error) or HostError(f"cannot set up shared memory: {one_line(error)}") from error
         codes = frozenset(wanted.method_codes)
         self._methods = tuple(method for method in methods_here() if method.code in codes)
         self._limits = Limits(

@@ -1,7 +1,8 @@
-"""A JSON document into the file that --json names."""
+"""Documents into the files that were asked for."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -19,17 +20,25 @@ def save_json(document: dict[str, Any], path: str) -> None:
             sys.stdout.write(text)
             sys.stdout.flush()
         else:
-            _write(text, Path(path))
+            save_text(text, Path(path))
     except BrokenPipeError:
         raise
     except OSError as error:
         raise RunFailed(f"--json {path}: {error.strerror}") from error
 
 
-def _write(text: str, target: Path) -> None:
+def save_text(text: str, target: Path) -> None:
+    """Write a text file whole: a reader sees the old one or the new one. A link is followed.
+
+    Raises OSError, FileExistsError for what is there and is no regular file.
+    """
+    target = target.resolve()
     if target.exists() and not target.is_file():
-        target.write_text(text)  # a pipe or a terminal
-        return
+        raise FileExistsError(errno.EEXIST, "is not a regular file", str(target))
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(target)
+    try:
+        beside.write_text(text)
+        beside.replace(target)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,93 @@
+"""Limits of the host: each is named in one line, with what to do, before anything is half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.harness import Ended, Run, assert_clean, leftovers
+
+SMALL = ("--size", "16M", "--dirty-rate", "0", "--method", "zstd", "--quiet")
+
+
+def limited(setting: str, *arguments: str) -> Ended:
+    """A run in a shell that sets a limit first; nothing may be left."""
+    before = leftovers()
+    running = Run(*SMALL, *arguments, prefix=("bash", "-c", f'{setting}; exec "$@"', "limits"))
+    ended = running.end(30)
+    assert_clean(running.session, before)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("setting", "arguments", "words"),
+    [
+        ("ulimit -n 12", (), "ulimit -n"),
+        ("ulimit -n 20", (), "ulimit -n"),
+        ("ulimit -n 30", (), "ulimit -n"),
+        ("ulimit -q 0", (), "ulimit -q"),
+        ("ulimit -q 4000", ("--channels", "8"), "ulimit -q"),
+        ("ulimit -f 100", (), "ulimit -f"),
+    ],
+)
+def test_a_limit_is_named(setting: str, arguments: tuple[str, ...], words: str) -> None:
+    ended = limited(setting, *arguments)
+    assert ended.code == 2, ended.err
+    assert ended.err.count("\n") == 1
+    assert words in ended.err and "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("mount -t tmpfs -o ro none /dev/shm", "read-only"),
+        ("mount -t tmpfs -o size=8M none /dev/shm", "not enough shared memory"),
+        ("umount -l /proc", "/proc is not mounted"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_named(setting: str, words: str) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("mounts of one's own need root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    running = Run(*SMALL, prefix=("unshare", "-m", "bash", "-c", f'{setting} && exec "$@"', "limits"))
+    ended = running.end(30)
+    assert ended.code == 2, ended.err
+    assert ended.err.count("\n") == 1
+    assert words in ended.err
+
+
+class TestOutputOnlyForEyes:
+    def test_progress_that_cannot_be_written_fails_nothing(self) -> None:
+        running = Run(*SMALL[:-1], prefix=("bash", "-c", 'exec "$@" 2>/dev/full', "eyes"))
+        ended = running.end()
+        assert ended.code == 0
+        assert "completed" in ended.out
+
+    def test_a_reader_that_stands_still_holds_nothing_up(self) -> None:
+        """Standard error is a pipe that is full and that nobody reads."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b"x" * 65536)
+        except BlockingIOError:
+            pass
+        os.set_blocking(writing, True)
+        running = Run(
+            *SMALL[:-1], prefix=("bash", "-c", f'exec "$@" 2>&{writing}', "eyes"), pass_fds=(writing,)
+        )
+        ended = running.end(20)
+        os.close(reading)
+        os.close(writing)
+        assert ended.code == 0
+
+    @pytest.mark.parametrize("more", [(), ("--json", "-")])
+    def test_a_result_that_cannot_be_written_is_a_failure(self, more: tuple[str, ...]) -> None:
+        running = Run(*SMALL, *more, prefix=("bash", "-c", 'exec "$@" >/dev/full', "eyes"))
+        ended = running.end()
+        assert ended.code == 1
+        assert ended.err.count("\n") == 1 and "No space left" in ended.err
