@@ -32,7 +32,6 @@ import numpy as np
 
 from guestmem.content import Content, OnShare
 from guestmem.dirty_log import KINDS
-from guestmem.dirty_log import LOGS as LOGS
 from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
 from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.prefault import populate

@@ -8,8 +8,7 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.page import PAGE_BYTES
-from guestmem.page import WORDS_PER_PAGE as WORDS_PER_PAGE
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.segment import create_segment, map_segment
 
 MIN_RAM_BYTES = 1 << 20

@@ -16,7 +16,6 @@ from pathlib import Path
 import posix_ipc
 
 from guestmem.names import SEGMENT, guarded_name
-from guestmem.page import PAGE_BYTES as PAGE_BYTES
 
 SHM = Path("/dev/shm")
 """Where Linux keeps POSIX shared memory (shm_overview(7)): a tmpfs, which can be full."""

@@ -10,6 +10,7 @@ was dirty. A rate alone misleads: the curve is what decides how many rounds a mi
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -34,7 +35,7 @@ from pipeline.options import GuestOptions
 from pipeline.processes.memory import check_memory
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
-from pipeline.progress import Progress, open_progress
+from pipeline.progress import Progress, Stage, open_progress
 from pipeline.report.json_file import save_json
 from pipeline.source.guest_client import GuestClient
 
@@ -204,9 +205,7 @@ def keep_or_measure(request: Request, progress: Progress) -> dict[str, Any]:
                 request.create,
             )
             log = request.dirty_log if request.measure else UNWATCHED
-            link = GuestClient.start(
-                supervisor, spec, log, lambda share: progress.show(f"filling guest RAM: {share:.0%}")
-            )
+            link = GuestClient.start(supervisor, spec, log, functools.partial(progress.reach, Stage.FILLING))
             link.order("run")
         if request.create is not None:
             progress.say(f"guest {request.create} runs; python -m pipeline.run --attach {request.create}")

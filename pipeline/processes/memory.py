@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import SHM
 from guestmem.units import show_size
 from pipeline.errors import HostError
 
-SHM = Path("/dev/shm")
 WORKER_BYTES = 24 << 20
 """Private memory of a worker, rounded up: 10 to 16 MiB were measured."""
 
-PAGE_TABLE_SHARE = 1 / 512
+PAGE_TABLE_SHARE = 8 / PAGE_BYTES
 """Page tables: eight bytes a page, in every process that maps an image."""
 
 PAGE_BOOK_BYTES = 6
@@ -21,14 +22,14 @@ PAGE_BOOK_BYTES = 6
 
 def check_memory(size_bytes: int, images: int, queue_bytes: int, workers: int) -> None:
     """Raise HostError when `images` of `size_bytes` and what goes with them do not fit."""
-    pages = size_bytes // 4096
+    pages = size_bytes // PAGE_BYTES
     shared = images * size_bytes + queue_bytes + PAGE_BOOK_BYTES * pages
     private = workers * (WORKER_BYTES + int(size_bytes * PAGE_TABLE_SHARE))
     free = shm_free_bytes()
     if shared > free:
         raise HostError(
-            f"not enough shared memory: the run needs {show_size(shared)} in /dev/shm, which has "
-            f"{show_size(free)} left; choose a smaller --size, or mount -o remount,size=... /dev/shm"
+            f"not enough shared memory: the run needs {show_size(shared)} in {SHM}, which has "
+            f"{show_size(free)} left; choose a smaller --size, or mount -o remount,size=... {SHM}"
         )
     available = available_bytes()
     if shared + private > available:
@@ -39,7 +40,7 @@ def check_memory(size_bytes: int, images: int, queue_bytes: int, workers: int) -
 
 
 def shm_free_bytes() -> int:
-    """Bytes that may still be allocated in /dev/shm."""
+    """Bytes that may still be allocated in shared memory."""
     try:
         status = os.statvfs(SHM)
     except OSError as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from guestmem.ipc import Connection, Message, PeerGone
+from guestmem.segment import SHM
 from pipeline.errors import Cancelled, FerryError, RunFailed
 from pipeline.processes.child import become_worker, error_of
 
@@ -257,7 +258,7 @@ def _death(worker: Worker) -> str:
         return f"ended with exit code {code} and said nothing"
     name = signal.Signals(-code).name
     if -code == signal.SIGBUS:
-        return f"was killed by {name}: no memory for a shared page, /dev/shm or the host is full"
+        return f"was killed by {name}: no memory for a shared page, {SHM} or the host is full"
     return f"was killed by {name}"
 
 
