@@ -1,7 +1,7 @@
-"""What fills guest RAM: a corpus repeated, or a raw RAM image.
+"""What fills guest RAM: a corpus, repeated, or a raw RAM image.
 
-QEMU's QATzip measurements filled 60 of 64 GB with the repeated bytes of the Silesia corpus
-(cover letter of the series); `Corpus` is that, with any files.
+QEMU's QATzip measurements filled 60 of 64 GB with the Silesia corpus, repeated (cover letter of
+the patch series). `Corpus` does the same with any files.
 """
 
 from __future__ import annotations
@@ -9,51 +9,55 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.ram import GuestRam
 from guestmem.zero import normal_mask
 
 NOT_PYTHONS_OWN = {"site-packages", "dist-packages", "__pycache__"}
 
 POOL_PAGES = 4096
-"""Pages of real content that the guest writes from: 16 MiB, above any codec's window."""
+"""Pages of real content that the guest writes from: 16 MiB, more than any codec's window."""
+
+CHUNK_BYTES = 16 << 20
+"""Read or copied in one go, between two reports of how far the filling is."""
+
+OnShare = Callable[[float], None]
+"""Told what share of the work, 0 to 1, is done."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files whose bytes, one after the other and repeated, fill the first `filled` of RAM.
+    """Files whose bytes, one after the other and repeated, fill the share `filled` of RAM (0 to 1).
 
-    `path` is a file, or a folder for all files under it; None is the running Python's own.
+    `path` is a file, or a folder for all files under it; None stands for the running Python's files.
     """
 
     path: Path | None
     filled: float
 
     def files(self) -> tuple[Path, ...]:
-        """The files, in the order in which they fill."""
+        """The files in the order of their bytes in RAM."""
         return python_files() if self.path is None else files_under(self.path)
 
-    def fill(self, ram: GuestRam) -> None:
-        """Fill `ram`; what lies behind the filled part stays zero. Raises OSError."""
+    def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
+        """Fill `ram`; what lies behind the filled part stays as it is. Raises OSError."""
         limit = int(ram.pages * self.filled) * PAGE_BYTES
-        period = _read_files(self.files(), ram.memory[:limit])
-        if period == 0:
-            return
-        done = period
-        while done < limit:
-            step = min(done, limit - done)
-            ram.memory[done : done + step] = ram.memory[:step]
-            done += step
+        period = _read_files(self.files(), ram.memory[:limit], on_share)
+        if period:
+            _repeat(ram.memory[:limit], period, on_share)
 
     def pool(self, ram: GuestRam) -> npt.NDArray[np.uint64]:
-        """Pages of the corpus for the guest to write: (n, 512) uint64, n at least 1."""
+        """Pages of the corpus for the guest to write, as (n, 512) uint64 with n at least 1.
+
+        Raises OSError.
+        """
         found = sample_normal_pages(ram)
         if len(found):
             return found
@@ -62,17 +66,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Image:
-    """A raw RAM image: the file's bytes are the guest's RAM."""
+    """A raw RAM image: byte n of the file is byte n of the guest's RAM."""
 
     path: Path
 
-    def fill(self, ram: GuestRam) -> None:
-        """Read the image. Raises OSError, ValueError when the file is no longer of RAM's size."""
-        if _read_files((self.path,), ram.memory) != ram.size_bytes:
+    def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
+        """Read the image into `ram`. Raises OSError; ValueError when the file is too short."""
+        if _read_files((self.path,), ram.memory, on_share) != ram.size_bytes:
             raise ValueError(f"{self.path} holds fewer than {ram.size_bytes} bytes")
 
     def pool(self, ram: GuestRam) -> npt.NDArray[np.uint64]:
-        """Pages of the image, or of this Python's files when the image is all zero."""
+        """Pages of the image, or of this Python's files when the image is all zero; see Corpus."""
         found = sample_normal_pages(ram)
         if len(found):
             return found
@@ -83,7 +87,7 @@ Content = Corpus | Image
 
 
 def files_under(path: Path) -> tuple[Path, ...]:
-    """`path` itself when it is a file, else every regular file under it, in sorted order."""
+    """`path` itself when it is a file, else every regular file under it, sorted by path."""
     if path.is_file():
         return (path,)
     return tuple(sorted(entry for entry in path.rglob("*") if entry.is_file()))
@@ -92,8 +96,8 @@ def files_under(path: Path) -> tuple[Path, ...]:
 def python_files() -> tuple[Path, ...]:
     """The files of the running Python: machine code and text, on every host.
 
-    The interpreter and its extension modules first, so that a small RAM holds both kinds.
-    Installed packages and caches are left out: they differ from one environment to the next.
+    Binaries and sources take turns, so that a small RAM holds both kinds. Installed packages and
+    caches are left out, since they differ from one environment to the next.
     """
     sources: list[Path] = []
     others = [Path(sys.executable).resolve()]
@@ -112,18 +116,34 @@ def _interleave(one: list[Path], other: list[Path]) -> Iterator[Path]:
             yield other[index]
 
 
-def _read_files(paths: tuple[Path, ...], into: memoryview) -> int:
+def _read_files(paths: tuple[Path, ...], into: memoryview, on_share: OnShare | None = None) -> int:
+    """Read the files, one after the other, until `into` is full; returns the bytes read."""
     done = 0
     for path in paths:
         if done == len(into):
             break
         with path.open("rb", buffering=0) as file:
             while done < len(into):
-                count = file.readinto(into[done : done + (16 << 20)])
+                count = file.readinto(into[done : done + CHUNK_BYTES])
                 if not count:
                     break
                 done += count
+                if on_share is not None:
+                    on_share(done / len(into))
     return done
+
+
+def _repeat(memory: memoryview, period: int, on_share: OnShare | None) -> None:
+    """Repeat the first `period` bytes of `memory` to its end, doubling what is there each time."""
+    done = period
+    while done < len(memory):
+        end = min(2 * done, len(memory))
+        for start in range(done, end, CHUNK_BYTES):
+            stop = min(start + CHUNK_BYTES, end)
+            memory[start:stop] = memory[start - done : stop - done]
+            if on_share is not None:
+                on_share(stop / len(memory))
+        done = end
 
 
 def _pages_of_files(paths: tuple[Path, ...]) -> npt.NDArray[np.uint64]:
@@ -134,7 +154,9 @@ def _pages_of_files(paths: tuple[Path, ...]) -> npt.NDArray[np.uint64]:
 
 
 def sample_normal_pages(ram: GuestRam) -> npt.NDArray[np.uint64]:
-    """Up to POOL_PAGES normal pages, taken evenly over the whole of RAM: a copy."""
+    """A copy of at most POOL_PAGES pages, evenly spaced over RAM, without the zero pages among them:
+    (n, 512) uint64, where n may be 0.
+    """
     chosen = np.unique(np.linspace(0, ram.pages - 1, min(POOL_PAGES, ram.pages)).astype(np.intp))
     pages = ram.words[chosen]
     return pages[normal_mask(pages)]

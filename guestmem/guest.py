@@ -1,19 +1,22 @@
 """The guest process: it owns the source RAM, writes to it, and obeys its migration.
 
     migration                         guest
-        ----- open, which log -------->
-        <----------- ready ------------   descriptors of RAM and shared log; or refused, and why
+        <--------- filling ------------   to its owner, while its RAM is filled: the share, 0 to 1
+        ------ open, which log ------->
+        <----------- ready ------------   descriptors of RAM and of the log; or
+        <----------- no-log -----------   why this log cannot be had; another may be asked for; or
+        <---------- refused -----------   why the guest cannot be opened at all
         ------------ run ------------->   writes
         ------------ pause ----------->   finishes the batch in hand, marks it
         <------- state: paused --------   nothing is written from here on
         ------------ run ------------->
         <------- state: running -------
-        ------------ throttle -------->   0 to 99 per cent
+        ---------- throttle ---------->   0 to 99 per cent
         ------------ ask ------------->   for its counters, and its slowest second of an interval
 
-Every order is answered with a `state` and the counters. The guest has an owner, who started it
-and with whom it ends, and may have a name under which one visitor at a time can open it. When a
-visitor is gone, however it went, the guest runs at full speed, unwatched, as before.
+Every order but `open` is answered with `state` and the counters. The guest has an owner, which
+started it and with which it ends. If it has a name, one visitor at a time can open it by that name.
+When a visitor is gone, for whatever reason, the guest runs at full speed and unwatched again.
 """
 
 from __future__ import annotations
@@ -22,32 +25,36 @@ import os
 import re
 import select
 import socket
-import struct
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from guestmem.content import Content
-from guestmem.dirty_log.logs import SharedDirtyLog, Unmarked
-from guestmem.dirty_log.write_protect import NoKernelLog, register
+from guestmem.content import Content, OnShare
+from guestmem.dirty_log import KINDS
+from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
 from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from guestmem.workload import Workload
 from guestmem.writer import MAX_THROTTLE_PERCENT, Writer
 
-LOGS = ("auto", "kernel", "shared")
 UNWATCHED = "none"
-"""What an owner opens who only keeps the guest running: others may watch it."""
+"""The log that an owner asks for who only keeps the guest running; others may then watch it."""
 
 VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-PEER_CREDENTIALS = struct.Struct("3i")
+
+FILLING_SECONDS = 0.1
+"""From one `filling` message to the next, at least."""
+
+POPULATE_SHARE = 0.9
+"""The part of the work of filling that is the first touch: of a GiB on an AMD EPYC (2026) it took
+1.6 to 3.3 s, and repeating a corpus over it 0.10 to 0.13 s."""
 
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What guest to make: its size, what fills it, how it writes, and a name, if any."""
+    """The guest to make: its size, what fills it, how it writes, and a name, if any."""
 
     size_bytes: int
     content: Content
@@ -55,42 +62,44 @@ class GuestSpec:
     name: str | None = None
 
 
-def socket_address(name: str) -> str:
-    """Where a named guest listens: an abstract socket, which goes with its process."""
-    return f"\0ramferry-guest-{name}"
-
-
 class GuestExists(Exception):
     """Another guest has this name."""
 
 
 class NoSuchGuest(Exception):
-    """No guest of this name answers, or it belongs to somebody else."""
+    """No guest of this name answers, or it belongs to another user."""
+
+
+def socket_address(name: str) -> str:
+    """Where a named guest listens: an abstract socket (unix(7)), which ends with its process."""
+    return f"\0ramferry-guest-{name}"
 
 
 def visit(name: str) -> Connection:
-    """Connect to a named guest. Raises NoSuchGuest."""
+    """Connect to a named guest of this user's or of root's. Raises NoSuchGuest."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(socket_address(name))
     except OSError as error:
         sock.close()
         raise NoSuchGuest(f"no guest named {name} answers ({error.strerror})") from error
-    if _peer_uid(sock) not in (os.geteuid(), 0):
-        sock.close()
+    connection = Connection(sock)
+    if not _trusted(connection):
+        connection.close()
         raise NoSuchGuest(f"the guest named {name} belongs to another user")
-    return Connection(sock)
+    return connection
 
 
-def _peer_uid(sock: socket.socket) -> int:
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-    return int(PEER_CREDENTIALS.unpack(raw)[1])
+def _trusted(connection: Connection) -> bool:
+    _, uid = connection.peer()
+    return uid in (os.geteuid(), 0)
 
 
 def run_guest(owner: Connection, spec: GuestSpec) -> None:
     """Make the guest and serve it until its owner is gone.
 
-    Raises GuestExists, NoMemoryBehind, OSError (content that cannot be read) before it serves.
+    Before it serves, raises GuestExists, NoMemoryBehind, OSError (content that cannot be read, or
+    no shared memory), ValueError (an image that became too short).
     """
     listener = None
     if spec.name is not None:
@@ -99,90 +108,112 @@ def run_guest(owner: Connection, spec: GuestSpec) -> None:
             listener.bind(socket_address(spec.name))
         except OSError as error:
             raise GuestExists(f"a guest named {spec.name} exists already") from error
-        listener.listen(1)  # a visitor may come early, and waits
-    Guest(spec).serve(owner, listener)
+        listener.listen(1)  # a visitor may come while the guest is made, and waits
+    try:
+        guest = Guest(spec, _FillingReports(owner))
+    except PeerGone:
+        return
+    guest.serve(owner, listener)
+
+
+class _FillingReports:
+    """Tells the owner how far the guest's RAM is filled. Raises PeerGone."""
+
+    def __init__(self, owner: Connection) -> None:
+        self._owner = owner
+        self._next = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + FILLING_SECONDS
+            self._owner.send({"kind": "filling", "share": share})
 
 
 @dataclass(eq=False)
-class _Talk:
-    """One connection, and what it has opened."""
+class _Client:
+    """The owner or a visitor, and the log it has opened."""
 
     connection: Connection
     refusal: str = ""
-    kernel_log: int | None = field(default=None)
+    log: GuestLog | None = None
 
 
 class Guest:
     """RAM, writer and the orders they obey."""
 
-    def __init__(self, spec: GuestSpec) -> None:
+    def __init__(self, spec: GuestSpec, on_filling: OnShare) -> None:
+        """Make the guest, paused. `on_filling` is told how far its RAM is filled, 0 to 1.
+
+        Raises what `run_guest` says, and what `on_filling` raises.
+        """
         self._ram = GuestRam.create(spec.size_bytes, "source")
-        populate(self._ram.mapping, write=True)
-        self._log = SharedDirtyLog.create(self._ram.pages)
-        spec.content.fill(self._ram)
+        populate(
+            self._ram.mapping,
+            write=True,
+            on_share=lambda share: on_filling(POPULATE_SHARE * share),
+        )
+        spec.content.fill(self._ram, lambda share: on_filling(POPULATE_SHARE + (1 - POPULATE_SHARE) * share))
         if spec.workload.self_checking:
             self._ram.words.view(np.uint8)[:, 0] = 0
         self._spec = spec
         pool = spec.content.pool(self._ram)
-        self._writer = Writer(self._ram, self._log, pool, spec.workload)
-        self._watched_by: _Talk | None = None
+        self._writer = Writer(self._ram, Unwatched(), pool, spec.workload)
+        self._watched_by: _Client | None = None
         self._running = False
         self._written_seconds = 0.0
         self._since = time.monotonic()
 
     def serve(self, owner: Connection, listener: socket.socket | None) -> None:
-        """Write and obey, until the owner is gone."""
-        talks = [_Talk(owner)]
+        """Write and obey until the owner is gone."""
+        clients = [_Client(owner)]
         while True:
             rest = self._writer.work() if self._running else None
-            waiting: list[Connection | socket.socket] = [talk.connection for talk in talks]
+            waiting: list[Connection | socket.socket] = [client.connection for client in clients]
             if listener is not None:
                 waiting.append(listener)
             readable, _, _ = select.select(waiting, [], [], rest)
-            for talk in [talk for talk in talks if talk.connection in readable]:
+            for client in [client for client in clients if client.connection in readable]:
                 try:
-                    self._obey(talk)
-                except (PeerGone, ValueError, KeyError, TypeError):  # gone, or talks nonsense
-                    if talk.connection is owner:
+                    self._obey(client)
+                except (PeerGone, ValueError, KeyError, TypeError):  # gone, or it sends nonsense
+                    if client.connection is owner:
                         return
-                    talks.remove(talk)
-                    self._forget(talk)
+                    clients.remove(client)
+                    self._forget(client)
             if listener is not None and listener in readable:
-                self._welcome(listener, talks)
+                clients.append(self._accept(listener, clients))
 
-    def _welcome(self, listener: socket.socket, talks: list[_Talk]) -> None:
+    def _accept(self, listener: socket.socket, clients: list[_Client]) -> _Client:
         sock, _ = listener.accept()
-        talk = _Talk(Connection(sock))
-        if _peer_uid(sock) not in (os.geteuid(), 0):
-            talk.refusal = "it belongs to another user"
-        elif any(not other.refusal for other in talks[1:]):
-            talk.refusal = "it is busy with another visitor"
-        talks.append(talk)
+        client = _Client(Connection(sock))
+        if not _trusted(client.connection):
+            client.refusal = "it belongs to another user"
+        elif any(not other.refusal for other in clients[1:]):
+            client.refusal = "it is busy with another visitor"
+        return client
 
-    def _forget(self, talk: _Talk) -> None:
-        """A visitor is gone: full speed, unwatched."""
-        talk.connection.close()
-        if talk.refusal:
+    def _forget(self, client: _Client) -> None:
+        """A visitor is gone: run at full speed, unwatched."""
+        client.connection.close()
+        if client.refusal:
             return
-        self._unwatch(talk)
+        self._unwatch(client)
         self._writer.throttle_percent = 0
         if not self._running:
             self._run()
 
-    def _obey(self, talk: _Talk) -> None:
-        order, descriptors = talk.connection.receive()
+    def _obey(self, client: _Client) -> None:
+        order, descriptors = client.connection.receive()
         for descriptor in descriptors:
             os.close(descriptor)
         kind = order["kind"]
-        if talk.refusal:
-            # Said in answer to an order: closing with one unread would break off the answer.
-            talk.connection.send({"kind": "refused", "text": talk.refusal})
+        if client.refusal:
+            # Only in answer to an order: closing with one unread would cut the answer off.
+            client.connection.send({"kind": "refused", "text": client.refusal})
             raise PeerGone("refused")
         if kind == "open":
-            if order.get("log") != UNWATCHED and self._watched_by not in (None, talk):
-                talk.connection.send({"kind": "refused", "text": "its writes are being watched already"})
-                return
-            self._open(talk, str(order.get("log")))
+            self._open(client, str(order["log"]))
             return
         if kind == "run" and not self._running:
             self._run()
@@ -191,7 +222,7 @@ class Guest:
         elif kind == "throttle":
             percent = int(order["percent"])
             self._writer.throttle_percent = max(0, min(percent, MAX_THROTTLE_PERCENT))
-        talk.connection.send(self._state(order))
+        client.connection.send(self._state(order))
 
     def _run(self) -> None:
         self._running = True
@@ -223,37 +254,40 @@ class Guest:
             "slowest_second_bytes": slowest,
         }
 
-    def _open(self, talk: _Talk, log: str) -> None:
-        """Answer `open`: which log the visitor gets, or why none."""
-        self._unwatch(talk)
-        used = "shared"
-        if log in ("auto", "kernel"):
+    def _open(self, client: _Client, name: str) -> None:
+        """Answer `open`: give the client RAM and the log, or say why not."""
+        self._unwatch(client)
+        log: GuestLog | None = None
+        if name != UNWATCHED:
+            if self._watched_by is not None:
+                client.connection.send({"kind": "refused", "text": "its writes are being watched already"})
+                return
             try:
-                talk.kernel_log = register(self._ram.words.ctypes.data, self._ram.size_bytes)
-                used = "kernel"
-            except NoKernelLog as error:
-                if log == "kernel":
-                    talk.connection.send({"kind": "refused", "text": str(error)})
-                    return
-        if log != UNWATCHED:
-            self._writer.marks = self._log if used == "shared" else Unmarked()
-            self._watched_by = talk
-        talk.connection.send(
+                log = KINDS[name].create(self._ram)
+            except NoDirtyLog as error:
+                client.connection.send({"kind": "no-log", "text": str(error)})
+                return
+            self._watch(client, log)
+        client.connection.send(
             {
                 "kind": "ready",
-                "log": used,
-                "pid": os.getpid(),
-                "address": self._ram.words.ctypes.data,
+                "log": name,
+                "log_fields": dict(log.fields) if log else {},
                 "self_checking": self._spec.workload.self_checking,
                 "state": "running" if self._running else "paused",
             },
-            (self._ram.fd, self._log.fd),
+            (self._ram.fd, *(log.descriptors if log else ())),
         )
 
-    def _unwatch(self, talk: _Talk) -> None:
-        if talk.kernel_log is not None:
-            os.close(talk.kernel_log)  # the kernel forgets the registration with it
-            talk.kernel_log = None
-        if self._watched_by is talk:
-            self._writer.marks = self._log
-            self._watched_by = None
+    def _watch(self, client: _Client, log: GuestLog) -> None:
+        client.log = log
+        self._writer.marks = log
+        self._watched_by = client
+
+    def _unwatch(self, client: _Client) -> None:
+        if client.log is None:
+            return
+        self._writer.marks = Unwatched()
+        self._watched_by = None
+        client.log.close()
+        client.log = None

@@ -1,10 +1,10 @@
-"""A name in shared memory or among message queues exists for microseconds; this covers those.
+"""Names of shared memory and message queues that outlive no process, not even a killed one.
 
-POSIX gives no way to create a segment or a queue without a name, so each has one from its creation
-to its unlinking in the next statement, and `kill -9` in between would leave it behind (seen: once
-in 300 kills of a whole process group). So a name is told to a guard first: a small process in a
-session of its own, which a signal to the group does not reach. When its creator is gone, it
-unlinks what was told and not taken back, and ends.
+POSIX cannot create a segment or a queue without a name, so each has one from its creation to its
+unlinking in the next statement. A `kill -9` in between would leave the name behind (it did, once in
+300 kills of a whole process group). A name is therefore first given to a guard: a small process in
+a session of its own, which a signal to the process group does not reach. When the creator is gone,
+the guard unlinks the names that were not taken back, and ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import posix_ipc
 
 SEGMENT, QUEUE = "segment", "queue"
 MAX_DESCRIPTORS = 4096
+"""The guard closes the descriptors below this that it inherited."""
 
 _UNLINKERS: dict[str, Callable[[str], None]] = {
     SEGMENT: posix_ipc.unlink_shared_memory,
@@ -26,7 +27,7 @@ _UNLINKERS: dict[str, Callable[[str], None]] = {
 
 
 class _Guard:
-    """This process's guard; `owner` is the process that started it."""
+    """The guard of the process that started it, `owner`."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -43,11 +44,11 @@ class _Guard:
         try:
             os.write(self._tell, line.encode() + b"\n")
         except BrokenPipeError:
-            pass  # somebody killed the guard: nothing is worse than without one
+            pass  # the guard was killed: no worse than having none
 
 
 def _guard(reading: int, say_ready: int) -> None:
-    """The guard's process: read what is told until every teller is gone, then clean up."""
+    """The guard's process: read names until the creator is gone, then unlink what is left."""
     try:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -56,7 +57,7 @@ def _guard(reading: int, say_ready: int) -> None:
         os.write(say_ready, b"x")
         with open("/proc/self/comm", "w") as comm:
             comm.write("rf guard")
-        # PeerConnection open here, a descriptor of the creator's would hide from others that it is closed.
+        # An inherited descriptor that stays open here would hide from its peer that the creator closed it.
         os.dup2(reading, 3)
         sink = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
@@ -81,7 +82,10 @@ _current: _Guard | None = None
 
 @contextmanager
 def guarded_name(kind: str, name: str) -> Iterator[None]:
-    """Create and unlink `name` inside: it will not outlive this process, however that ends."""
+    """Within this context create and unlink `name`: it cannot outlive this process, however that ends.
+
+    `kind` is SEGMENT or QUEUE.
+    """
     global _current
     if _current is None or _current.owner != os.getpid():
         _current = _Guard()

@@ -1,7 +1,7 @@
 """Which pages a guest writes: uniform, sequential, hotspot, zipf.
 
-Every pattern is a stream of page numbers that depends on its seed alone, not on how it is cut
-into batches: the same seed writes the same pages, on a fast host and on a slow one.
+A pattern is a stream of page numbers. It depends only on its seed, not on how it is cut into
+batches: the same seed gives the same pages on a fast host and on a slow one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import numpy.typing as npt
 
 Pages = npt.NDArray[np.intp]
 Generator = Callable[[int], Pages]
-"""Gives the next n page numbers of a stream."""
+"""Returns the next n page numbers of a stream."""
 
 DEFAULT_HOTSPOT = (0.9, 0.1)
+"""The share of the writes, and the fraction of RAM that they go to."""
+
 DEFAULT_ZIPF = 0.99
 """YCSB's default skew (Cooper et al., SoCC 2010)."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern by name: `hotspot` with (share of the writes, fraction of RAM), `zipf` with its
-    exponent, `uniform` and `sequential` with nothing."""
+    """A pattern by name, with its parameters: (share of the writes, fraction of RAM) for `hotspot`,
+    (exponent,) for `zipf`, none for `uniform` and `sequential`.
+    """
 
     name: str
     parameters: tuple[float, ...] = ()
@@ -36,7 +39,7 @@ class Pattern:
         return f"{self.name}:{numbers}" if numbers else self.name
 
     def stream(self, pages: int, seed: int) -> Generator:
-        """The stream over a RAM of `pages` pages."""
+        """A new stream of page numbers from 0 to `pages` - 1."""
         random = np.random.default_rng(seed)
         if self.name == "sequential":
             return _sequential(pages)
@@ -53,7 +56,7 @@ NAMES = "uniform, sequential, hotspot[:SHARE,FRACTION], zipf[:EXPONENT]"
 
 
 def parse_pattern(text: str) -> Pattern:
-    """`hotspot:0.9,0.1`, `zipf:1.1`, `uniform`. Raises ValueError with what is valid."""
+    """Read `hotspot:0.9,0.1`, `zipf:1.1`, `uniform`. Raises ValueError, which says what is valid."""
     name, _, rest = text.partition(":")
     try:
         numbers = tuple(float(part) for part in rest.split(",")) if rest else ()
@@ -87,7 +90,7 @@ def _sequential(pages: int) -> Generator:
 
 
 def _hotspot(pages: int, random: np.random.Generator, share: float, fraction: float) -> Generator:
-    """`share` of the writes go into the first `fraction` of RAM, the others into the rest."""
+    """`share` of the writes go to the first `fraction` of RAM, the others to the rest."""
     hot = max(1, int(pages * fraction))
 
     def generate(count: int) -> Pages:
@@ -102,10 +105,10 @@ def _hotspot(pages: int, random: np.random.Generator, share: float, fraction: fl
 
 
 def _zipf(pages: int, random: np.random.Generator, exponent: float) -> Generator:
-    """The page of rank k is written in proportion to 1/k^exponent; ranks lie scattered over RAM.
+    """The page of rank k is written in proportion to 1 / k ** exponent; ranks are scattered over RAM.
 
-    By inverting the continuous distribution over [1, pages + 1), which needs no table of all
-    ranks; the ranks are spread by a multiplication that is a permutation of the page numbers.
+    Ranks are drawn by inverting the continuous distribution over [1, pages + 1), which needs no table
+    of all ranks. A multiplication that permutes the page numbers scatters them.
     """
     step = _coprime_near(pages, int(pages * 0.6180339887))
     top = pages + 1.0

@@ -1,18 +1,20 @@
 """Give a mapping its pages before the clock starts.
 
-First touch of shared memory costs 10 to 30 times the copy that touched it, so a receiver that
-meets its pages for the first time inside the clock measures the kernel, not the codec. Page
-tables are per process: every worker populates the mappings that it will touch itself.
+The first touch of a page of shared memory costs 10 to 30 times as much as copying it. A receiver
+that touches its pages for the first time while the clock runs measures the kernel, not the codec.
+Page tables are per process: every worker populates the mappings that it will touch.
 """
 
 from __future__ import annotations
 
 import errno
 import mmap
+from collections.abc import Callable
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import SHM
 
-# linux/mman.h, since Linux 5.14; the mmap module has no names for them.
+# From linux/mman.h, since Linux 5.14; the mmap module does not name them.
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
@@ -20,30 +22,44 @@ CHUNK_BYTES = 64 << 20
 
 
 class NoMemoryBehind(Exception):
-    """The pages of a mapping could not be allocated: /dev/shm or the memory is full."""
+    """The pages of a mapping could not be allocated: shared memory, or all memory, is full."""
 
 
 def warm_heap(size_bytes: int) -> None:
-    """Touch so much of this process's heap and free it again, before the clock: what a codec
-    allocates later then lies in pages that are there (workers keep freed heap)."""
+    """Touch `size_bytes` of this process's heap and free them again, before the clock starts.
+
+    Workers keep freed heap, so what a codec allocates later lies in pages that are there already.
+    """
     touched = b"\1" * size_bytes
     del touched
 
 
-def populate(mapping: mmap.mmap, *, write: bool, first_share: float = 0.0) -> None:
+def populate(
+    mapping: mmap.mmap,
+    *,
+    write: bool,
+    first_share: float = 0.0,
+    on_share: Callable[[float], None] | None = None,
+) -> None:
     """Populate every page of `mapping` in this process's page tables.
 
-    `first_share` (0 to 1) is where in the mapping to begin; the walk wraps round. Workers that
-    populate the same mapping side by side begin at different places, so each allocates a part
-    and finds the others' parts already there.
+    `first_share` (0 to 1) is where in the mapping to begin; the walk wraps around. Workers that
+    populate the same mapping side by side begin at different places, so that each allocates a part
+    and finds the parts of the others already there. `on_share` is told after each chunk what share
+    of the mapping (0 to 1) is populated.
 
-    Raises NoMemoryBehind where the kernel cannot give a page.
+    Raises NoMemoryBehind when the kernel cannot provide a page.
     """
     size = len(mapping)
     start = int(size * first_share) // PAGE_BYTES * PAGE_BYTES
+    done = 0
     for begin, end in ((start, size), (0, start)):
         for offset in range(begin, end, CHUNK_BYTES):
-            _populate_chunk(mapping, offset, min(CHUNK_BYTES, end - offset), write)
+            length = min(CHUNK_BYTES, end - offset)
+            _populate_chunk(mapping, offset, length, write)
+            done += length
+            if on_share is not None:
+                on_share(done / size)
 
 
 def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
@@ -60,12 +76,15 @@ def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -
                 return
             raise NoMemoryBehind(
                 f"no memory for {length >> 20} MiB of a shared mapping ({error.strerror}): "
-                "/dev/shm or the memory of this host or cgroup is full"
+                f"{SHM} or the memory of this host or cgroup is full"
             ) from error
 
 
 def _touch(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
-    """The same before Linux 5.14: one byte a page. Nobody else writes before the clock."""
+    """What madvise does, before Linux 5.14: touch one byte a page.
+
+    It writes back what it read, which is safe because nobody writes before the clock starts.
+    """
     for page in range(offset, offset + length, PAGE_BYTES):
         byte = mapping[page]
         if write:

@@ -1,4 +1,4 @@
-"""GuestRam: one RAM image in POSIX shared memory."""
+"""Guest RAM: one image in POSIX shared memory, as pages."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.segment import create_segment, map_segment
 
-WORDS_PER_PAGE = PAGE_BYTES // 8
 MIN_RAM_BYTES = 1 << 20
 
 
 class GuestRam:
-    """A mapping of one RAM image, as pages.
+    """A mapping of one RAM image.
 
-    `words` is the image as (pages, 512) uint64, `memory` the same bytes as one flat memoryview.
-    A mapping belongs to the process that made it: page tables are not shared over `fork`, so a
-    worker calls `remap` rather than use what it inherited.
+    `words` is the image as (pages, 512) uint64; `memory` is the same bytes as a flat memoryview.
+    A mapping belongs to the process that made it. Page tables are not shared over `fork`, so a
+    worker calls `remap` instead of using the mapping that it inherited.
     """
 
     def __init__(self, fd: int, *, writable: bool) -> None:
-        """Map the segment behind `fd`. Raises ValueError when its size is not whole pages."""
+        """Map the segment behind `fd`. Raises ValueError when its size is not a whole number of pages."""
         self.size_bytes = os.fstat(fd).st_size
         if self.size_bytes == 0 or self.size_bytes % PAGE_BYTES:
             raise ValueError(f"a RAM image of {self.size_bytes} bytes is not a number of pages")
@@ -38,11 +38,14 @@ class GuestRam:
 
     @classmethod
     def create(cls, size_bytes: int, label: str) -> GuestRam:
-        """Create an image of zero bytes, writable, with no page allocated yet."""
+        """Create a writable image of zero bytes, with no page allocated yet.
+
+        Raises ValueError when the size is not a whole number of pages; OSError.
+        """
         if size_bytes % PAGE_BYTES:
             raise ValueError(f"{size_bytes} bytes is not a multiple of the page, {PAGE_BYTES}")
         return cls(create_segment(label, size_bytes), writable=True)
 
     def remap(self, *, writable: bool) -> GuestRam:
-        """The same image under a mapping of the caller's own."""
+        """The same image in a new mapping, for the calling process."""
         return GuestRam(self.fd, writable=writable)

@@ -1,9 +1,9 @@
-"""POSIX shared memory that nothing can leave behind.
+"""POSIX shared memory that no process can leave behind.
 
-A segment is created under a random name and unlinked before anything else happens to it; from
-then on it lives as long as somebody holds its descriptor or a mapping of it, so even `kill -9`
-of every process frees it. Workers get it by inheriting the descriptor over `fork`, other
-processes by receiving it over a Unix socket (`guestmem.ipc`).
+A segment is created under a random name and unlinked before anything else happens to it. From
+then on it lives as long as a process holds its descriptor or a mapping of it, so even `kill -9` of
+all processes frees it. Workers inherit the descriptor over `fork`; other processes receive it over
+a Unix socket (`guestmem.ipc`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+from pathlib import Path
 
 import posix_ipc
 
 from guestmem.names import SEGMENT, guarded_name
 
-PAGE_BYTES = 4096
-"""Bytes of a guest page: QEMU's target page size on x86."""
+SHM = Path("/dev/shm")
+"""Where Linux keeps POSIX shared memory (shm_overview(7)): a tmpfs, which can be full."""
 
 
 def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int:
-    """Create an unlinked segment of `size_bytes` zero bytes; return its descriptor.
+    """Create an unlinked segment of `size_bytes` zero bytes and return its descriptor.
 
-    `reserve` allocates the memory at once, so that a full /dev/shm is an error here and not a
-    SIGBUS in whoever touches the segment first. Guest RAM is not reserved: when its pages
-    appear is what `--prealloc` decides.
+    `reserve` allocates the memory at once, so that a full /dev/shm is an error here rather than a
+    SIGBUS in whoever touches the segment first. Guest RAM is not reserved: `--prealloc` decides
+    when its pages are allocated.
 
-    Raises OSError (ENOSPC and others).
+    Raises OSError, ENOSPC among others.
     """
     name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
     with guarded_name(SEGMENT, name):
@@ -44,6 +45,6 @@ def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int
 
 
 def map_segment(fd: int, *, writable: bool) -> mmap.mmap:
-    """Map the whole of a segment, shared. The size comes from the segment itself (fstat)."""
+    """Map a whole segment, shared; its size is what fstat says. Raises OSError."""
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return mmap.mmap(fd, os.fstat(fd).st_size, flags=mmap.MAP_SHARED, prot=protection)

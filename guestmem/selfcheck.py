@@ -1,21 +1,21 @@
 """Judge a copy of a self-checking guest's RAM without the source.
 
-The guest increments one byte of every page, page after page in order, for ever; so at any moment
-the pages before its hand hold one more than those behind it. A copy of one moment shows exactly
-one such step (QEMU's check_guests_ram, tests/qtest/migration). A page that is stale, lost or from
-another moment is a second step.
+The guest increments the first byte of every page, page after page in order, for ever. At any moment
+the pages that it has written in this pass hold one more than the pages after them, so a copy of one
+moment has at most one such step (QEMU's check_guests_ram, tests/qtest/migration). A page that is
+stale, lost or from another moment makes a second step.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 
 
 def inconsistency(ram: GuestRam) -> str | None:
-    """What contradicts the invariant, in words; None when the image is of one moment."""
+    """What is wrong with the image, in one line; None when it is of one moment."""
     marks = ram.words.view(np.uint8)[:, 0].copy()
     falls = (marks[:-1] - marks[1:]).astype(np.uint8)
     steps = np.flatnonzero(falls)

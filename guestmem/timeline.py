@@ -1,4 +1,4 @@
-"""What the guest has written, over time: its own view of a migration."""
+"""How much the guest has written at each moment: its own view of a migration."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from collections import deque
 import numpy as np
 
 STEP_SECONDS = 0.02
+"""Between two recorded moments, at least."""
+
 KEPT_STEPS = 45_000
-"""A quarter of an hour."""
+"""Recorded moments that are kept: a quarter of an hour."""
 
 
 class Timeline:
-    """Bytes written up to each of many moments."""
+    """The bytes written up to each of the recorded moments."""
 
     def __init__(self) -> None:
         self.total_bytes = 0
         self._steps: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], KEPT_STEPS)
 
     def add(self, size_bytes: int) -> None:
-        """Count bytes that were just written."""
+        """Add bytes that were just written."""
         self.total_bytes += size_bytes
         now = time.monotonic()
         if now - self._steps[-1][0] >= STEP_SECONDS:
             self._steps.append((now, self.total_bytes))
 
     def note(self) -> None:
-        """Output this moment: the guest starts or stops here."""
+        """Record this moment, because the guest starts or stops here."""
         self._steps.append((time.monotonic(), self.total_bytes))
 
     def slowest_second(self, since: float, until: float) -> float | None:
-        """The fewest bytes of any whole second that begins between `since` - 1 and `until`.
+        """The fewest bytes written in any whole second that begins between `since` - 1 and `until`.
 
-        Times are of the monotonic clock. None where no whole second of the guest's life does.
+        Times are of the monotonic clock. None when no whole second of the guest's life does.
         """
         times = np.array([moment for moment, _ in self._steps])
         written = np.array([total for _, total in self._steps], float)

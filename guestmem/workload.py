@@ -1,8 +1,8 @@
-"""What the guest does: phases of a rate, a pattern and a content.
+"""What the guest does: phases, each with a rate, a pattern and a content.
 
-A rate is bytes written per second; a write is `write_bytes` of one page (a whole page by
-default; `delta` and `increment` change a few bytes of it and count as `write_bytes` too, since a
-migration moves whole pages whatever was written in them).
+A rate is bytes written per second. A write is `write_bytes` of one page, by default a whole page.
+The contents `delta` and `increment` change fewer bytes, but count as `write_bytes` too: a migration
+moves whole pages, whatever was written in them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from guestmem.page import PAGE_BYTES
 from guestmem.patterns import SEQUENTIAL, UNIFORM, Pattern, parse_pattern
-from guestmem.segment import PAGE_BYTES
-from guestmem.units import parse_size
+from guestmem.units import parse_bytes_per_second, parse_size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,17 +23,19 @@ else:  # the same library, under the name it had before it was Python's own
 
 CONTENTS = ("corpus", "random", "zero", "constant", "delta")
 INCREMENT = "increment"
-"""The self-check: one byte a page is incremented, page after page in order, for ever (QEMU's
-migration tests, check_guests_ram). Chosen by `SELF_CHECK`, never mixed with others."""
+"""The content of the self-check: one byte of each page is incremented, page after page in order, for
+ever (QEMU's migration tests, check_guests_ram). Only `self_check` makes a workload of it."""
 
 MAX_RATE = 1 << 44
+"""Bytes per second."""
+
 HELD_SHARE = 0.95
-"""A guest that reaches less of the rate it was asked for could not hold it."""
+"""A guest that reaches less than this share of the rate it was asked for did not hold the rate."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of work. `seconds` 0 lasts for ever; a rate of 0 is an idle guest."""
+    """A stretch of work. With `seconds` 0 it lasts for ever; a rate of 0 is an idle guest."""
 
     rate_bytes_per_second: int
     pattern: Pattern = UNIFORM
@@ -44,7 +46,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Workload:
-    """Phases one after the other; after the last, again from the first (`loop`) or idle."""
+    """Phases, one after the other. After the last the guest begins again (`loop`) or is idle."""
 
     phases: tuple[Phase, ...]
     loop: bool = True
@@ -52,29 +54,29 @@ class Workload:
 
     @property
     def self_checking(self) -> bool:
-        """Whether a copy of this guest's RAM can be checked without the source."""
+        """Whether `guestmem.selfcheck` can judge a copy of this guest's RAM without the source."""
         return self.phases[0].content == INCREMENT
 
 
 def steady(phase: Phase, seed: int = 1) -> Workload:
-    """One phase, for ever."""
+    """A workload of one phase that lasts for ever."""
     return Workload((replace(phase, seconds=0.0),), seed=seed)
 
 
 def self_check(rate_bytes_per_second: int) -> Workload:
-    """The workload of which `guestmem.selfcheck` can judge a copy."""
+    """The workload whose copies `guestmem.selfcheck` can judge."""
     return steady(Phase(rate_bytes_per_second, SEQUENTIAL, INCREMENT))
 
 
 PRESETS: dict[str, tuple[str, Workload]] = {
     "idle-desktop": (
-        "a desktop nobody touches: timers, a browser tab and logs write a few MB/s, nearly all "
-        "into the same few per cent of RAM, and mostly change few bytes of a page",
+        "a desktop that nobody touches: timers, a browser tab and logs write a few MB/s, nearly all "
+        "into the same few per cent of RAM, and mostly change a few bytes of a page",
         Workload((Phase(3 << 20, Pattern("hotspot", (0.95, 0.02)), "delta"),)),
     ),
     "database": (
-        "a buffer pool under an OLTP load: skew of 0.99 as in YCSB, rows of some 100 bytes "
-        "change in pages of real content, with a checkpoint's sequential burst every 20 s",
+        "a buffer pool under an OLTP load: skew 0.99 as in YCSB, rows of some hundred bytes change "
+        "in pages of real content, and every 20 s a checkpoint writes a sequential burst",
         Workload(
             (
                 Phase(64 << 20, Pattern("zipf", (0.99,)), "corpus", 512, 20.0),
@@ -83,8 +85,8 @@ PRESETS: dict[str, tuple[str, Workload]] = {
         ),
     ),
     "build": (
-        "a compiler farm: processes come and go, so fresh pages are zeroed, then filled with "
-        "text and machine code all over RAM, in bursts with pauses for linking and disk",
+        "a compile host: processes come and go, so that new pages are zeroed, then filled with "
+        "text and machine code all over RAM, in bursts with pauses for linking and for the disk",
         Workload(
             (
                 Phase(96 << 20, UNIFORM, "zero", PAGE_BYTES, 1.0),
@@ -94,26 +96,26 @@ PRESETS: dict[str, tuple[str, Workload]] = {
         ),
     ),
     "memory-stress": (
-        "the worst case of QEMU's stress program without its flaw: sweeps all of RAM as fast as "
-        "one process can, with bytes that do not compress",
+        "the worst case: as QEMU's stress program does, it sweeps all of RAM as fast as one process "
+        "can, but with bytes that do not compress",
         Workload((Phase(16 << 30, SEQUENTIAL, "random"),)),
     ),
 }
-"""Named for what they imitate, each with the reason for its numbers."""
+"""Workloads named for what they imitate, each with the reason for its numbers."""
 
 
 def load_phases(path: Path, seed: int = 1) -> Workload:
-    """A workload from a TOML file.
+    """Read a workload from a TOML file.
 
         loop = true                  # default true
         [[phase]]
-        rate = "64M"                 # bytes per second
+        rate = "64M"                 # bytes per second; or bits, "500Mbit"
         pattern = "zipf:1.1"         # default uniform
         content = "corpus"           # default corpus
         write-bytes = 4096           # default a page
         seconds = 10                 # default 0: for ever
 
-    Raises OSError; ValueError that names the phase, the key and what is valid.
+    Raises OSError; ValueError, which names the phase, the key and what is valid.
     """
     try:
         document = tomllib.loads(path.read_text())
@@ -150,22 +152,22 @@ def _phase(number: int, table: Any) -> Phase:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes per second. Raises ValueError."""
-    rate = parse_size(text)
+    """A rate in bytes per second: `64M`, `1Gbit`, `0`. Raises ValueError, which says what is valid."""
+    rate = parse_bytes_per_second(text)
     if not 0 <= rate <= MAX_RATE:
         raise ValueError("must be 0 to 16T bytes per second")
     return rate
 
 
 def parse_content(text: str) -> str:
-    """A content by name. Raises ValueError."""
+    """One of CONTENTS. Raises ValueError, which names them."""
     if text not in CONTENTS:
         raise ValueError(f"must be one of {', '.join(CONTENTS)}")
     return text
 
 
 def parse_write_bytes(text: str) -> int:
-    """Bytes of a page that one write changes. Raises ValueError."""
+    """The bytes of a page that one write changes, 1 to PAGE_BYTES. Raises ValueError."""
     size = parse_size(text)
     if not 1 <= size <= PAGE_BYTES:
         raise ValueError(f"must be 1 to {PAGE_BYTES} bytes")

@@ -1,49 +1,47 @@
-"""The hand that writes: the workload's pages and bytes, at its rate, marked after writing."""
+"""Does a workload: writes its pages and bytes at its rate, and marks them after writing."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
-from guestmem.segment import PAGE_BYTES
+from guestmem.dirty_log.contract import Marks
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.ram import GuestRam
 from guestmem.timeline import Timeline
 from guestmem.workload import INCREMENT, Phase, Workload
 
 BATCH_WRITES = 64
-"""Pages written between two looks at the clock: about 0.1 ms, and both copies stay in cache."""
+"""Pages written before the clock is read again: about 0.1 ms, and both copies stay in cache."""
 
 BLOCK_WRITES = 2048
-"""Writes drawn at once from the seed. A batch never crosses a block, so how the clock cuts the
-work changes nothing of what is written."""
+"""Writes drawn from the seed at once. A batch never crosses a block, so what is written does not
+depend on how the clock cuts the work into batches."""
 
 RUN_PAGES = 32
-"""Neighbours in the pool that are written one after the other, as programs write."""
+"""Neighbouring pages of the pool that are written one after the other, as programs do."""
 
 TICK_SECONDS = 0.002
+"""The shortest rest, so that a guest at a low rate does not use a CPU to wait."""
+
 MAX_DEBT_SECONDS = 0.25
-"""Writes owed beyond this are forgotten: a guest that was held up does not then burst."""
+"""Writes that are overdue by more than this are dropped, so that a guest that was held up does not
+write in a burst afterwards."""
 
 DELTA_WORDS = 4
+"""64-bit words that a write of content `delta` changes."""
+
 CONSTANT = 0x5A5A5A5A5A5A5A5A
 MAX_THROTTLE_PERCENT = 99
 
 
-class Marks(Protocol):
-    """Where the guest marks what it has written."""
-
-    def mark(self, pages: npt.NDArray[np.intp]) -> None:
-        """Called after the pages are written."""
-
-
 class Writer:
-    """Does a workload. `work` is called over and over; it never blocks."""
+    """Does a workload in small steps: `work` is called over and over, and never blocks."""
 
     def __init__(self, ram: GuestRam, marks: Marks, pool: npt.NDArray[np.uint64], workload: Workload) -> None:
-        """`pool` holds the pages of content `corpus`: (n, 512) uint64."""
+        """`pool` holds the pages that content `corpus` writes: (n, 512) uint64, n at least 1."""
         self.marks = marks
         self.timeline = Timeline()
         self.writes = 0
@@ -58,7 +56,7 @@ class Writer:
         self._enter(0)
 
     def _enter(self, index: int) -> None:
-        """Begin a phase: its streams depend on the seed, its place and how often it has come."""
+        """Begin a phase. What it writes depends only on the seed, its index and the number of cycles."""
         self._index = index
         self.phase: Phase | None = self._workload.phases[index]
         seed = [self._workload.seed, index, self._cycle]
@@ -70,14 +68,14 @@ class Writer:
         self._used = BLOCK_WRITES
 
     def restart_clock(self) -> None:
-        """Owe nothing for the time that has passed: called when a pause ends."""
+        """Drop what is due for the time that has passed; called when a pause ends."""
         now = time.monotonic()
         self._phase_began += now - self._owed_since
         self._owed_since = now
         self._owed = 0.0
 
     def work(self) -> float:
-        """Write what is due, one batch at most; return how many seconds to rest."""
+        """Write what is due, at most one batch; returns the seconds to rest before the next call."""
         now = time.monotonic()
         self._follow_phases(now)
         rate = self._rate()
@@ -93,13 +91,13 @@ class Writer:
         return min(max(TICK_SECONDS, (1 - self._owed) / rate), self._until_next_phase(now))
 
     def _rate(self) -> float:
-        """Writes per second now: a throttled guest runs that much slower in all it does."""
+        """Writes per second at present, throttled."""
         if self.phase is None:
             return 0.0
         return self._writes_per_second * (1 - self.throttle_percent / 100)
 
     def rate_asked(self) -> float:
-        """Bytes per second that the phase asks for, throttled."""
+        """The bytes per second that the phase asks for, throttled."""
         return self._rate() * self.phase.write_bytes if self.phase else 0.0
 
     def _until_next_phase(self, now: float) -> float:
@@ -120,7 +118,7 @@ class Writer:
                 self.phase = None
 
     def write(self, count: int) -> int:
-        """Write at most `count` pages, then mark them; return how many."""
+        """Write at most `count` pages, then mark them; returns how many were written."""
         phase = self.phase
         assert phase is not None
         if self._used == BLOCK_WRITES:

@@ -1,4 +1,4 @@
-"""Which pages are zero."""
+"""Which pages are zero pages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 
 def normal_mask(pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """For (n, 512) uint64 pages: True for every page that holds a byte other than zero.
+    """For (n, 512) uint64 pages, n bools: True for each page that holds a byte other than zero.
 
-    The first word settles most normal pages at no cost; the others are read whole (about
-    8 GB/s on one core of a Xeon of 2023, in 128-page batches).
+    The first word settles most normal pages at no cost. The others are read whole, at about 8 GB/s
+    on one core of a Xeon of 2023 in batches of 128 pages.
     """
     normal: npt.NDArray[np.bool_] = pages[:, 0] != 0
     unsettled = np.flatnonzero(~normal)

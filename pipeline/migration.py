@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from guestmem.guest import GuestSpec
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from guestmem.workload import HELD_SHARE
 from pipeline.dirty_curve import CurveRecorder
 from pipeline.errors import HostError, NotConverged, RunFailed, one_line
@@ -127,7 +127,12 @@ class Migration:
             self._plan(size)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
             spec = GuestSpec(size, options.guest.content(), options.guest.workload)
-            self._guest = GuestClient.start(self._supervisor, spec, options.dirty_log)
+            self._guest = GuestClient.start(
+                self._supervisor,
+                spec,
+                options.dirty_log,
+                functools.partial(self._progress.reach, Stage.FILLING),
+            )
         self._source, self._log = self._guest.source, self._guest.log
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 
 OWN_POLICY = "guest-rate"

@@ -10,6 +10,7 @@ was dirty. A rate alone misleads: the curve is what decides how many rounds a mi
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -21,7 +22,7 @@ import numpy as np
 
 from guestmem.dirty_log import LOGS
 from guestmem.guest import UNWATCHED, GuestSpec
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
 from pipeline.cli.guest import add_guest_arguments, read_attach, read_guest, read_guest_name
@@ -34,7 +35,7 @@ from pipeline.options import GuestOptions
 from pipeline.processes.memory import check_memory
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
-from pipeline.progress import Progress, open_progress
+from pipeline.progress import Progress, Stage, open_progress
 from pipeline.report.files import save_json
 from pipeline.source.guest_client import GuestClient
 
@@ -204,7 +205,7 @@ def keep_or_measure(request: Request, progress: Progress) -> dict[str, Any]:
                 request.create,
             )
             log = request.dirty_log if request.measure else UNWATCHED
-            link = GuestClient.start(supervisor, spec, log)
+            link = GuestClient.start(supervisor, spec, log, functools.partial(progress.reach, Stage.FILLING))
             link.order("run")
         if request.create is not None:
             progress.say(f"guest {request.create} runs; python -m pipeline.run --attach {request.create}")
@@ -235,7 +236,7 @@ def _figures(
         "schema_version": SCHEMA_VERSION,
         "guest": request.attach or request.create,
         "size_bytes": link.source.size_bytes,
-        "dirty_log": link.log_kind,
+        "dirty_log": None if link.log_kind == UNWATCHED else link.log_kind,
         "bytes_per_second_mean": reached,
         "bytes_per_second_asked": asked,
         "rate_held": reached >= HELD_SHARE * asked,
@@ -265,7 +266,7 @@ def render(figures: dict[str, Any]) -> str:
     lines.append(
         f"mean {show_size(figures['bytes_per_second_mean'])} bytes/s written{held}"
         + (f", slowest second {show_size(slowest)}" if slowest is not None else "")
-        + f" ({figures['dirty_log']} log)"
+        + (f" ({figures['dirty_log']} log)" if figures["dirty_log"] is not None else "")
     )
     return "\n".join(lines)
 

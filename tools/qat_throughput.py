@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 from pipeline.cli.main import Command, execute, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given

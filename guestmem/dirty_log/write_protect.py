@@ -1,9 +1,9 @@
-"""Linux's own dirty log: userfaultfd write-protection and the PAGEMAP_SCAN ioctl.
+"""The Linux binding of the kernel's log: userfaultfd write-protection and the PAGEMAP_SCAN ioctl.
 
-The guest registers its mapping once, in asynchronous write-protect mode; from then on the kernel
-notes the first write to a page since its last scan and lets it pass. Another process of the same
-user fetches and clears what was noted through /proc/PID/pagemap. Numbers and layouts:
-linux/userfaultfd.h and linux/fs.h; Documentation/admin-guide/mm/pagemap.rst.
+The guest registers its mapping once, in asynchronous write-protect mode. From then on the kernel
+notes the first write to each page since the last scan, and lets it pass. Another process of the
+same user fetches and clears what was noted through /proc/PID/pagemap. Numbers and layouts are from
+linux/userfaultfd.h and linux/fs.h; see Documentation/admin-guide/mm/pagemap.rst.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.dirty_log.contract import NoDirtyLog
+from guestmem.page import PAGE_BYTES
 
 SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 UFFD_USER_MODE_ONLY = 1
@@ -38,19 +39,19 @@ PAGE_IS_WRITTEN = 1 << 1
 SCAN_ARGUMENT = struct.Struct("=12Q")
 REGION_WORDS = 3
 MAX_REGIONS = 1 << 15
-"""Regions fetched in one call: 768 KiB of them."""
+"""Regions fetched by one ioctl: 768 KiB of them. A region is a run of written pages."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class NoKernelLog(Exception):
+class NoKernelLog(NoDirtyLog):
     """This kernel has no asynchronous write-protection or no PAGEMAP_SCAN, or forbids it."""
 
 
 def register(address: int, length: int) -> int:
-    """Let the kernel note writes to a mapping of this process; returns the userfaultfd to keep.
+    """Have the kernel note writes to `length` bytes at `address` of this process.
 
-    Raises NoKernelLog.
+    Returns the userfaultfd; closing it ends the registration. Raises NoKernelLog.
     """
     number = SYS_USERFAULTFD.get(platform.machine())
     if number is None:
@@ -76,7 +77,7 @@ def register(address: int, length: int) -> int:
 
 
 class WriteScan:
-    """Scans of one mapping of one process for pages written since they were last cleared."""
+    """Scans one mapping of one process for pages written since they were last cleared."""
 
     def __init__(self, pid: int, address: int, length: int) -> None:
         """Open the process's page map. Raises NoKernelLog."""
@@ -89,7 +90,9 @@ class WriteScan:
             raise NoKernelLog(f"/proc/{pid}/pagemap cannot be read: {error.strerror}") from error
 
     def pages(self, into: npt.NDArray[np.uint32], *, clear: bool) -> int:
-        """The written pages, ascending, to the front of `into`; with `clear`, fetch and clear."""
+        """Write the numbers of the written pages, ascending, to the front of `into`, and clear
+        them if `clear`. Returns how many there are.
+        """
         count = 0
         at, end = self._address, self._address + self._length
         while at < end:
@@ -98,13 +101,13 @@ class WriteScan:
         return count
 
     def clear(self) -> None:
-        """Clear all, and list nothing."""
+        """Clear all pages without listing them. Raises NoKernelLog."""
         at, end = self._address, self._address + self._length
         while at < end:
             _, at = self._scan(at, end, clear=True)
 
     def count(self) -> int:
-        """How many pages are written; clears nothing."""
+        """The number of written pages; clears nothing."""
         count = 0
         at, end = self._address, self._address + self._length
         while at < end:
@@ -141,12 +144,11 @@ class WriteScan:
             raise
         regions = self._regions[:found]
         walked = int(SCAN_ARGUMENT.unpack(argument)[4])
-        # A scan that clears nothing can report less walked than it has found (seen on Linux 6.18):
-        # going on there would count pages twice.
+        # A scan that clears nothing can report a smaller end than that of the last region it found
+        # (seen on Linux 6.18). Going on from there would count pages twice.
         return regions, max(walked, int(regions[-1, 1])) if found else walked
 
     def close(self) -> None:
-        """Close the page map."""
         os.close(self._pagemap)
 
 

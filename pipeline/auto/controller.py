@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.auto.candidates import QATZIP, Candidate
 from pipeline.auto.chooser import Choice, Chooser, Host, Sample
 from pipeline.auto.statistics import Cells, Received, Sent, Statistics

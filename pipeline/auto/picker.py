@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.auto.candidates import QATZIP, Candidate
 from pipeline.auto.statistics import Sent, Statistics
 from pipeline.codecs.method import CodecSettings, Encoder, Method, QatWork

@@ -11,7 +11,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import create_segment, map_segment
 
 MAX_CODES = 16
 

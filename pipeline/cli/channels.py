@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from guestmem.dirty_log import LOGS
+from guestmem.dirty_log import LOGS, LOGS_HELP
 from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from pipeline.cli.values import Given, one_of
@@ -80,8 +80,7 @@ def add_channel_arguments(parser: argparse.ArgumentParser, *, several_methods: b
     add(
         "--dirty-log",
         metavar="LOG",
-        help=f"who notes what the guest writes: {', '.join(LOGS)}; kernel needs Linux 6.7 or later, in "
-        "shared the guest itself does (default auto: the first that works)",
+        help=f"who notes what the guest writes: {LOGS_HELP}, auto (default auto: the first that works)",
     )
 
 

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import create_segment
+from guestmem.segment import SHM, create_segment
 from pipeline.errors import HostError, UsageError
 
-SHM = Path("/dev/shm")
 VALID_SHM_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 CHUNK_BYTES = 1 << 20
 
@@ -87,11 +87,11 @@ def _write(ram: GuestRam, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         os.ftruncate(fd, ram.size_bytes)
-        pages = CHUNK_BYTES // 4096
+        pages = CHUNK_BYTES // PAGE_BYTES
         for first in range(0, ram.pages, pages):
             chunk = ram.words[first : first + pages]
             if chunk.any():
-                _write_all(fd, chunk.data.cast("B"), first * 4096)
+                _write_all(fd, chunk.data.cast("B"), first * PAGE_BYTES)
         os.fsync(fd)
         _link(fd, beside)
         beside.replace(path)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import populate
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.ram import GuestRam
+from guestmem.segment import create_segment, map_segment
 from pipeline.auto.statistics import Received, Statistics
 from pipeline.codecs.method import CodecSettings, Decoder, Method
 from pipeline.errors import CodecError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from guestmem.ipc import Connection
+from guestmem.page import PAGE_BYTES
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
-from guestmem.segment import PAGE_BYTES
 from pipeline.codecs.method import HEAP_PACKETS
 from pipeline.destination.placer import Placer, PlacerPlan
 from pipeline.errors import HostError, RunFailed

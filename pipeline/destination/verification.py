@@ -9,8 +9,8 @@ from concurrent import futures
 
 import numpy as np
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 
 CHUNK_PAGES = 4096
 MIN_REGION_BYTES = 16 << 20

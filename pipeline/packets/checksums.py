@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.packets.page_runs import bytes_of, runs, side_by_side
 
 

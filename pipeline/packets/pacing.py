@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import create_segment, map_segment
 from pipeline.packets.round_list import PACE_LOCK, record_lock
 
 MAX_CREDIT_NS = 10_000_000

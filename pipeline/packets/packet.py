@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.errors import BadPacket
 
 HEADER = struct.Struct("<IBBHIIIIHHI")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 
 
 def side_by_side(pages: npt.NDArray[np.uint32]) -> slice | None:

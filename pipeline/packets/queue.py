@@ -26,8 +26,8 @@ import numpy.typing as npt
 import posix_ipc
 
 from guestmem.names import QUEUE, guarded_name
-from guestmem.ram import WORDS_PER_PAGE
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.segment import SHM, create_segment, map_segment
 from pipeline.errors import HostError
 from pipeline.processes.limits import limit_of, message_queues_are_out
 
@@ -160,7 +160,7 @@ class PacketQueue:
             self._fd = create_segment("slots", self.size_bytes, reserve=True)
         except OSError as error:
             raise limit_of(error) or HostError(
-                f"no room in /dev/shm for a queue of {self.size_bytes} bytes: {error.strerror}"
+                f"no room in {SHM} for a queue of {self.size_bytes} bytes: {error.strerror}"
             ) from error
         self.free = SlotNumbers("free", slots)
         self.filled = SlotNumbers("filled", slots)

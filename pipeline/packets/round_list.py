@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import create_segment, map_segment
 
-STATE_BYTES = 4096
+STATE_BYTES = PAGE_BYTES
 CLAIM_LOCK, PACE_LOCK = 0, 1
 """Bytes of the segment that stand for the two locks."""
 

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from guestmem.page import PAGE_BYTES
+from guestmem.segment import SHM
 from guestmem.units import show_size
 from pipeline.errors import HostError
 from pipeline.processes.cgroup import memory_left_bytes
 
-SHM = Path("/dev/shm")
 WORKER_BYTES = 24 << 20
 """Private memory of a worker, rounded up: 10 to 16 MiB were measured."""
 
-PAGE_TABLE_SHARE = 1 / 512
+PAGE_TABLE_SHARE = 8 / PAGE_BYTES
 """Page tables: eight bytes a page, in every process that maps an image."""
 
 MAPPING_BESIDE_WORKERS = 2
@@ -39,8 +39,8 @@ def check_memory(
     free = shm_free_bytes()
     if shared > free:
         raise HostError(
-            f"not enough shared memory: the run needs {show_size(shared)} in /dev/shm, which has "
-            f"{show_size(free)} left; {advice}, or mount -o remount,size=... /dev/shm"
+            f"not enough shared memory: the run needs {show_size(shared)} in {SHM}, which has "
+            f"{show_size(free)} left; {advice}, or mount -o remount,size=... {SHM}"
         )
     available = available_bytes()
     if shared + private > available:
@@ -51,7 +51,7 @@ def check_memory(
 
 
 def shm_free_bytes() -> int:
-    """Bytes that may still be allocated in /dev/shm."""
+    """Bytes that may still be allocated in shared memory."""
     try:
         status = os.statvfs(SHM)
     except OSError as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from guestmem.ipc import Connection, Message, PeerGone
+from guestmem.segment import SHM
 from pipeline.errors import Cancelled, FerryError, HostError, RunFailed
 from pipeline.processes.child import become_worker, error_of
 from pipeline.processes.limits import limit_of
@@ -265,7 +266,7 @@ def _death(worker: Worker, *, starved: bool) -> str:
         return f"ended with exit code {code} and said nothing"
     name = signal.Signals(-code).name
     if -code == signal.SIGBUS:
-        return f"was killed by {name}: no memory for a shared page, /dev/shm or the host is full"
+        return f"was killed by {name}: no memory for a shared page, {SHM} or the host is full"
     if -code == signal.SIGKILL and starved:
         return (
             f"was killed by {name}: the kernel's OOM killer was at work, so this host or its control group "

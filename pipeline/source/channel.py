@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.ipc import Connection
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
-from guestmem.segment import PAGE_BYTES
+from guestmem.ram import GuestRam
 from guestmem.zero import normal_mask
 from pipeline.auto.picker import Picker
 from pipeline.codecs.method import HEAP_PACKETS, Method

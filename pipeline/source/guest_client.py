@@ -1,20 +1,22 @@
 """The migration's side of its conversation with the guest (`guestmem.guest`).
 
-The guest is a worker of this run, or one that somebody else keeps running and that this run
-visits. Either way the same orders, and the same end: when the conversation closes, a visited
-guest runs on at full speed, whatever became of the run.
+The guest is a worker of this run, or one that another command keeps running and that this run
+visits. The orders are the same. When the connection closes, a visited guest runs on at full speed,
+whatever became of the run.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import time
+from collections.abc import Callable
 from typing import Any
 
-from guestmem.dirty_log.logs import DirtyLog, KernelDirtyLog, SharedDirtyLog
-from guestmem.dirty_log.write_protect import NoKernelLog
-from guestmem.guest import GuestExists, GuestSpec, NoSuchGuest, run_guest, visit
-from guestmem.ipc import Connection
+from guestmem.dirty_log import AUTO, KINDS, names_to_try
+from guestmem.dirty_log.contract import DirtyLog, NoDirtyLog, Opening
+from guestmem.guest import UNWATCHED, GuestExists, GuestSpec, NoSuchGuest, run_guest, visit
+from guestmem.ipc import Connection, Message
 from guestmem.prefault import NoMemoryBehind
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
@@ -25,10 +27,12 @@ ANSWER_SECONDS = 5.0
 STEP_SECONDS = 0.1
 
 State = dict[str, Any]
+OnFilling = Callable[[float], None]
+"""Told what share of a new guest's RAM, 0 to 1, is filled; at most ten times a second."""
 
 
 def _live(spec: GuestSpec, owner: Connection) -> None:
-    """The guest's process. What keeps it from coming to life is the host's fault."""
+    """The guest's process. What keeps a guest from being made is the host's fault."""
     try:
         run_guest(owner, spec)
     except (GuestExists, NoMemoryBehind) as error:
@@ -36,48 +40,91 @@ def _live(spec: GuestSpec, owner: Connection) -> None:
 
 
 class GuestClient:
-    """An open guest: its RAM, read-only, its dirty log, and its obedience."""
+    """An open guest: its RAM, read-only, its dirty log, and the orders that it obeys.
 
-    def __init__(self, supervisor: Supervisor, worker: Worker, log: str) -> None:
-        """Ask the guest for its RAM and a log of a kind (auto, kernel, shared).
+    `log_kind` is the name of the log in use; UNWATCHED when none was asked for.
+    """
 
-        Waits as long as the guest takes to fill its RAM. Raises HostError when it refuses.
+    def __init__(
+        self, supervisor: Supervisor, worker: Worker, log: str, on_filling: OnFilling | None = None
+    ) -> None:
+        """Open the guest with a log: one of `guestmem.dirty_log.LOGS`, or UNWATCHED.
+
+        Waits until the guest has filled its RAM. Raises HostError when the guest refuses, or when
+        the log cannot be had.
         """
         self._supervisor = supervisor
+        self._on_filling = on_filling
+        self._log: DirtyLog | None = None
         self.worker = worker
         self.state: State = {}
-        try:
-            self._open(log)
-        except NoKernelLog as error:
-            # The guest could be watched by the kernel, but not by this process.
-            if log != "auto":
-                raise HostError(str(error)) from error
-            self._open("shared")
+        self._open(log)
+
+    @property
+    def log(self) -> DirtyLog:
+        """The log that was asked for; there is none when that was UNWATCHED."""
+        assert self._log is not None, "this guest was opened unwatched"
+        return self._log
 
     def _open(self, log: str) -> None:
-        self._supervisor.tell(self.worker, {"kind": "open", "log": log})
-        while not self.worker.inbox:
-            self._supervisor.wait(STEP_SECONDS)
-        ready, descriptors = self.worker.inbox.pop(0)
+        reason = ""
+        for name in names_to_try(log):
+            try:
+                self._open_with(name)
+                return
+            except NoDirtyLog as error:
+                reason = str(error)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise HostError(
+                    f"{self.worker.name} gave an answer that cannot be read ({error}): "
+                    "is it of another version?"
+                ) from error
+        advice = "" if log == AUTO else f"; --dirty-log {AUTO} takes one that works here"
+        raise HostError(f"--dirty-log {log}: {reason}{advice}")
+
+    def _open_with(self, name: str) -> None:
+        """Open the guest with the log of this name. Raises NoDirtyLog, HostError."""
+        self._supervisor.tell(self.worker, {"kind": "open", "log": name})
+        ready, descriptors = self._await_opened()
+        if ready["kind"] == "no-log":
+            raise NoDirtyLog(str(ready["text"]))
         if ready["kind"] != "ready":
             raise HostError(f"the guest cannot be opened: {ready.get('text', ready['kind'])}")
-        self.log_kind = str(ready["log"])
-        self.self_checking = bool(ready["self_checking"])
-        self.source = GuestRam(descriptors[0], writable=False)
-        self.log: DirtyLog
-        if self.log_kind == "kernel":
-            self.log = KernelDirtyLog(int(ready["pid"]), int(ready["address"]), self.source.size_bytes)
-        else:
-            self.log = SharedDirtyLog(descriptors[1], self.source.pages)
+        try:
+            source = GuestRam(descriptors[0], writable=False)
+            if name != UNWATCHED:
+                pid = self.worker.pid or self.worker.connection.peer()[0]
+                opening = Opening(pid, source.pages, ready["log_fields"], descriptors[1:])
+                self._log = KINDS[name].open(opening)
+            self.self_checking = bool(ready["self_checking"])
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        self.log_kind, self.source = name, source
+
+    def _await_opened(self) -> tuple[Message, list[int]]:
+        """Wait for the answer to `open`; how far the filling is comes before it."""
+        while True:
+            while not self.worker.inbox:
+                self._supervisor.wait(STEP_SECONDS)
+            message, descriptors = self.worker.inbox.pop(0)
+            if message["kind"] != "filling":
+                return message, descriptors
+            if self._on_filling is not None:
+                self._on_filling(float(message["share"]))
 
     @classmethod
-    def start(cls, supervisor: Supervisor, spec: GuestSpec, log: str) -> GuestClient:
-        """Make a guest of this run's own."""
-        return cls(supervisor, supervisor.start("guest", "source", functools.partial(_live, spec)), log)
+    def start(
+        cls, supervisor: Supervisor, spec: GuestSpec, log: str, on_filling: OnFilling | None = None
+    ) -> GuestClient:
+        """Make a guest that belongs to this run, and open it. Raises what the constructor raises."""
+        worker = supervisor.start("guest", "source", functools.partial(_live, spec))
+        return cls(supervisor, worker, log, on_filling)
 
     @classmethod
     def attach(cls, supervisor: Supervisor, name: str, log: str) -> GuestClient:
-        """Visit a guest that is there. Raises HostError when it is not."""
+        """Visit a guest that another command keeps running. Raises HostError when there is none."""
         try:
             connection = visit(name)
         except NoSuchGuest as error:
@@ -85,7 +132,10 @@ class GuestClient:
         return cls(supervisor, supervisor.adopt(f"guest {name}", "source", connection), log)
 
     def order(self, kind: str, **fields: object) -> State:
-        """Give an order and wait until the guest has obeyed. Raises RunFailed when it does not."""
+        """Give an order and wait until the guest has obeyed; returns its counters.
+
+        Raises RunFailed when the guest does not answer within ANSWER_SECONDS.
+        """
         self._supervisor.tell(self.worker, {"kind": kind, **fields})
         deadline = Deadline(ANSWER_SECONDS)
         while not self.worker.inbox:
@@ -99,13 +149,18 @@ class GuestClient:
         return message
 
     def slowest_second(self, since: float, until: float) -> float | None:
-        """The fewest bytes the guest wrote in any whole second that overlaps an interval."""
+        """The fewest bytes that the guest wrote in any whole second that overlaps an interval.
+
+        Times are of the monotonic clock. None when no whole second does.
+        """
         slowest = self.order("ask", since=since, until=until)["slowest_second_bytes"]
         return None if slowest is None else float(slowest)
 
     def view(self, began: float, ended: float, released: float | None) -> State:
-        """The guest's own view of a migration: what it reached, and its slowest second before, during and
-        after. `released` is when it was let run again, if it was; times of the monotonic clock."""
+        """What the guest saw of a migration: the rate it reached, and its slowest second before, during
+        and after. `released` is when the guest was let run again, or None; times are of the monotonic
+        clock.
+        """
         slowest = {
             "before": self.slowest_second(0.0, began - 1),
             "during": self.slowest_second(began, ended - 1),
@@ -123,7 +178,7 @@ class GuestClient:
         }
 
     def rest(self, seconds: float) -> None:
-        """Let the guest run for a while, and watch the supervisor meanwhile."""
+        """Let the guest run for a while; raises what Supervisor.wait raises meanwhile."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._supervisor.wait(min(left, STEP_SECONDS))

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 from pipeline.auto.candidates import Candidate, candidates_here
 from pipeline.auto.controller import Auto
 from pipeline.auto.picker import AutoPicker, FixedPicker, Picker

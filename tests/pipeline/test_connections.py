@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
+from guestmem.segment import SHM
 from pipeline.cli import recv, run
 from pipeline.destination.output import Output
 from pipeline.destination.verification import region_bytes_of, region_digests
@@ -124,7 +125,7 @@ def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_named_shared_memory_appears_only_when_it_is_committed() -> None:
     name = f"ramferry-keep-{os.getpid()}"
-    output, path = Output(shm_name=name), Path("/dev/shm", name)
+    output, path = Output(shm_name=name), SHM / name
     try:
         ram = output.create(1 << 20)
         assert not path.exists()

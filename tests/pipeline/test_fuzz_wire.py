@@ -22,8 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from guestmem.ram import WORDS_PER_PAGE
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
 from pipeline.destination.placer import Placer, PlacerPlan, WrittenMap

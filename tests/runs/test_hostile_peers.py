@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from isal import isal_zlib
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.transports.tcp.protocol import HEADER, FrameType, Hello, Role, pack_frame, pack_hello
 from tests.support.hostile import PACKET_PAGES, RAM_PAGES, Conversation, Sender, raw_packet
 from tests.support.two_hosts import Receiver, receiver, sent

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from guestmem.segment import SHM
 from pipeline.cli import recv as recv_command
 from pipeline.cli import send as send_command
 from pipeline.errors import UsageError
@@ -56,7 +57,7 @@ def test_an_image_arrives_in_a_file(listen: str, secure: bool, tls_dir: Path, tm
 
 def test_unix_socket_and_named_shared_memory(tmp_path: Path) -> None:
     name = f"ramferry-test-{os.getpid()}"
-    kept = Path("/dev/shm", name)
+    kept = SHM / name
     try:
         with receiver("--output-shm", name, listen=f"unix:{tmp_path}/socket") as here:
             ended = sent(here.address, *GUEST, "--method", "none")

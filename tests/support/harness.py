@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from guestmem.segment import SHM
 from pipeline.cli.main import execute
 from pipeline.processes.signals import ENDING
 
@@ -187,7 +188,7 @@ def mount_mqueue() -> None:
 def leftovers() -> set[str]:
     """Names of ours in shared memory and among the message queues."""
     found = set()
-    for folder in (Path("/dev/shm"), MQUEUE):
+    for folder in (SHM, MQUEUE):
         if folder.is_dir():
             found |= {str(path) for path in folder.glob("*ramferry*")}
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES
 from pipeline.packets.checksums import block_crcs
 from pipeline.packets.packet import Packet, front_room, write_packet
 from pipeline.transports.tcp.messages import Open

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 from pipeline.auto.picker import FixedPicker
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Encoder

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from guestmem.page import PAGE_BYTES
 from guestmem.prefault import populate, warm_heap
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import HEAP_PACKETS, CodecSettings

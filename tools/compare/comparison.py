@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from tools.compare.scenario import Point, rate_words
+from guestmem.units import show_rate
+from tools.compare.scenario import Point
 from tools.measuring.spread import Spread
 
 ENOUGH_REPETITIONS = 3
@@ -63,8 +64,8 @@ class Link:
     @property
     def title(self) -> str:
         """In words."""
-        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else rate_words(self.bandwidth)
-        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {rate_words(self.dirty_rate)}"
+        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
+        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
         return f"{wire}, {self.channels} channels, {prealloc}, {rate}, {self.image}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from guestmem.units import show_rate
 from tools.compare.comparison import Place, by_link, completed, doubts, winner
 from tools.compare.report import (
     HEAD,
@@ -15,7 +16,6 @@ from tools.compare.report import (
     published_text,
     row,
 )
-from tools.compare.scenario import rate_words
 from tools.measuring import charts
 
 LIGHT = ("#1f6feb", "#d1590a", "#1a7f37", "#8250df", "#bf3989", "#6e7781", "#9a6700", "#0a7b83")
@@ -105,7 +105,7 @@ def _break_even(document: dict[str, Any]) -> list[tuple[str, str]]:
             limited.setdefault(name, []).append((beyond, time))
         times = [t for line in limited.values() for _, t in line]
         words = {place.point.bandwidth_bytes: place.point.bandwidth for place in places_of(document)}
-        ticks = [(b, rate_words(words[int(b)])) for b in bandwidths]
+        ticks = [(b, show_rate(words[int(b)])) for b in bandwidths]
         if unlimited:
             ticks.append((beyond, "no limit"))
         x = charts.Axis("bandwidth", tuple(ticks), bandwidths[0], ticks[-1][0], logarithmic=True)

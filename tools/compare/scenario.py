@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from guestmem.page import PAGE_BYTES
 from guestmem.units import parse_size
 from guestmem.workload import parse_rate
 from pipeline.codecs import METHODS
@@ -71,13 +72,6 @@ class Point:
     def bandwidth_bytes(self) -> int:
         """Bytes per second, 0 without a limit."""
         return parse_rate(self.bandwidth)
-
-
-def rate_words(rate: str) -> str:
-    """`50M` as it is meant: `50 MiB/s`; plain bytes per second in powers of ten."""
-    if rate[-1:].isalpha():
-        return f"{rate[:-1]} {rate[-1].upper()}iB/s"
-    return f"{parse_rate(rate) / 1e6:g} MB/s"
 
 
 @dataclass(frozen=True)
@@ -183,7 +177,7 @@ def check(scenario: Scenario) -> None:
         size = scenario.size_bytes
     except ValueError as error:
         raise UsageError(f"size: {scenario.size}: {error}") from error
-    if size < 1 << 20 or size % 4096:
+    if size < 1 << 20 or size % PAGE_BYTES:
         raise UsageError(f"size: {scenario.size} must be 1M or more, a multiple of 4K")
     if not isinstance(scenario.repetitions, int) or not 1 <= scenario.repetitions <= 100:
         raise UsageError(f"repetitions: {scenario.repetitions} must be 1 to 100")

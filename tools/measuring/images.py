@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from guestmem.content import Corpus
-from guestmem.ram import WORDS_PER_PAGE, GuestRam
-from guestmem.segment import PAGE_BYTES
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.ram import GuestRam
 
 RUN_PAGES = (64 << 10) // PAGE_BYTES
 REGION_PAGES = (16 << 20) // PAGE_BYTES

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+from guestmem.page import PAGE_BYTES
 from pipeline.destination.verification import MAX_REGIONS
 from pipeline.errors import BadFrame
 
@@ -115,7 +116,7 @@ class Offer(Message):
             integer(body, "ram_bytes_max", 0, 1 << 60),
             integer(body, "channels_max", 1, 1 << 16),
             integer(body, "packet_pages_max", 1, 1 << 16),
-            integer(body, "payload_bytes_max", 4096, U32),
+            integer(body, "payload_bytes_max", PAGE_BYTES, U32),
             integers(body, "method_codes", MAX_LISTED, 1, 255),
             flag(body, "prealloc"),
             text(body, "keeps"),
@@ -176,10 +177,10 @@ class Open(Message):
     def read(cls, body: dict[str, Any]) -> Open:
         return cls(
             integer(body, "request", 1, U32),
-            integer(body, "ram_bytes", 4096, 1 << 60),
+            integer(body, "ram_bytes", PAGE_BYTES, 1 << 60),
             integer(body, "channels", 1, 1 << 16),
             integer(body, "packet_pages", 1, 1 << 16),
-            integer(body, "payload_bytes", 4096, U32),
+            integer(body, "payload_bytes", PAGE_BYTES, U32),
             integers(body, "method_codes", MAX_LISTED, 1, 255),
         )
 
@@ -269,7 +270,7 @@ class Verify(Message):
         how = text(body, "how", 16)
         if how not in ("images", "invariant"):
             raise BadFrame(f"how: {how!r}, must be images or invariant")
-        return cls(integer(body, "request", 1, U32), how, integer(body, "region_bytes", 4096, 1 << 60))
+        return cls(integer(body, "request", 1, U32), how, integer(body, "region_bytes", PAGE_BYTES, 1 << 60))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from isal import isal_zlib
 
 from guestmem.ipc import Connection
 from guestmem.ipc import Message as IpcMessage
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from guestmem.segment import PAGE_BYTES
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
@@ -76,7 +76,7 @@ class TcpTransport:
         self._offset_ns = 0
         self._output = ""
         self._applied: Totals = np.zeros(len(Count), np.int64)
-        bitmap = GuestRam.create(4096 * (1 + source.pages // 8 // 4096), "bitmap")
+        bitmap = GuestRam.create(PAGE_BYTES * (1 + source.pages // 8 // PAGE_BYTES), "bitmap")
         self._bitmap = bitmap.memory[: -(-source.pages // 8)]
         plan = ControlClientPlan(self._peer, self._run_id, self._bitmap)
         self._control = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))

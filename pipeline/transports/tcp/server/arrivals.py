@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import PAGE_BYTES, create_segment, map_segment
+from guestmem.page import PAGE_BYTES
+from guestmem.segment import create_segment, map_segment
 
 ROUND, APPLIED_NS = 0, 1
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.ipc import Connection
+from guestmem.page import PAGE_BYTES
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
-from guestmem.segment import PAGE_BYTES
 from pipeline.codecs.method import HEAP_PACKETS
 from pipeline.destination.placer import Placer, PlacerPlan
 from pipeline.errors import BadFrame, ConnectionLost, HostError, RunFailed

@@ -7,8 +7,8 @@ import time
 import numpy as np
 from isal import isal_zlib
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import MIN_RAM_BYTES
-from guestmem.segment import PAGE_BYTES
 from guestmem.selfcheck import inconsistency
 from guestmem.units import show_size
 from pipeline.codecs import METHODS, library_versions

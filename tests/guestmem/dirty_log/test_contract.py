@@ -1,4 +1,4 @@
-"""Two logs, one contract."""
+"""Every dirty log, one contract."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from guestmem.dirty_log.logs import DirtyLog, KernelDirtyLog, SharedDirtyLog
-from guestmem.dirty_log.write_protect import NoKernelLog, register
+from guestmem.dirty_log import KINDS, shared, write_protect
+from guestmem.dirty_log.contract import DirtyLog, LogKind, NoDirtyLog, Opening
+from guestmem.dirty_log.kernel import KernelDirtyLog
+from guestmem.ipc import Connection
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 
@@ -19,76 +21,77 @@ MIB = 1 << 20
 
 
 class WatchedGuest:
-    """Another process with its own mapping of RAM, which writes what it is told."""
+    """Another process with its own mapping of RAM, which writes what it is told, and its log."""
 
-    def __init__(self, kind: str, size: int) -> None:
+    def __init__(self, kind: LogKind, size: int) -> None:
         self.ram = GuestRam.create(size, "test")
-        self.shared = SharedDirtyLog.create(self.ram.pages)
-        self._orders, orders = os.pipe()[::-1]
-        answers, self._tell = os.pipe()
+        self._connection, theirs = Connection.pair()
         self.pid = os.fork()
         if self.pid == 0:
-            self._live(kind, orders)
-        self._answers = answers
-        answer = os.read(answers, 100).decode()
-        self.address = int(answer) if answer.isdigit() else None
-        self.refusal = answer
+            try:
+                self._live(kind, theirs)
+            finally:
+                os._exit(1)
+        theirs.close()
+        ready, descriptors = self._connection.receive()
+        self.refusal = str(ready.get("text", ""))
+        if not self.refusal:
+            self.log = kind.open(Opening(self.pid, self.ram.pages, ready["fields"], descriptors))
 
-    def _live(self, kind: str, orders: int) -> None:
+    def _live(self, kind: LogKind, owner: Connection) -> None:
         ram = self.ram.remap(writable=True)
         populate(ram.mapping, write=True)
-        address = ram.words.ctypes.data
         try:
-            if kind == "kernel":
-                register(address, ram.size_bytes)
-        except NoKernelLog as error:
-            os.write(self._tell, str(error).encode()[:90])
-            os._exit(0)
-        os.write(self._tell, str(address).encode())
+            log = kind.create(ram)
+        except NoDirtyLog as error:
+            owner.send({"kind": "no-log", "text": str(error)})
+            return
+        owner.send({"kind": "ready", "fields": dict(log.fields)}, log.descriptors)
         turn = 0
         while True:
-            order = os.read(orders, 1 << 16).decode()
-            if order == "hammer":
+            order, _ = owner.receive()
+            if order["kind"] == "hammer":
                 choices = np.random.default_rng(1).integers(0, ram.pages, (4096, 64))
                 while True:
                     turn += 1
                     pages = choices[turn % 4096]
                     ram.words[pages, 0] = turn
-                    if kind == "shared":
-                        self.shared.mark(pages)
-            pages = np.fromstring(order, np.intp, sep=" ") if order != "none" else np.zeros(0, np.intp)
+                    log.mark(pages)
+            pages = np.array(order["pages"], np.intp)
             turn += 1
             ram.words[pages, 1] += np.uint64(turn)
-            if kind == "shared":
-                self.shared.mark(pages)
-            os.write(self._tell, b"x")
+            log.mark(pages)
+            owner.send({"kind": "written"})
 
     def write(self, *pages: int) -> None:
-        os.write(self._orders, " ".join(map(str, pages)).encode() or b"none")
-        os.read(self._answers, 1)
+        self._connection.send({"kind": "write", "pages": pages})
+        self._connection.receive()
 
     def hammer(self) -> None:
-        os.write(self._orders, b"hammer")
+        self._connection.send({"kind": "hammer"})
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
+        self._connection.close()
 
 
 Watched = tuple[WatchedGuest, DirtyLog]
 
 
-@pytest.fixture(params=["shared", "kernel"])
+def watched_guest(name: str, size: int) -> WatchedGuest:
+    guest = WatchedGuest(KINDS[name], size)
+    if guest.refusal:
+        guest.kill()
+        pytest.skip(guest.refusal)
+    return guest
+
+
+@pytest.fixture(params=list(KINDS))
 def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
-    guest = WatchedGuest(request.param, 8 * MIB)
-    log: DirtyLog = guest.shared
-    if request.param == "kernel":
-        if guest.address is None:
-            guest.kill()
-            pytest.skip(guest.refusal)
-        log = KernelDirtyLog(guest.pid, guest.address, guest.ram.size_bytes)
-    log.sync(np.zeros(guest.ram.pages, np.uint32))
-    yield guest, log
+    guest = watched_guest(request.param, 8 * MIB)
+    guest.log.sync(np.zeros(guest.ram.pages, np.uint32))
+    yield guest, guest.log
     guest.kill()
 
 
@@ -163,42 +166,14 @@ def test_no_write_of_millions_is_lost(watched: Watched) -> None:
     assert not lost.any(), np.flatnonzero(lost)
 
 
-def test_a_large_log_is_fetched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import guestmem.dirty_log.logs
-    import guestmem.dirty_log.write_protect
-
-    monkeypatch.setattr(guestmem.dirty_log.logs, "SCAN_PAGES", 100)
-    monkeypatch.setattr(guestmem.dirty_log.write_protect, "MAX_REGIONS", 10)
-    for kind in ("shared", "kernel"):
-        guest = WatchedGuest(kind, 4 * MIB)
-        log: DirtyLog = guest.shared
-        if kind == "kernel":
-            if guest.address is None:
-                guest.kill()
-                continue
-            log = KernelDirtyLog(guest.pid, guest.address, guest.ram.size_bytes)
-        synced((guest, log))
-        pages = sorted(np.random.default_rng(3).choice(1024, 300, replace=False).tolist())
-        guest.write(*pages)
-        assert log.count() == 300
-        assert synced((guest, log)).tolist() == pages
-        guest.kill()
-
-
-def test_the_kernel_log_of_a_process_that_is_gone_is_refused() -> None:
-    guest = WatchedGuest("shared", MIB)
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_large_log_is_fetched_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "SCAN_PAGES", 100)
+    monkeypatch.setattr(write_protect, "MAX_REGIONS", 10)
+    guest = watched_guest(name, 4 * MIB)
+    synced((guest, guest.log))
+    pages = sorted(np.random.default_rng(3).choice(guest.ram.pages, 300, replace=False).tolist())
+    guest.write(*pages)
+    assert guest.log.count() == 300
+    assert synced((guest, guest.log)).tolist() == pages
     guest.kill()
-    with pytest.raises(NoKernelLog, match="pagemap"):
-        KernelDirtyLog(guest.pid, 4096, MIB)
-
-
-def test_a_kernel_without_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import guestmem.dirty_log.write_protect as module
-
-    monkeypatch.setattr(module, "UFFD_FEATURE_WP_ASYNC", 1 << 60)
-    ram = GuestRam.create(MIB, "test")
-    with pytest.raises(NoKernelLog, match=r"since Linux 6\.7"):
-        register(ram.words.ctypes.data, MIB)
-    monkeypatch.setattr(module, "SYS_USERFAULTFD", {})
-    with pytest.raises(NoKernelLog, match="not known on"):
-        register(ram.words.ctypes.data, MIB)

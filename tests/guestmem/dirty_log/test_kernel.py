@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from guestmem.dirty_log import write_protect
+from guestmem.dirty_log.contract import Opening
+from guestmem.dirty_log.kernel import KIND, KernelDirtyLog
+from guestmem.dirty_log.write_protect import NoKernelLog, register
+from guestmem.page import PAGE_BYTES
+from guestmem.ram import GuestRam
+
+MIB = 1 << 20
+
+
+def test_the_kernel_log_of_a_process_that_is_gone_is_refused() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(NoKernelLog, match="pagemap"):
+        KernelDirtyLog(pid, PAGE_BYTES, MIB)
+
+
+def test_a_kernel_without_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_protect, "UFFD_FEATURE_WP_ASYNC", 1 << 60)
+    ram = GuestRam.create(MIB, "test")
+    with pytest.raises(NoKernelLog, match=r"since Linux 6\.7"):
+        register(ram.words.ctypes.data, MIB)
+    monkeypatch.setattr(write_protect, "SYS_USERFAULTFD", {})
+    with pytest.raises(NoKernelLog, match="not known on"):
+        register(ram.words.ctypes.data, MIB)
+
+
+def test_a_kernel_without_the_scan_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_protect, "PAGEMAP_SCAN", 0)
+    ram = GuestRam.create(MIB, "test")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(NoKernelLog, match="PAGEMAP_SCAN"):
+        KernelDirtyLog(os.getpid(), ram.words.ctypes.data, MIB)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_is_not_of_this_log_is_refused() -> None:
+    with pytest.raises(KeyError, match="address"):
+        KIND.open(Opening(os.getpid(), 256, {}, ()))
+    with pytest.raises(ValueError, match="without descriptors"):
+        KIND.open(Opening(os.getpid(), 256, {"address": 0}, (0,)))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guestmem import content
+from guestmem.content import Content, Corpus, Image, files_under, python_files
+from guestmem.page import PAGE_BYTES
+from guestmem.ram import GuestRam
+
+MIB = 1 << 20
+
+
+def test_a_corpus_is_repeated_over_the_filled_part(corpus: Path) -> None:
+    ram = GuestRam.create(5 * MIB, "test")
+    paths = files_under(corpus)
+    assert [path.name for path in paths] == ["noise", "sparse", "text"]
+    Corpus(corpus, 0.5).fill(ram)
+    data = b"".join(path.read_bytes() for path in paths)
+    filled = int(ram.pages * 0.5) * PAGE_BYTES
+    assert bytes(ram.memory[:filled]) == (data * 4)[:filled]
+    assert not any(ram.memory[filled:])
+
+
+def test_an_image_is_the_ram(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(range(256)) * 4096)
+    ram = GuestRam.create(MIB, "test")
+    Image(path).fill(ram)
+    assert bytes(ram.memory) == path.read_bytes()
+    short = GuestRam.create(2 * MIB, "test")
+    with pytest.raises(ValueError, match="fewer"):
+        Image(path).fill(short)
+
+
+def test_python_has_a_corpus_of_both_kinds() -> None:
+    paths = python_files()
+    assert sum(path.stat().st_size for path in paths) > 4 * MIB
+    assert {path.suffix for path in paths} >= {".py"}
+
+
+@pytest.mark.parametrize("filled", [0.0, 1.0])
+def test_the_guest_writes_real_content(corpus: Path, filled: float) -> None:
+    ram = GuestRam.create(4 * MIB, "test")
+    what = Corpus(corpus, filled)
+    what.fill(ram)
+    pool = what.pool(ram)
+    assert len({page.tobytes() for page in pool}) > 100
+
+
+@pytest.mark.parametrize("kind", ["corpus", "image"])
+def test_filling_tells_how_far_it_is(
+    kind: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "CHUNK_BYTES", 300_000)
+    image = tmp_path / "ram"
+    image.write_bytes(bytes(range(256)) * 5 * 4096)
+    what: Content = Corpus(corpus, 0.9) if kind == "corpus" else Image(image)
+    ram, same = GuestRam.create(5 * MIB, "test"), GuestRam.create(5 * MIB, "test")
+    shares: list[float] = []
+    what.fill(ram, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 10
+    assert shares[-1] == 1
+    monkeypatch.undo()
+    what.fill(same)
+    assert ram.memory == same.memory
