@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +114,7 @@ def test_the_guest_writes_real_content(corpus: Path, filled: float) -> None:
     assert len({page.tobytes() for page in pool}) > 100
 
 
-def synced(log: SharedDirtyLog, ram: GuestRam) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def synced(log: SharedDirtyLog, ram: GuestRam) -> npt.NDArray[np.uint32]:
     pages = np.zeros(ram.pages, np.uint32)
     return pages[: log.sync(pages)]
 
@@ -160,11 +161,11 @@ def test_no_write_is_lost_between_syncs() -> None:
         log.mark(pages)
 
     with another_process(guest):
-        while ram.words[:, 0].max() < 50_000:
+        while np.max(ram.words[:, 0]) < 50_000:
             dirty = synced(log, ram)
             seen[dirty] = ram.words[dirty, 0]
     # Killed between a write and its mark, the guest leaves its last batch unmarked.
-    last = int(ram.words[:, 0].max())
+    last = int(np.max(ram.words[:, 0]))
     dirty = synced(log, ram)
     seen[dirty] = ram.words[dirty, 0]
     now = ram.words[:, 0]

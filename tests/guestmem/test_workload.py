@@ -36,7 +36,7 @@ class Noted:
     def __init__(self) -> None:
         self.pages: list[int] = []
 
-    def mark(self, pages: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
+    def mark(self, pages: npt.NDArray[np.intp]) -> None:
         self.pages += pages.tolist()
 
 
@@ -62,7 +62,7 @@ def test_a_pattern_stays_within_ram_and_depends_on_its_seed_alone(text: str, pag
 def test_patterns_have_their_shape() -> None:
     pages, count = 10_000, 200_000
     uniform = parse_pattern("uniform").stream(pages, 1)(count)
-    assert np.bincount(uniform, minlength=pages).max() < 60
+    assert np.max(np.bincount(uniform, minlength=pages)) < 60
     hot = parse_pattern("hotspot:0.9,0.1").stream(pages, 1)(count)
     assert abs((hot < pages * 0.1).mean() - 0.9) < 0.01
     counts = np.sort(np.bincount(parse_pattern("zipf:1").stream(pages, 1)(count), minlength=pages))[::-1]
