@@ -34,4 +34,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .qatzip .emulator build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .qatzip build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

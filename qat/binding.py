@@ -1,9 +1,8 @@
-"""The declarations of libqatzip that we use, for cffi's out-of-line ABI mode.
+"""The declarations of libqatzip that are used here, for cffi's out-of-line ABI mode.
 
-`python -m qat.binding` writes `qat/_libqatzip.py`; nothing is compiled, and a program that
-imports that module needs neither a C compiler nor a C parser. Struct layouts: compiled and
-compared between libqatzip 1.3.1 and 2.0.0 on x86-64 (40, 48, 48, 56, 60 bytes); 1.2.0 has the
-same ones without the `DeflateExt` pair.
+`python -m qat.binding` writes `qat/_libqatzip.py`. Nothing is compiled, and importing that module
+needs neither a C compiler nor a C parser. Struct layouts were compiled and compared between libqatzip
+1.3.1 and 2.0.0 on x86-64 (40, 48, 48, 56, 60 bytes); 1.2.0 has the same, without `DeflateExt`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a host needs to compress on QAT, checked from the bottom up; only ever read.
+"""Check what a host needs to compress on QAT, from the hardware up. Nothing on the host is changed.
 
-The order and the files are those of Intel's qatlib and Linux' `Documentation/ABI/testing/
-sysfs-driver-qat`, `debugfs-driver-qat`. Every path hangs from one root, so that each finding is
-tested against a recorded tree.
+The order and the files are those of Intel's qatlib and of Linux (`Documentation/ABI/testing/
+sysfs-driver-qat` and `debugfs-driver-qat`). All paths are taken below one root folder, so that tests
+can use a recorded tree.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pathlib import Path
 
 from qat.host import PHYSICAL_FUNCTIONS, VIRTUAL_FUNCTIONS, Device, devices
 from qat.library import Library, load
+from qat.scripts import shipped_script
 from qat.status import LibraryMissing
 
 OK, WARNING, FAILS = "ok", "warning", "fails"
 
 FIRST_KERNEL = {"4xxx": (5, 17), "401xx": (5, 19), "402xx": (6, 4), "420xx": (6, 8), "6xxx": (6, 15)}
-"""The first Linux whose driver does compression on the device."""
+"""The first Linux version whose driver offers compression on the device."""
 
 OUT_OF_TREE = ("c62x", "c3xxx", "dh895xcc", "d15xx")
-"""Generations that distributions' qatlib does not drive."""
+"""Generations that the qatlib of distributions does not support."""
 
 VFS_PER_PF = 16
 MEMLOCK_BYTES_PER_WORKER = 64 << 20
@@ -37,7 +38,7 @@ NOTHING = "no QAT device to look at"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was checked, how it stands, what was read, and the command that mends it."""
+    """The result of one check: OK, WARNING or FAILS, what was read, and the command that mends it."""
 
     check: str
     status: str
@@ -47,51 +48,48 @@ class Finding:
 
 @dataclass(frozen=True)
 class Host:
-    """A host to look at: its root folder and its QAT functions."""
+    """A host to check: its root folder and its QAT functions."""
 
     root: Path
     found: tuple[Device, ...]
 
     @classmethod
     def at(cls, root: Path) -> Host:
-        """Read the PCI bus below `root`."""
         return cls(root, tuple(devices(root / "sys")))
 
     @property
     def physical(self) -> list[Device]:
-        """Physical functions."""
         return [device for device in self.found if device.kind in PHYSICAL_FUNCTIONS.values()]
 
     @property
     def virtual(self) -> list[Device]:
-        """Virtual functions."""
         return [device for device in self.found if device.kind in VIRTUAL_FUNCTIONS.values()]
 
     @property
     def guest(self) -> bool:
-        """Whether this is a guest that was lent virtual functions."""
+        """Whether this is a guest that has virtual functions assigned to it."""
         return bool(self.virtual) and not self.physical
 
     @property
     def compressing(self) -> list[Device]:
-        """Physical functions whose services hold compression."""
+        """Physical functions that offer compression (service `dc`)."""
         return [device for device in self.physical if "dc" in device.services.split(";")]
 
     def text(self, path: str) -> str:
-        """A file's content, stripped; empty when it cannot be read."""
+        """A file's content without surrounding white space; empty when it cannot be read."""
         try:
             return (self.root / path).read_text().strip()
         except (OSError, UnicodeDecodeError):
             return ""
 
     def configuration(self) -> dict[str, str]:
-        """/etc/sysconfig/qat."""
+        """The settings in /etc/sysconfig/qat, by name."""
         lines = (line.split("=", 1) for line in self.text(CONFIGURATION).splitlines() if "=" in line)
         return {name.strip(): value.strip() for name, value in lines if not name.lstrip().startswith("#")}
 
 
 def check_all(root: Path) -> list[Finding]:
-    """Every check of what a host has, in order; its health and the real test come after."""
+    """All checks of what a host has, in order. Its health and the real test are checked elsewhere."""
     host = Host.at(root)
     return [
         check_library(),
@@ -110,36 +108,48 @@ def check_all(root: Path) -> list[Finding]:
     ]
 
 
+def without_physical(check: str, host: Host) -> Finding:
+    """The finding of a check of physical functions where there are none: in a guest, or without QAT."""
+    if host.guest:
+        return Finding(check, OK, "a matter of the host, not of this guest")
+    return Finding(check, WARNING, NOTHING)
+
+
 def check_library() -> Finding:
-    """libqatzip, and which of its symbols."""
+    """Whether libqatzip can be loaded, and which version it is."""
     try:
         library: Library = load()
     except LibraryMissing as error:
-        return Finding("library", FAILS, str(error).split(":")[0], "tools/get_qatzip.sh")
+        return Finding(
+            "library", FAILS, str(error).split(":")[0], error.mend or shipped_script("get_qatzip.sh")
+        )
     missing = [name for name in WANTED_SYMBOLS if not library.has(name)]
     if library.simulated:
         return Finding(
-            "library", WARNING, f"{library.path} is the emulator: all is simulated", "unset QATZIP_LIBRARY"
+            "library",
+            WARNING,
+            f"{library.path} is the emulator: everything is simulated",
+            "unset QATZIP_LIBRARY",
         )
     if missing:
         return Finding(
             "library",
             WARNING,
-            f"{library.path} is of 1.2: without {', '.join(missing)}",
-            "tools/get_qatzip.sh",
+            f"{library.path} is version 1.2, which lacks {', '.join(missing)}",
+            shipped_script("get_qatzip.sh"),
         )
     version = "2.0 or later" if library.has("qzSetupSessionZstd") else "1.3"
     return Finding("library", OK, f"{library.path}, {version}")
 
 
 def check_devices(host: Host) -> Finding:
-    """QAT functions on the PCI bus."""
+    """Whether there are QAT functions on the PCI bus."""
     if not host.found:
         return Finding(
             "PCI devices",
             FAILS,
             "no QAT function on the PCI bus (8086: 4940, 4942, 4944, 4946, 4948 and their VFs)",
-            "lspci -nd 8086: | grep 494   # none: turn QAT on in the BIOS, or take a host that has it",
+            "lspci -nd 8086: | grep 494   # nothing? turn QAT on in the BIOS, or use a host that has it",
         )
     kinds = ", ".join(f"{device.address} {device.kind}" for device in host.found[:4])
     more = f" and {len(host.found) - 4} more" if len(host.found) > 4 else ""
@@ -148,7 +158,7 @@ def check_devices(host: Host) -> Finding:
 
 
 def check_generation(host: Host) -> Finding:
-    """Whether distributions' qatlib drives this generation."""
+    """Whether the qatlib of distributions supports this generation."""
     if not host.found:
         return Finding("generation", WARNING, NOTHING)
     kinds = {device.kind for device in host.found}
@@ -157,16 +167,16 @@ def check_generation(host: Host) -> Finding:
         return Finding(
             "generation",
             FAILS,
-            f"{', '.join(old)}: the distributions' qatlib does not drive it",
+            f"{', '.join(old)}: not supported by the qatlib of distributions",
             "build Intel's out-of-tree driver for QAT 1.x, and QATzip against it",
         )
     return Finding("generation", OK, ", ".join(sorted(kinds)))
 
 
 def check_driver(host: Host) -> Finding:
-    """The kernel driver of the physical functions."""
+    """Whether a kernel driver is bound to the physical functions."""
     if not host.physical:
-        return Finding("driver", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
+        return without_physical("driver", host)
     unbound = [device.address for device in host.physical if not device.driver]
     if unbound:
         kind = host.physical[0].kind
@@ -174,7 +184,7 @@ def check_driver(host: Host) -> Finding:
         return Finding(
             "driver",
             FAILS,
-            f"none is bound to {', '.join(unbound)}",
+            f"no driver is bound to {', '.join(unbound)}",
             f"modprobe {module}   # then: dmesg | grep -i qat (firmware?)",
         )
     return Finding("driver", OK, ", ".join(sorted({device.driver for device in host.physical})))
@@ -208,23 +218,23 @@ def check_kernel(host: Host) -> Finding:
 
 
 def check_iommu(host: Host) -> Finding:
-    """The IOMMU, which virtual functions need."""
+    """Whether there is an IOMMU, which virtual functions need."""
     groups = list((host.root / "sys/kernel/iommu_groups").glob("[0-9]*"))
     if groups:
         return Finding("IOMMU", OK, f"{len(groups)} groups")
-    given = "intel_iommu=on is" if "intel_iommu=on" in host.text("proc/cmdline") else "intel_iommu=on is not"
+    word = "has" if "intel_iommu=on" in host.text("proc/cmdline") else "lacks"
     return Finding(
         "IOMMU",
         FAILS if host.found else WARNING,
-        f"no IOMMU group; {given} on the kernel's command line",
+        f"no IOMMU group; the kernel's command line {word} intel_iommu=on",
         "turn VT-d on in the BIOS and boot with intel_iommu=on",
     )
 
 
 def check_state(host: Host) -> Finding:
-    """The physical functions are up."""
+    """Whether the physical functions are up."""
     if not host.physical:
-        return Finding("state", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
+        return without_physical("state", host)
     down = [device.address for device in host.physical if device.state != "up"]
     if down:
         return Finding(
@@ -237,20 +247,20 @@ def check_state(host: Host) -> Finding:
 
 
 def check_services(host: Host) -> Finding:
-    """Compression is among the services."""
+    """Whether the devices offer compression."""
     if not host.physical:
-        return Finding("services", OK if host.guest else WARNING, "the lender's" if host.guest else NOTHING)
-    said = ", ".join(f"{device.address} {device.services or 'unknown'}" for device in host.physical)
+        return without_physical("services", host)
+    services = ", ".join(f"{device.address} {device.services or 'unknown'}" for device in host.physical)
     mend = f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat"
     if not host.compressing:
-        return Finding("services", FAILS, f"no device compresses (dc): {said}", mend)
+        return Finding("services", FAILS, f"no device offers compression (dc): {services}", mend)
     if len(host.compressing) < len(host.physical):
-        return Finding("services", WARNING, f"only some devices compress (dc): {said}", mend)
-    return Finding("services", OK, said)
+        return Finding("services", WARNING, f"only some devices offer compression (dc): {services}", mend)
+    return Finding("services", OK, services)
 
 
 def check_virtual_functions(host: Host) -> Finding:
-    """Virtual functions, bound to vfio-pci."""
+    """Whether there are virtual functions, and all are bound to vfio-pci."""
     if host.guest:
         unbound = [device.address for device in host.virtual if device.driver != "vfio-pci"]
         if unbound:
@@ -260,7 +270,7 @@ def check_virtual_functions(host: Host) -> Finding:
                 f"{len(unbound)} of {len(host.virtual)} are not bound to vfio-pci",
                 "systemctl start qat",
             )
-        return Finding("virtual functions", OK, f"{len(host.virtual)} lent to this guest")
+        return Finding("virtual functions", OK, f"{len(host.virtual)} assigned to this guest")
     if not host.physical:
         return Finding("virtual functions", WARNING, NOTHING)
     without = [device.address for device in host.physical if device.virtual_functions in ("", "0")]
@@ -280,14 +290,14 @@ def check_virtual_functions(host: Host) -> Finding:
 
 
 def check_access(host: Host) -> Finding:
-    """This user may open /dev/vfio."""
+    """Whether this user may open the groups in /dev/vfio."""
     folder = host.root / "dev/vfio"
     groups = sorted(folder.glob("[0-9]*"))
     if not groups:
         return Finding(
             "access rights",
             FAILS if host.found else WARNING,
-            "/dev/vfio holds no group",
+            "there is no group in /dev/vfio",
             "systemctl start qat",
         )
     closed = [path.name for path in [folder / "vfio", *groups] if not os.access(path, os.R_OK | os.W_OK)]
@@ -299,7 +309,7 @@ def check_access(host: Host) -> Finding:
             + (f" and {len(closed) - 1} more" if closed[1:] else ""),
             "usermod -aG qat $USER   # and log in again",
         )
-    return Finding("access rights", OK, f"{len(groups)} groups can be opened" + _membership())
+    return Finding("access rights", OK, f"this user may open all {len(groups)} groups" + _membership())
 
 
 def _membership() -> str:
@@ -311,7 +321,7 @@ def _membership() -> str:
 
 
 def check_manager(host: Host) -> Finding:
-    """qatmgr answers; without it libqat runs standalone."""
+    """Whether qatmgr answers. Without it libqat manages the devices in each process by itself."""
     path = host.root / MANAGER
     try:
         is_socket = stat.S_ISSOCK(path.stat().st_mode)
@@ -321,13 +331,13 @@ def check_manager(host: Host) -> Finding:
         return Finding(
             "manager",
             WARNING,
-            f"no qatmgr at /{MANAGER}: processes share devices by themselves (QAT_POLICY)",
+            f"no qatmgr at /{MANAGER}: each process takes devices for itself (QAT_POLICY)",
             "systemctl start qat   # in a container: export QAT_POLICY=1",
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-        asked.settimeout(2.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(2.0)
         try:
-            asked.connect(str(path))
+            client.connect(str(path))
         except OSError as error:
             return Finding(
                 "manager",
@@ -345,41 +355,39 @@ def check_policy(host: Host) -> Finding:
         return Finding(
             "policy",
             FAILS,
-            f"POLICY={policy} in /{CONFIGURATION} is no number",
+            f"POLICY={policy} in /{CONFIGURATION} is not a number",
             f"put POLICY=1 into /{CONFIGURATION}",
         )
     if host.guest:
-        return Finding(
-            "policy", OK, f"POLICY={policy}; at most {len(host.virtual)} worker processes in this guest"
-        )
+        return Finding("policy", OK, f"POLICY={policy}; at most {len(host.virtual)} worker processes here")
     if not host.physical:
         return Finding("policy", WARNING, NOTHING)
     wanted = int(policy)
     most = VFS_PER_PF * len(host.compressing) // wanted if wanted else VFS_PER_PF * bool(host.compressing)
-    said = f"POLICY={policy}: at most {most} worker processes, channels and hardware receivers together"
+    limit = f"POLICY={policy}: at most {most} worker processes, channels and hardware receivers together"
     if not most:
-        return Finding("policy", FAILS, said, f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}")
+        return Finding("policy", FAILS, limit, f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}")
     if wanted != 1 and len(host.compressing) > 1:
         return Finding(
             "policy",
             WARNING,
-            f"{said}; each single-threaded worker uses one device only",
+            f"{limit}; each single-threaded worker uses only one device",
             f"put POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat",
         )
-    return Finding("policy", OK, said)
+    return Finding("policy", OK, limit)
 
 
 def check_memlock(host: Host) -> Finding:
-    """Memory that may be locked for DMA."""
+    """Whether a worker may lock the memory that it needs for DMA."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY or os.geteuid() == 0:
         return Finding("memlock", OK, "no limit" if soft == resource.RLIM_INFINITY else "root is exempt")
-    said = f"{soft >> 20} MiB a process"
+    limit = f"{soft >> 20} MiB a process"
     if soft < MEMLOCK_BYTES_PER_WORKER:
         return Finding(
             "memlock",
             FAILS if host.found else WARNING,
-            f"{said}; a worker needs {MEMLOCK_BYTES_PER_WORKER >> 20} MiB",
+            f"{limit}; a worker needs {MEMLOCK_BYTES_PER_WORKER >> 20} MiB",
             "echo '@qat - memlock 65536' >> /etc/security/limits.d/qat.conf   # and log in again",
         )
-    return Finding("memlock", OK, said)
+    return Finding("memlock", OK, limit)

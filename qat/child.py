@@ -1,7 +1,7 @@
-"""Ask a question in a process of its own, with a time limit.
+"""Call a function in a child process, with a time limit.
 
-What is asked may start a driver that must not be inherited, take memory that should go again, or
-hang: it does so in a child, which is killed when it has answered or is late.
+For calls that start a driver which must not be inherited, that need memory which should be given back
+afterwards, or that may hang. The child is killed once it has answered, or when the time is up.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import signal
 from collections.abc import Callable
 
 PIPE_BYTES = 64 << 10
-"""The longest answer: what a pipe holds (pipe(7)), so that a child never waits for its reader."""
+"""The longest answer: what a pipe holds (pipe(7)), so that the child never waits for a reader."""
 
 
 def ask_in_child(question: Callable[[], str], timeout_seconds: float | None = None) -> str | None:
-    """The answer; empty when the child died before it had one, None when none came in time."""
+    """The answer: empty when the child died before it answered, None when it did not answer in time."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

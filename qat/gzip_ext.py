@@ -1,4 +1,4 @@
-"""GZIP_EXT: the member layout that QAT hardware and any inflater both read.
+"""GZIP_EXT: a member layout that both QAT hardware and any inflater can read.
 
 RFC 1952 with a 12-byte extra field (`qatzip_gzip.h`, `outputHeaderGen` of libqatzip 1.3.1), all
 integers little endian:
@@ -15,8 +15,8 @@ integers little endian:
     24  deflate stream
      +  u32 crc32 of the plain bytes, u32 plain bytes
 
-The device cuts its input every `hw_buff_sz` bytes and makes one member of each piece; a packet
-is the members one after the other. The two lengths let a reader walk them without inflating.
+The device cuts its input into pieces of `hw_buff_sz` bytes and turns each into one member. A packet
+is a sequence of members. The two lengths let a reader find each member without inflating the others.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FRAMING_BYTES = HEADER.size + FOOTER.size
 
 
 class CorruptMember(Exception):
-    """A GZIP_EXT member that breaks the layout, with the field and what it holds."""
+    """A GZIP_EXT member breaks the layout. The message names the field and its value."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where one member's deflate stream lies, and what its header and footer promise."""
+    """The offsets of one member's deflate stream, and what its header and footer say about it."""
 
     deflate_start: int
     deflate_end: int
@@ -50,22 +50,22 @@ class Member:
 
 
 def bound_bytes(plain_bytes: int, member_bytes: int) -> int:
-    """Room for `plain_bytes` cut into members, were none of it compressible.
+    """The most bytes that `plain_bytes` take as members, for data that does not compress.
 
-    9/8 is libqatzip's own bound for the device (qzMaxCompressedLength). Its constants are not
-    used: before 2.0 it counts the framing of one member only.
+    9/8 is libqatzip's own bound for the device (qzMaxCompressedLength). Its function is not used:
+    before 2.0 it counts the framing of only one member.
     """
     members = -(-plain_bytes // member_bytes)
     return plain_bytes + plain_bytes // 8 + members * (FRAMING_BYTES + 512)
 
 
 def deflate_room(into: memoryview) -> memoryview:
-    """Where the deflate stream of a member lies that begins with `into`, and how far it may reach."""
+    """The part of `into` that the deflate stream may use, for a member that begins with `into`."""
     return into[HEADER.size : len(into) - FOOTER.size]
 
 
 def frame_member(into: memoryview, deflate_bytes: int, plain_bytes: int, crc32: int) -> int:
-    """Put header and footer around a deflate stream in its place; return the member's length.
+    """Write header and footer around the deflate stream in `into`; return the member's length in bytes.
 
     Raises ValueError when they do not fit.
     """
@@ -90,7 +90,7 @@ def frame_member(into: memoryview, deflate_bytes: int, plain_bytes: int, crc32: 
 
 
 def walk(data: memoryview, expected_bytes: int) -> Iterator[Member]:
-    """The members of `data`, which together must hold exactly `expected_bytes`.
+    """The members of `data`, which must inflate to exactly `expected_bytes` together.
 
     Every length is checked against `data` before it is used. Raises CorruptMember.
     """
@@ -109,7 +109,7 @@ def walk(data: memoryview, expected_bytes: int) -> Iterator[Member]:
 
 def _read_member(data: memoryview, offset: int) -> Member:
     if len(data) - offset < FRAMING_BYTES:
-        raise CorruptMember(f"{len(data) - offset} bytes at {offset} are no whole member")
+        raise CorruptMember(f"{len(data) - offset} bytes at {offset} are not a whole member")
     magic, _, _, _, extra, subfield, length, plain, deflate = HEADER.unpack_from(data, offset)
     if magic != MAGIC:
         raise CorruptMember(f"magic {magic.hex()} at {offset} is not {MAGIC.hex()}")

@@ -1,38 +1,41 @@
-"""Is a device that is set up also well? Error counters, heartbeat, and what the firmware counted."""
+"""Whether a configured device is healthy: its error counters, heartbeat and firmware counters."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from qat.checkup import FAILS, NOTHING, OK, WARNING, Finding, Host
+from qat.checkup import FAILS, OK, Finding, Host, without_physical
 
 
 def check_health(host: Host) -> Finding:
-    """Error counters and heartbeat."""
+    """Whether any device has counted errors or misses its heartbeat."""
     if not host.physical:
-        return Finding("health", WARNING if not host.guest else OK, "the lender's" if host.guest else NOTHING)
-    bad = []
+        return without_physical("health", host)
+    problems = []
     for device in host.physical:
         for kind in ("nonfatal", "fatal"):
             count = host.text(f"sys/bus/pci/devices/{device.address}/qat_ras/errors_{kind}")
             if count not in ("", "0"):
-                bad.append(f"{device.address}: {count} {kind} errors")
+                problems.append(f"{device.address}: {count} {kind} errors")
         for folder in (host.root / "sys/kernel/debug").glob(f"qat_*_{device.address}"):
             beat = host.text(str((folder / "heartbeat/status").relative_to(host.root)))
             if beat == "-1":
-                bad.append(f"{device.address} does not answer its heartbeat")
-    if bad:
+                problems.append(f"{device.address} does not answer its heartbeat")
+    if problems:
         return Finding(
             "health",
             FAILS,
-            ", ".join(bad),
+            ", ".join(problems),
             "dmesg | grep -i qat   # a Gen4 device must never be reset through sysfs",
         )
     return Finding("health", OK, "no errors counted")
 
 
 def fw_counters(root: Path) -> int | None:
-    """Requests that all devices' engines have counted; None where the kernel does not show them."""
+    """The sum of the firmware counters of all devices: requests and responses.
+
+    None where the kernel does not show it (before Linux 6.6, or without access to debugfs).
+    """
     total, seen = 0, False
     for path in (root / "sys/kernel/debug").glob("qat_*/fw_counters"):
         try:

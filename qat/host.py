@@ -1,4 +1,4 @@
-"""Devices and services: what this host can do with QAT, read from sysfs.
+"""The QAT devices of this host and their services, read from sysfs.
 
 PCI ids and files: Intel's qatlib documentation and Linux `Documentation/ABI/testing/sysfs-*-qat`.
 """
@@ -32,7 +32,7 @@ VIRTUAL_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Device:
-    """One QAT function on the PCI bus. Empty strings: the file is not there."""
+    """One QAT function on the PCI bus. A field is empty when sysfs has no such file."""
 
     address: str
     kind: str
@@ -51,7 +51,7 @@ def _text(path: Path) -> str:
 
 
 def devices(sysfs: Path = Path("/sys")) -> list[Device]:
-    """Every QAT function that this host's PCI bus shows."""
+    """All QAT functions on this host's PCI bus."""
     kinds = PHYSICAL_FUNCTIONS | VIRTUAL_FUNCTIONS
     found = []
     for entry in sorted((sysfs / "bus/pci/devices").glob("*")):
@@ -74,12 +74,12 @@ def devices(sysfs: Path = Path("/sys")) -> list[Device]:
 
 
 def device_records() -> list[dict[str, str]]:
-    """`devices` as plain records, for a result file."""
+    """`devices` as dictionaries, for the JSON result."""
     return [asdict(device) for device in devices()]
 
 
 def what_to_check(sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> str:
-    """The first thing that keeps this host from compressing on QAT, in a few words."""
+    """The first thing that keeps this host from compressing on QAT, and what to do about it."""
     found = devices(sysfs)
     if not found:
         return (
@@ -97,7 +97,7 @@ def what_to_check(sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> str:
     if functions and not any(device.virtual_functions not in ("", "0") for device in functions):
         return "the QAT device has no virtual functions: start the qat service (qatlib-service)"
     if not any((dev / "vfio").glob("[0-9]*")):
-        return "/dev/vfio holds no group: check intel_iommu=on, vfio-pci and the qat service"
+        return "there is no group in /dev/vfio: check intel_iommu=on, vfio-pci and the qat service"
     return (
         "the device is there: check that this user is in the group qat, that memlock is 64 MiB "
         "or more, and that POLICY in /etc/sysconfig/qat leaves a virtual function free"

@@ -1,7 +1,7 @@
-"""Does a QAT device answer? Asked in a process of its own.
+"""Find out whether a QAT device answers, in a child process.
 
-qzInit starts the user-space driver, and a process that did so must not fork workers; a device
-that hangs must not hang the caller. So the question goes to a child, with a time limit.
+qzInit starts the user-space driver, and a process that has started it must not fork workers. A device
+that hangs must not hang the caller either. So a child asks, and has a time limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def probe(timeout_seconds: float = TIMEOUT_SECONDS) -> str:
-    """ANSWERED when a session can be opened on a device, else the reason why not."""
+    """ANSWERED if a session can be opened on a device, otherwise the reason why not."""
     return ask_in_child(_ask, timeout_seconds) or SILENT
 
 

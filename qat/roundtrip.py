@@ -1,7 +1,7 @@
-"""Does the device really do the work? 512 KiB there and back, in a process of its own.
+"""Find out whether the device does the work: a child compresses and decompresses 512 KiB on it.
 
-Proof is threefold: the output is decoded by an inflater that is not libqatzip, `total_in` of the
-session moved (libqatzip's software path does not move it), and the kernel's firmware counters did.
+Three things prove it: another inflater than libqatzip decodes the output, the session's `total_in` has
+grown (libqatzip's software path leaves it alone), and so have the kernel's firmware counters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HARDWARE_XFL = 0
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What the child found. `error` empty: the device compressed, and the bytes came back."""
+    """What the child found. Without an `error` the device compressed, and the same bytes came back."""
 
     error: str = ""
     compress_ms: float = 0.0
@@ -40,7 +40,7 @@ class RoundTrip:
 
 
 def check_round_trip(root: Path) -> Finding:
-    """The real test. Never raises; a device that hangs costs TIMEOUT_SECONDS."""
+    """Compress on the device and decompress again. Never raises; takes at most TIMEOUT_SECONDS."""
     if root != Path("/"):
         return Finding("real test", WARNING, f"not run: {root} is a recorded tree")
     before = fw_counters(root)
@@ -48,34 +48,31 @@ def check_round_trip(root: Path) -> Finding:
     after = fw_counters(root)
     if found.error:
         return Finding(
-            "real test", FAILS, found.error, "mend the first check above that fails, then run this again"
+            "real test", FAILS, found.error, "fix the first check above that fails, then run this again"
         )
-    said = (
-        f"512 KiB compressed in {found.compress_ms:.2f} ms and back in {found.decompress_ms:.2f} ms, "
-        f"ratio {found.ratio:.2f}; zlib reads it, total_in moved"
+    times = (
+        f"512 KiB compressed in {found.compress_ms:.2f} ms, decompressed in {found.decompress_ms:.2f} ms, "
+        f"ratio {found.ratio:.2f}; zlib can read it"
     )
     if found.simulated:
-        return Finding("real test", WARNING, f"SIMULATED: {said}", "unset QATZIP_LIBRARY")
+        return Finding("real test", WARNING, f"SIMULATED: {times}, total_in moved", "unset QATZIP_LIBRARY")
     if not found.counted:
-        return Finding(
-            "real test",
-            FAILS,
-            f"{said.removesuffix(', total_in moved')}, but total_in did not move: software",
-            "",
-        )
+        return Finding("real test", FAILS, f"{times}, but total_in did not move: software did it")
+    counted = f"{times}, total_in moved"
     if before is None or after is None:
-        return Finding("real test", OK, f"{said} (no fw_counters to read here)")
+        return Finding("real test", OK, f"{counted} (this host shows no firmware counters)")
     if after <= before:
-        return Finding("real test", WARNING, f"{said}, but the firmware counters did not move", "")
-    return Finding("real test", OK, f"{said}, the firmware counted {after - before}")
+        return Finding("real test", WARNING, f"{counted}, but the firmware counters did not move")
+    return Finding("real test", OK, f"{counted}, the firmware counters moved by {after - before}")
 
 
 def _in_a_child() -> RoundTrip:
     text = ask_in_child(lambda: json.dumps(asdict(_try())), TIMEOUT_SECONDS)
     if text:
         return RoundTrip(**json.loads(text))
-    late = f"no answer within {TIMEOUT_SECONDS:g} s"
-    return RoundTrip(error=late if text is None else "the test process died")
+    if text is None:
+        return RoundTrip(error=f"no answer within {TIMEOUT_SECONDS:g} s")
+    return RoundTrip(error="the test process died")
 
 
 def _try() -> RoundTrip:
@@ -103,12 +100,12 @@ def _there_and_back(session: Session, simulated: bool) -> RoundTrip:
     members = gzip_ext.walk(view, SIZE_BYTES)
     inflated = b"".join(zlib.decompress(view[m.deflate_start : m.deflate_end], -15) for m in members)
     if inflated != plain:
-        return RoundTrip(error="what the device compressed does not inflate to what it was given")
+        return RoundTrip(error="what the device compressed does not inflate to its input")
     restart = time.perf_counter()
     session.decompress(dest, length, ffi.from_buffer("unsigned char[]", back), SIZE_BYTES)
     ended = time.perf_counter()
     if back != plain:
-        return RoundTrip(error="what the device decompressed is not what it was given")
+        return RoundTrip(error="what the device decompressed is not what was compressed")
     return RoundTrip(
         compress_ms=(middle - began) * 1e3,
         decompress_ms=(ended - restart) * 1e3,

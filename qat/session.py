@@ -1,10 +1,10 @@
-"""One compression session: compress and decompress, and know that the device did it.
+"""One compression session, in which the device is known to have done the work.
 
-A session is opened with `sw_backup = 0`: libqatzip then refuses where it would silently compress
-in software, so what succeeds was done by the device. (Its own fallback leaks a pthread key a
-call, reports success on truncated input and cannot be told from hardware.)
+A session is opened with `sw_backup = 0`: libqatzip then returns an error where it would silently
+compress in software, so a call that succeeds was done by the device. (libqatzip's own fallback leaks a
+pthread key at each call, reports success on truncated input, and cannot be told from hardware.)
 
-A session belongs to the process and thread that opened it, after `fork`.
+A session belongs to the process and thread that opened it. Open it after `fork`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qat.status import QZ_DUPLICATE, QZ_OK, QatError, QatLengthError, QatStatusE
 
 QZ_DEFLATE_GZIP_EXT = 2
 MIN_INPUT_BYTES = 128
-"""The least `input_sz_thrshold`: shorter input goes to zlib whatever `sw_backup` says."""
+"""The least `input_sz_thrshold`: libqatzip gives shorter input to zlib, whatever `sw_backup` says."""
 
 MIN_LEVEL, MAX_LEVEL = 1, 9
 MIN_HW_BUFF_BYTES, MAX_HW_BUFF_BYTES = 4 << 10, 512 << 10
@@ -27,10 +27,10 @@ MIN_HW_BUFF_BYTES, MAX_HW_BUFF_BYTES = 4 << 10, 512 << 10
 class Session:
     """A GZIP_EXT deflate session.
 
-    `hw_buff_sz` must be the same for every session of a process: libqatzip sizes an instance's
-    buffers by the first one. After an error the session is torn down and set up anew before the
-    next call; after a failed set-up nothing is called on it again (libqatzip would open a
-    software session by itself).
+    `hw_buff_sz` must be the same for all sessions of a process: libqatzip sizes an instance's
+    buffers by the first one. After an error the session is torn down, and set up again before the
+    next call. After a failed set-up no call is made any more, since libqatzip would open a software
+    session by itself.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Session:
     ) -> None:
         """Start the user-space driver and set the session up.
 
-        `busy_polling` spins for an answer instead of sleeping: less latency, a whole core.
-        `sw_backup` lets libqatzip compress in software; for tests of the format only.
+        `busy_polling` waits for answers without sleeping: lower latency, but a whole core is busy.
+        `sw_backup` lets libqatzip compress in software, for tests of the format.
         Raises QatStatusError.
         """
         self._calls = library.calls
@@ -92,7 +92,7 @@ class Session:
     def compress(self, source: Any, size_bytes: int, dest: Any) -> int:
         """Compress `size_bytes` of `source` into `dest`; return the bytes written.
 
-        Both are C buffers (`ffi.from_buffer`). `dest` must have room for incompressible input.
+        Both are C buffers (`ffi.from_buffer`). `dest` must be large enough for incompressible input.
         Raises QatStatusError, QatLengthError; the session stays usable.
         """
         self._before()
@@ -153,10 +153,9 @@ class Session:
 
     @property
     def total_in(self) -> int:
-        """Bytes that the device took so far: libqatzip's software path does not count them."""
+        """Input bytes of the device so far. libqatzip's software path does not count its own."""
         return int(self._session.total_in)
 
     def close(self) -> None:
-        """End the session."""
         if self._ready and os.getpid() == self._pid:
             self._tear_down()

@@ -1,4 +1,4 @@
-"""libqatzip's return codes by name, and the errors made of them.
+"""libqatzip's return codes by name, and the exceptions for them.
 
 Values: `qatzip.h` of libqatzip 1.3.1, unchanged in 2.0.
 """
@@ -45,20 +45,27 @@ _NAMES = {
 
 
 def status_name(code: int) -> str:
-    """The code's name in qatzip.h, or the number for one that the header does not have."""
+    """The code's name in qatzip.h; for a code that is not in there, its number."""
     return _NAMES.get(code, f"QZ status {code}")
 
 
 class QatError(Exception):
-    """Something that libqatzip, or its absence, makes impossible."""
+    """The base class of what can go wrong with libqatzip."""
 
 
 class LibraryMissing(QatError):
-    """libqatzip was not found, could not be loaded, or lacks a function that is needed."""
+    """libqatzip was not found, cannot be trusted, cannot be loaded, or lacks a function that is needed.
+
+    `mend` is the command or change that helps, where one is known.
+    """
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        self.mend = mend
+        super().__init__(message)
 
 
 class QatStatusError(QatError):
-    """A libqatzip call did not return QZ_OK. `code` and `name` say what it returned."""
+    """A libqatzip call did not return QZ_OK but `code`, whose name is `name`."""
 
     def __init__(self, call: str, code: int) -> None:
         self.call = call
@@ -68,4 +75,4 @@ class QatStatusError(QatError):
 
 
 class QatLengthError(QatError):
-    """A libqatzip call returned QZ_OK with lengths that are not those of a whole result."""
+    """A libqatzip call returned QZ_OK, but with lengths that no complete result can have."""

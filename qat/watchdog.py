@@ -1,10 +1,9 @@
 """A session whose calls cannot hang their caller.
 
-A lost response keeps libqatzip's call waiting for ever, and a call in C cannot be interrupted. So
-the session lives in a thread of its own, which opens it, makes all its calls (libqatzip wants
-opening and closing in one thread) and is left behind when an answer does not come in time. It then
-still holds its buffers: results go through a private one, so an answer that comes late after all
-is written where nobody reads.
+When a response is lost, libqatzip's call waits for ever, and a call in C cannot be interrupted. So
+the session has its own thread, which opens it and makes all its calls (libqatzip must be opened and
+closed by the same thread). The thread is abandoned when an answer does not come in time. It may still
+write to its buffers then, so results go through a private buffer, and a late answer harms nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ DEFAULT_TIMEOUT_SECONDS = 2.0
 
 
 class QatHang(QatError):
-    """The device did not answer in time. The session is lost with it."""
+    """The device did not answer in time. The session cannot be used any more."""
 
     name = "no answer"
 
@@ -31,10 +30,10 @@ def _nothing() -> int:
 
 
 class WatchedSession:
-    """A session in a thread of its own. Used by one thread of the process that opened it."""
+    """A session in its own thread, for one caller: a single thread of the process that opened it."""
 
     def __init__(self, open_session: Callable[[], Session], room_bytes: int, timeout_seconds: float) -> None:
-        """Open it. `room_bytes` is the largest result. Raises what opening raises, QatHang."""
+        """Open it. No result may exceed `room_bytes`. Raises what `open_session` raises, and QatHang."""
         self._timeout = timeout_seconds
         self._room = bytearray(room_bytes)
         self._go, self._done = threading.Lock(), threading.Lock()
@@ -51,7 +50,7 @@ class WatchedSession:
     def _work(self, open_session: Callable[[], Session]) -> None:
         try:
             self._session = open_session()
-        except BaseException as error:  # reaches the caller
+        except BaseException as error:  # the caller raises it
             self._error = error.with_traceback(None)
             self._done.release()
             return
@@ -60,9 +59,9 @@ class WatchedSession:
             self._go.acquire()
             try:
                 self._result = self._job()
-            except BaseException as error:  # reaches the caller
-                # Without its traceback: that would hold the buffers of this call in a cycle, and
-                # CPython crashes when it breaks one with exported memory in it.
+            except BaseException as error:  # the caller raises it
+                # Without the traceback, which would keep this call's buffers alive in a reference
+                # cycle: CPython crashes when it frees a cycle that holds exported memory.
                 self._error = error.with_traceback(None)
             self._job = _nothing
             self._done.release()
@@ -70,7 +69,7 @@ class WatchedSession:
     def _await(self, what: str) -> int:
         if not self._done.acquire(timeout=self._timeout):
             self._lost = True
-            raise QatHang(f"{what}: the QAT device gave no answer within {self._timeout:g} s")
+            raise QatHang(f"{what}: the QAT device did not answer within {self._timeout:g} s")
         error, self._error = self._error, None
         if error is not None:
             try:
@@ -81,18 +80,17 @@ class WatchedSession:
 
     def _call(self, what: str, job: Callable[[], int]) -> int:
         if self._lost:
-            raise QatHang(f"{what}: the QAT device gave no answer before")
+            raise QatHang(f"{what}: the QAT device did not answer an earlier request")
         self._job = job
         self._go.release()
         return self._await(what)
 
     @property
     def simulated(self) -> bool:
-        """Whether the library says that its device is emulated."""
         return self._session.library.simulated
 
     def compress(self, source: memoryview, dest: memoryview) -> int | None:
-        """Compress all of `source`; the length, or None when it does not fit into `dest`.
+        """Compress all of `source`; return the length in bytes, or None if it does not fit into `dest`.
 
         Raises QatStatusError, QatLengthError, QatHang.
         """
@@ -121,7 +119,7 @@ class WatchedSession:
         dest[:] = memoryview(self._room)[: len(dest)]
 
     def close(self) -> None:
-        """End the session, unless it hangs."""
+        """Close the session, unless it hangs."""
         if not self._lost:
             self._call("qzTeardownSession", self._end)
 

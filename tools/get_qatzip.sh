@@ -2,19 +2,32 @@
 # Get libqatzip, Intel's library for QAT compression.
 #
 # Debian 13 and later, Ubuntu 24.04 and later: installed with apt (needs root).
-# Debian 12, which has none: Debian 13's packages are unpacked into .qatzip/ beside this project,
-# where the program finds them; the system itself, its libc too, stays as it is (no root needed).
+# Debian 12, which has none: Debian 13's packages are unpacked into a folder where the program finds
+# them; the system itself, its libc too, stays as it is (no root needed). In a clone that is .qatzip/
+# beside this project, for an installed package $XDG_CACHE_HOME/ramferry/qatzip or
+# ~/.cache/ramferry/qatzip (qat/library.py looks there, and loads nothing that others can write to).
 # Anything else: says what to install.
 set -eu
-
-here=$(cd "$(dirname "$0")/.." && pwd)
-folder=$here/.qatzip
-packages="libqatzip3 libqat4 libusdm0"
 
 say() { echo "get_qatzip: $*"; }
 fail() { echo "get_qatzip: $*" >&2; exit 1; }
 
-if [ -e "$folder/libqatzip.so.3" ]; then
+here=$(cd "$(dirname "$0")/.." && pwd)
+packages="libqatzip3 libqat4 libusdm0"
+if [ -e "$here/pyproject.toml" ]; then
+    folder=$here/.qatzip
+else
+    cache=
+    case ${HOME:-} in
+        /*) if [ -d "$HOME" ] && [ -O "$HOME" ]; then cache=$HOME/.cache/ramferry; fi ;;
+    esac
+    case ${XDG_CACHE_HOME:-} in
+        /*) cache=$XDG_CACHE_HOME/ramferry ;;
+    esac
+    folder=${cache:+$cache/qatzip}
+fi
+
+if [ -n "$folder" ] && [ -e "$folder/libqatzip.so.3" ]; then
     say "already in $folder"
     exit 0
 fi
@@ -33,7 +46,17 @@ install_with_apt() {
     say "installed with apt"
 }
 
+# What is unpacked is loaded later: the cache folder must be this user's own, and nobody else may write to it.
+make_cache() {
+    [ -n "$cache" ] || fail "no home to unpack into: set XDG_CACHE_HOME to a folder of your own"
+    (umask 077 && mkdir -p "$cache") || fail "$cache cannot be made: set XDG_CACHE_HOME to a folder of your own"
+    { [ -d "$cache" ] && [ ! -L "$cache" ] && [ -O "$cache" ] && [ -w "$cache" ]; } ||
+        fail "$cache is not a folder of your own to write to: remove it, or set XDG_CACHE_HOME to another"
+    umask 077
+}
+
 unpack_from_debian_13() {
+    [ -e "$here/pyproject.toml" ] || make_cache
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     # The machine's own mirror: where apt already gets "bookworm" from.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Certificates for a lab: tools/make_certs.sh DIR NAME [NAME ...]
+# Certificates for a lab: make_certs.sh DIR NAME [NAME ...]
 #
 # Makes a certificate authority in DIR, and a certificate for the receiver (server-*.pem) and one for the
 # sender (client-*.pem), both valid for every NAME: host names and addresses of the two hosts. Copy DIR to
@@ -8,7 +8,7 @@ set -eu
 umask 077
 
 if [ $# -lt 2 ]; then
-    echo "usage: tools/make_certs.sh DIR NAME [NAME ...]   (names or addresses of both hosts)" >&2
+    echo "usage: $0 DIR NAME [NAME ...]   (names or addresses of both hosts)" >&2
     exit 2
 fi
 command -v openssl >/dev/null || { echo "error: openssl is needed: apt-get install openssl" >&2; exit 2; }

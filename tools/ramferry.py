@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import sys
 
 from pipeline import __version__
@@ -42,8 +42,10 @@ def dispatch(arguments: list[str]) -> int:
         print(f"error: {name}: no such command; one of {', '.join(COMMANDS)}", file=sys.stderr)
         return USAGE
     if name == "emulator":
-        # `qat` knows nothing of ours, so its command has a main of its own, and threads that never end.
-        os.execv(sys.executable, [sys.executable, "-m", COMMANDS[name][0], *rest])
+        # `qat` knows nothing of ours, so its command has a main of its own, which ends this process. Not by
+        # `python -m`: that would prefer a folder `qat` of the working directory, whoever made it.
+        sys.argv[1:] = rest
+        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
     return execute(COMMANDS[name][0], rest, f"ramferry {name}")
 
 

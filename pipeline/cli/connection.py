@@ -10,6 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.net.address import Address, parse_address
 from pipeline.net.tls import Tls
 from pipeline.options import DEFAULT_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS
+from qat.scripts import shipped_script
 
 ADDRESSES = "HOST:PORT, [IPV6]:PORT or unix:PATH"
 CONNECTION_OPTIONS = ("tls_dir", "tls_peer", "insecure", "reconnect")
@@ -85,7 +86,7 @@ def read_address(given: Given, name: str, connection: ConnectionOptions) -> Addr
         raise UsageError(f"{option} {text}: {error}") from error
     if not local:
         raise UsageError(
-            f"{option} {text}: the network is untrusted: give --tls-dir (tools/make_certs.sh makes "
-            "certificates), or say --insecure"
+            f"{option} {text}: the network is untrusted: give --tls-dir "
+            f"({shipped_script('make_certs.sh')} makes certificates), or say --insecure"
         )
     return address

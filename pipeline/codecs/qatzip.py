@@ -20,6 +20,7 @@ from qat import gzip_ext
 from qat.host import what_to_check
 from qat.library import LIBRARY_VARIABLE, load
 from qat.probe import MISSING
+from qat.scripts import shipped_script
 from qat.session import MAX_LEVEL, MIN_LEVEL, Session
 from qat.status import QZ_NOSW_NO_INST_ATTACH, LibraryMissing, QatError, QatStatusError
 from qat.watchdog import QatHang, WatchedSession
@@ -50,7 +51,8 @@ def device_needed(reason: str) -> str:
     if reason == MISSING:
         return (
             "method qatzip needs a QAT device, and none can be asked (a host without one answers "
-            f"QZ_NOSW_NO_HW): {MISSING}; run tools/get_qatzip.sh or set {LIBRARY_VARIABLE}; {DOCTOR}"
+            f"QZ_NOSW_NO_HW): {MISSING}; run {shipped_script('get_qatzip.sh')} or set {LIBRARY_VARIABLE}; "
+            f"{DOCTOR}"
         )
     return f"method qatzip needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from qat.scripts import shipped_script
 
 CA, SERVER, CLIENT = "ca-cert.pem", "server", "client"
 TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
@@ -38,9 +39,8 @@ class Tls:
         certificate, key, ca = here / f"{role}-cert.pem", here / f"{role}-key.pem", here / CA
         for path in (ca, certificate, key):
             if not path.is_file() or not os.access(path, os.R_OK):
-                raise UsageError(
-                    f"--tls-dir {self.folder}: {path.name} cannot be read; tools/make_certs.sh makes one"
-                )
+                script = shipped_script("make_certs.sh")
+                raise UsageError(f"--tls-dir {self.folder}: {path.name} cannot be read; {script} makes one")
         if key.stat().st_mode & TOO_OPEN:
             raise UsageError(f"--tls-dir {self.folder}: {key.name} is open to others; chmod 600 {key}")
         protocol = ssl.PROTOCOL_TLS_SERVER if role == SERVER else ssl.PROTOCOL_TLS_CLIENT

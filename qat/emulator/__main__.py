@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from qat.emulator.build import CannotBuild, library
@@ -23,14 +24,13 @@ from qat.emulator.faults import KINDS, parse_fault
 from qat.emulator.model import CAPACITY_BYTES_PER_SECOND, ENGINES
 
 T = TypeVar("T")
-ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All options, with units and defaults."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m qat.emulator",
-        description="A QAT device to develop against. Nothing is hardware: results are marked simulated.",
+        description="An emulated QAT device for development. Results that come from it are marked simulated.",
         epilog="Faults: " + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
         allow_abbrev=False,
     )
@@ -84,41 +84,78 @@ def main(arguments: list[str]) -> int:
     )
     if given.fault is not None:
         settings.fault = given.fault
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    ending = ending_signals()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would never be sent
+    # Blocked, they wait for `sigwait`: a temporary library is removed however the emulator is ended.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*ending, signal.SIGCHLD})
     try:
-        path = library()
+        with library() as path:
+            return emulate(settings, path, command, ending, mask)
     except CannotBuild as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    if not command:
-        # Before there are threads that would get them instead.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def ending_signals() -> set[signal.Signals]:
+    """The signals that end the emulator: not SIGHUP where it was ignored at the start, as under nohup."""
+    hangup = set() if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else {signal.SIGHUP}
+    return {signal.SIGINT, signal.SIGTERM, *hangup}
+
+
+def emulate(
+    settings: DeviceSettings,
+    path: Path,
+    command: list[str],
+    ending: set[signal.Signals],
+    mask: set[int | signal.Signals],
+) -> int:
+    """Serve as the device while `command` runs, or, without one, until a signal of `ending` comes.
+
+    Those and SIGCHLD are blocked; the command is started with `mask`. Returns its exit code.
+    """
+    if pending := signal.sigpending() & ending:
+        return 128 + int(min(pending))
     name = f"ramferry-qat-{os.getpid()}-{secrets.token_hex(4)}"
     device = Device(name, settings)
-    threading.Thread(target=device.serve, daemon=True).start()
     environment = {"QATZIP_LIBRARY": str(path), "QAT_EMULATOR": name}
-    if not command:
-        return _wait(environment)
-    print(f"emulating {given.devices} QAT device(s): all that follows is simulated", file=sys.stderr)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
-    except OSError as error:
-        print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
-        return 2
+    process = None
+    if command:
+        print(
+            f"emulating {settings.devices} QAT device(s): everything that follows is simulated",
+            file=sys.stderr,
+        )
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **environment},
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # no thread runs yet
+            )
+        except OSError as error:
+            print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
+            return 2
+    threading.Thread(target=device.serve, daemon=True).start()
+    if process is None:
+        for variable, value in environment.items():
+            print(f"export {variable}={value}")
+        sys.stdout.flush()
+        signal.sigwait(ending)
+        return 0
+    code = wait_for(process, ending)
     print(f"the emulated device answered {device.requests} requests", file=sys.stderr)
     return code if code >= 0 else 128 - code
 
 
-def _wait(environment: dict[str, str]) -> int:
-    for name, value in environment.items():
-        print(f"export {name}={value}")
-    sys.stdout.flush()
-    signal.sigwait(ENDING)
-    return 0
+def wait_for(process: subprocess.Popen[bytes], ending: set[signal.Signals]) -> int:
+    """Wait, and pass signals on. Ctrl-C reaches the command without us: it is in our process group."""
+    while (code := process.poll()) is None:
+        number = signal.sigwait({*ending, signal.SIGCHLD})
+        if number not in (signal.SIGINT, signal.SIGCHLD):
+            process.send_signal(number)
+    return code
 
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
-    os._exit(code)  # engines may still be at work for clients that are gone
+    os._exit(code)  # engines may still be working for clients that are gone

@@ -1,9 +1,9 @@
-"""The device process: instances, engines and the clock of an emulated QAT.
+"""The device process: the instances, engines and clock of an emulated QAT device.
 
-A client attaches over an abstract Unix socket (SOCK_SEQPACKET) and gets a status (i32) and, with
+A client attaches over an abstract Unix socket (SOCK_SEQPACKET). It gets a status (i32) and, with
 status 0, a memory file of IN_BYTES + OUT_BYTES. A request is five u32 (operation, level, length,
-hw_buff_sz, capacity), the answer an i32 and two u32 (status, consumed, produced). An instance is
-taken by attaching and given back when the connection ends, however its process does.
+hw_buff_sz, capacity), its answer an i32 and two u32 (status, consumed, produced). A client takes an
+instance by attaching, and gives it back when its connection ends, in whatever way that happens.
 """
 
 from __future__ import annotations
@@ -40,15 +40,19 @@ STATUS = struct.Struct("<i")
 COMPRESS, DECOMPRESS = 1, 2
 IMPOSSIBLE_LENGTH = 0x7FFFFFFF
 ISAL_LEVELS = {1: 1}
-"""HW_L1 is what ISA-L's level 1 comes closest to; above it level 3 stands for the harder searches."""
+"""ISA-L's level 1 comes closest to HW_L1. Its level 3 stands for all higher levels of the device."""
 
 MOST_PROCESSES = 16
-"""Virtual functions of a physical function: processes that may attach under POLICY=1."""
+"""Virtual functions of one physical function: so many processes may attach under POLICY=1."""
 
 
 @dataclass
 class DeviceSettings:
-    """What is emulated."""
+    """How many devices are emulated, how fast they are, and what goes wrong.
+
+    `instances` counts the processes that may be attached at once to all devices together; `capacity` is
+    uncompressed bytes per second of one device.
+    """
 
     devices: int = 1
     instances: int = MOST_PROCESSES
@@ -58,7 +62,7 @@ class DeviceSettings:
 
 
 class Device:
-    """Serves clients until it is closed. All state is this process's."""
+    """Serves clients until it is closed."""
 
     def __init__(self, name: str, settings: DeviceSettings) -> None:
         """Listen under `name`. Raises OSError when it is taken."""
@@ -84,7 +88,7 @@ class Device:
             threading.Thread(target=self._client, args=(client,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop accepting; attached clients end with the process."""
+        """Accept no more clients. Those that are attached stay until the process ends."""
         self._listening.close()
 
     def _client(self, client: socket.socket) -> None:

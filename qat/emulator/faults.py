@@ -1,32 +1,32 @@
-"""What an emulated device does wrong, on demand."""
+"""The faults that an emulated device can have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 KINDS = {
-    "lost": "the device is lost at request N: it and all after it fail, nobody can attach any more",
+    "lost": "the device is lost at request N: this and all later ones fail, and no process can attach",
     "hang": "request N is never answered",
-    "hang-all": "no request from N on is answered",
+    "hang-all": "request N and all later ones are never answered",
     "busy": "the first N requests find no free instance",
     "corrupt": "every Nth answer has a wrong byte",
-    "short": "every Nth answer says QZ_OK but took less than all of the input",
-    "long": "every Nth answer says QZ_OK with an impossible length",
+    "short": "every Nth answer says QZ_OK, but not all of the input was taken",
+    "long": "every Nth answer says QZ_OK, but with an impossible length",
     "fail": "every Nth request fails (QZ_FAIL)",
-    "low-memory": "attaching fails for want of memory (QZ_NOSW_LOW_MEM)",
+    "low-memory": "attaching fails for lack of memory (QZ_NOSW_LOW_MEM)",
     "no-hardware": "attaching finds no device (QZ_NOSW_NO_HW)",
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind, with its number (1 where the kind takes none)."""
+    """One kind of fault, with its number N (1 for kinds without one)."""
 
     kind: str = ""
     number: int = 1
 
     def strikes(self, request: int) -> bool:
-        """Whether request number `request` (from 1, over all processes) is struck."""
+        """Whether it affects request number `request`, counted from 1 over all processes."""
         if self.kind in ("lost", "hang-all"):
             return request >= self.number
         if self.kind == "hang":
@@ -37,10 +37,10 @@ class Fault:
 
 
 def parse_fault(text: str) -> Fault:
-    """`KIND` or `KIND:N`. Raises ValueError with the kinds there are."""
+    """Parse `KIND` or `KIND:N`. Raises ValueError, whose message lists the kinds."""
     kind, _, number = text.partition(":")
     if kind not in KINDS:
         raise ValueError(f"must be one of {', '.join(KINDS)}, most with :N")
     if number and (not number.isdigit() or int(number) < 1):
-        raise ValueError(f"{number!r} is not a number from 1")
+        raise ValueError(f"{number!r} is not a number of 1 or more")
     return Fault(kind, int(number or 1))

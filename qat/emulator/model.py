@@ -1,10 +1,10 @@
-"""How long a QAT device takes: the model of one physical function.
+"""How long a QAT device takes: a model of one physical function.
 
 A request is cut into chunks of `hw_buff_sz`. Each chunk occupies one engine for
-`start + bytes / engine rate`, and all chunks of a device together never pass its capacity. Figures
-(derived, never measured here): the Linux driver's reference maximum of a 4xxx with service dc is
-45 Gbit/s; QATzip issue 75 shows 4.5 to 5.0 GB/s a device; eight engines; no readable source gives
-the latency of a lone request, so the engine rate is capacity / 8, its lower bound.
+`start + bytes / engine rate`, and all chunks of a device together never exceed its capacity. The
+figures are derived, not measured: the Linux driver's reference maximum of a 4xxx with service dc is
+45 Gbit/s; QATzip issue 75 shows 4.5 to 5.0 GB/s per device; it has eight engines. No source that
+can be read gives the latency of a single request, so the engine rate is its lower bound, capacity / 8.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ START_SECONDS = 10e-6
 
 @dataclass
 class DeviceModel:
-    """The state of one device: when each engine, and the whole, will have done what it was given."""
+    """One device: when each of its engines, and the device as a whole, will have finished their work."""
 
     capacity: float = CAPACITY_BYTES_PER_SECOND
     engines: int = ENGINES
@@ -28,7 +28,6 @@ class DeviceModel:
     _whole_free: float = 0.0
 
     def __post_init__(self) -> None:
-        """All engines are free."""
         self._engine_free = [0.0] * self.engines
 
     @property
@@ -37,7 +36,7 @@ class DeviceModel:
         return self.capacity / self.engines
 
     def finish(self, now: float, chunk_bytes: list[int]) -> float:
-        """Accept a request at `now` and return when its last chunk is done, same clock, seconds."""
+        """Accept a request at time `now`; return when its last chunk is done. Both in seconds."""
         last = now
         for size in chunk_bytes:
             begins = max(now, heapq.heappop(self._engine_free))
@@ -50,5 +49,5 @@ class DeviceModel:
 
 
 def chunks(size: int, chunk: int) -> list[int]:
-    """Sizes of the pieces that a request of `size` bytes is cut into."""
+    """The sizes of the pieces that a request of `size` bytes is cut into."""
     return [min(chunk, size - start) for start in range(0, size, chunk)]

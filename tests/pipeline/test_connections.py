@@ -161,7 +161,7 @@ def test_checksums_of_pages_side_by_side_and_scattered() -> None:
     scattered = np.array([1, 2, 3, 7, 8, 100, 150, 151], np.uint32)
     found = [(run.start, run.stop - run.start) for run in runs(scattered)]
     assert found == [(1, 3), (7, 2), (100, 1), (150, 2)]
-    gathered = memoryview(ram.words[scattered].copy()).cast("B")
+    gathered = ram.words[scattered].copy().data.cast("B")
     assert crcs_in_ram(ram.memory, scattered, 3) == block_crcs(gathered, 3)
     assert runs(scattered[:0]) == [] and crcs_in_ram(ram.memory, scattered[:0], 16) == []
 

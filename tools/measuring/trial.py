@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.errors import RunFailed
 from pipeline.processes.child import die_with_parent
+from qat.scripts import PROJECT
 
 TIMEOUT_SECONDS = 1200.0
 
@@ -45,13 +46,20 @@ class Trial:
 
 NOT_CONVERGED = 3
 
+START = """
+import runpy, sys
+sys.path[0] = sys.argv.pop(1)
+runpy.run_module("pipeline.run", run_name="__main__", alter_sys=True)
+"""
+"""Starts this project's `pipeline.run`; `python -m` would prefer a folder `pipeline` of the working directory."""
+
 
 def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
-    """Run `python -m pipeline.run` in a process of its own. Raises RunFailed."""
-    command = [sys.executable, "-m", "pipeline.run", "--quiet", "--json", "-", *arguments]
+    """Run `pipeline.run` in a process of its own. Raises RunFailed."""
+    options = ["--quiet", "--json", "-", *arguments]
     began = time.monotonic()
     ended = subprocess.run(
-        command,
+        [sys.executable, "-c", START, str(PROJECT), *options],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
@@ -61,5 +69,7 @@ def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()
-        raise RunFailed(f"{' '.join(command[1:])}: {said[-1] if said else f'exit {ended.returncode}'}")
+        raise RunFailed(
+            f"pipeline.run {' '.join(options)}: {said[-1] if said else f'exit {ended.returncode}'}"
+        )
     return Trial(json.loads(ended.stdout), wall)

@@ -31,14 +31,13 @@ from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
 from pipeline.report.files import save_json
+from qat.scripts import shipped_script
 from tools.qemu.qmp import Qmp, QmpError
 
 BINARY = "qemu-system-x86_64"
 METHODS = ("none", "zlib", "zstd", "qatzip")
 LEVELS = {"zlib": range(10), "zstd": range(21), "qatzip": range(1, 10)}
 TIMEOUT_SECONDS = 600.0
-
-NO_QEMU = f"{BINARY} is not here: run tools/get_qemu.sh (Debian), or install QEMU 9.0 or later"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def find_qemu() -> str:
     """The binary. Raises HostError where there is none."""
     found = shutil.which(BINARY)
     if found is None:
-        raise HostError(NO_QEMU)
+        script = shipped_script("get_qemu.sh")
+        raise HostError(f"{BINARY} is not here: run {script} (Debian), or install QEMU 9.0 or later")
     return found
 
 

@@ -36,11 +36,11 @@ def test_no_write_is_lost_between_syncs() -> None:
         log.mark(pages)
 
     with another_process(guest):
-        while ram.words[:, 0].max() < 50_000:
+        while np.max(ram.words[:, 0]) < 50_000:
             dirty = synced(log)
             seen[dirty] = ram.words[dirty, 0]
     # Killed between a write and its mark, the guest leaves its last batch unmarked.
-    last = int(ram.words[:, 0].max())
+    last = int(np.max(ram.words[:, 0]))
     dirty = synced(log)
     seen[dirty] = ram.words[dirty, 0]
     now = ram.words[:, 0]

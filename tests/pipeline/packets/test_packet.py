@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def test_fresh_memory_is_no_packet() -> None:
         read_packet(memoryview(bytes(front_room(16))), LIMITS, 0)
 
 
-def numbers(*pages: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def numbers(*pages: int) -> npt.NDArray[np.uint32]:
     return np.array(pages, np.uint32)
 
 
