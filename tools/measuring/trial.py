@@ -51,7 +51,7 @@ import runpy, sys
 sys.path[0] = sys.argv.pop(1)
 runpy.run_module("pipeline.run", run_name="__main__", alter_sys=True)
 """
-"""Starts this project's `pipeline.run`; `python -m` would prefer a folder `pipeline` of the working directory."""
+"""Starts this project's `pipeline.run`: `python -m` prefers a folder `pipeline` of the working directory."""
 
 
 def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
