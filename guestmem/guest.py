@@ -7,20 +7,25 @@
         <----------- no-log -----------   why this log cannot be had; another may be asked for; or
         <---------- refused -----------   why the guest cannot be opened at all
         ------------ run ------------->   writes
-        ------------ pause ----------->   finishes the batch in hand, marks it
-        <------- state: paused --------   nothing is written from here on
+        ---- pause, lease n, for s --->   finishes the batch in hand, marks it
+        <------- state: paused --------   nothing is written from here on, for s seconds
+        ----------- renew n ---------->   for s more seconds, if lease n still holds
+        ----------- hold n ----------->   without end, if lease n still holds: the guest runs elsewhere
         ------------ run ------------->
-        <------- state: running -------
+        <------- state: running -------   `lease` is the one that held until now, 0 if it had run out
         ---------- throttle ---------->   0 to 99 per cent
         ------------ ask ------------->   for its counters, and its slowest second of an interval
 
 Every order but `open` is answered with `state` and the counters. The guest has an owner, which
 started it and with which it ends. If it has a name, one visitor at a time can open it by that name.
-When a visitor is gone, for whatever reason, the guest runs at full speed and unwatched again.
+When a visitor is gone, for whatever reason, the guest runs at full speed and unwatched again. When one
+is there but does nothing (stopped, stuck, on a host that swaps), the guest's own lease frees it: it runs
+again, and says so, so that nothing is committed that was sent under a lease that had run out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -46,6 +51,14 @@ VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 FILLING_SECONDS = 0.1
 """From one `filling` message to the next, at least."""
+
+MAX_CLIENTS = 8
+"""Connections at most: the owner's, a visitor's, and some that are told that the guest is busy."""
+
+ACCEPT_AGAIN_SECONDS = 0.1
+"""How long nobody is let in when there is no descriptor for another connection."""
+
+NO_LEASE = 0
 
 POPULATE_SHARE = 0.9
 """The part of the work of filling that is the first touch: of a GiB on an AMD EPYC (2026) it took
@@ -160,38 +173,78 @@ class Guest:
         pool = spec.content.pool(self._ram)
         self._writer = Writer(self._ram, Unwatched(), pool, spec.workload)
         self._watched_by: _Client | None = None
+        self._accept_again_at = 0.0
         self._running = False
         self._written_seconds = 0.0
         self._since = time.monotonic()
+        self._lease, self._lease_ends = NO_LEASE, math.inf
 
     def serve(self, owner: Connection, listener: socket.socket | None) -> None:
         """Write and obey until the owner is gone."""
-        clients = [_Client(owner)]
+        clients = {owner.fileno(): _Client(owner)}
+        waiting = select.poll()
+        waiting.register(owner, select.POLLIN)
+        if listener is not None:
+            listener.setblocking(False)
         while True:
-            rest = self._writer.work() if self._running else None
-            waiting: list[Connection | socket.socket] = [client.connection for client in clients]
-            if listener is not None:
-                waiting.append(listener)
-            readable, _, _ = select.select(waiting, [], [], rest)
-            for client in [client for client in clients if client.connection in readable]:
-                try:
-                    self._obey(client)
-                except (PeerGone, ValueError, KeyError, TypeError):  # gone, or it sends nonsense
-                    if client.connection is owner:
+            rest = self._writer.work() if self._running else self._stand()
+            accept_fd = self._accept_fd(listener, waiting, len(clients))
+            for fd, _ in waiting.poll(None if rest is None else math.ceil(rest * 1e3)):
+                if fd == accept_fd:
+                    assert listener is not None
+                    self._accept(listener, clients, waiting)
+                elif not self._hear(clients[fd]):
+                    if fd == owner.fileno():
                         return
-                    clients.remove(client)
-                    self._forget(client)
-            if listener is not None and listener in readable:
-                clients.append(self._accept(listener, clients))
+                    waiting.unregister(fd)
+                    self._forget(clients.pop(fd))
 
-    def _accept(self, listener: socket.socket, clients: list[_Client]) -> _Client:
-        sock, _ = listener.accept()
+    def _accept_fd(self, listener: socket.socket | None, waiting: select.poll, clients: int) -> int | None:
+        """The listener's descriptor while another may come in."""
+        if listener is None:
+            return None
+        if clients < MAX_CLIENTS and time.monotonic() >= self._accept_again_at:
+            waiting.register(listener, select.POLLIN)
+            return listener.fileno()
+        try:
+            waiting.unregister(listener)
+        except KeyError:
+            pass  # it was not
+        return None
+
+    def _accept(self, listener: socket.socket, clients: dict[int, _Client], waiting: select.poll) -> None:
+        """Let somebody in; strangers are sent away at once, unheard."""
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._accept_again_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
+            return
         client = _Client(Connection(sock))
         if not _trusted(client.connection):
-            client.refusal = "it belongs to another user"
-        elif any(not other.refusal for other in clients[1:]):
+            client.connection.close()
+            return
+        if any(not other.refusal for other in list(clients.values())[1:]):
             client.refusal = "it is busy with another visitor"
-        return client
+        clients[sock.fileno()] = client
+        waiting.register(sock, select.POLLIN)
+
+    def _hear(self, client: _Client) -> bool:
+        """Obey a client's order; False when it is gone, or sends nonsense."""
+        try:
+            self._obey(client)
+        except (PeerGone, ValueError, KeyError, TypeError, OverflowError):
+            return False
+        return True
+
+    def _stand(self) -> float | None:
+        """While paused: seconds until the lease runs out, None without one. Runs when it has."""
+        left = self._lease_ends - time.monotonic()
+        if left <= 0:
+            self._run()
+            return 0.0
+        return None if left == math.inf else left
 
     def _forget(self, client: _Client) -> None:
         """A visitor is gone: run at full speed, unwatched."""
@@ -215,25 +268,36 @@ class Guest:
         if kind == "open":
             self._open(client, str(order["log"]))
             return
+        held = self._lease
         if kind == "run" and not self._running:
             self._run()
-        elif kind == "pause" and self._running:
-            self._pause()
+        elif kind == "pause":
+            self._pause(int(order.get("lease", NO_LEASE)), float(order.get("seconds", math.inf)))
+            held = self._lease
+        elif kind == "renew" and int(order["lease"]) == held != NO_LEASE:
+            self._lease_ends = time.monotonic() + float(order["seconds"])
+        elif kind == "hold" and int(order["lease"]) == held != NO_LEASE:
+            self._lease_ends = math.inf
         elif kind == "throttle":
             percent = int(order["percent"])
             self._writer.throttle_percent = max(0, min(percent, MAX_THROTTLE_PERCENT))
-        client.connection.send(self._state(order))
+        client.connection.send({**self._state(order), "lease": held})
 
     def _run(self) -> None:
         self._running = True
+        self._lease, self._lease_ends = NO_LEASE, math.inf
         self._since = time.monotonic()
         self._writer.restart_clock()
         self._writer.timeline.note()
 
-    def _pause(self) -> None:
-        self._running = False
-        self._written_seconds += time.monotonic() - self._since
-        self._writer.timeline.note()
+    def _pause(self, lease: int, seconds: float) -> None:
+        """Stand still under a lease of so many seconds; without one until an order comes."""
+        self._lease = lease
+        self._lease_ends = time.monotonic() + seconds if lease != NO_LEASE else math.inf
+        if self._running:
+            self._running = False
+            self._written_seconds += time.monotonic() - self._since
+            self._writer.timeline.note()
 
     def _state(self, order: Message) -> Message:
         seconds = self._written_seconds

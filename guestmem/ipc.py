@@ -85,7 +85,10 @@ class Connection:
 def _decode(data: bytes, flags: int) -> Message:
     if flags & socket.MSG_TRUNC:
         raise ValueError(f"a control message above {MAX_MESSAGE_BYTES} bytes")
-    message = json.loads(data)
+    try:
+        message = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("a control message that is nested too deeply") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise ValueError("a control message without a kind")
     return message

@@ -23,9 +23,11 @@ from pipeline.processes.memory import check_memory
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import Usage, private_bytes
 from pipeline.progress import REFRESH_SECONDS, Progress, Stage
-from pipeline.report.metrics import Downtime, Metrics
+from pipeline.report.downtime import StandingStill
+from pipeline.report.metrics import Metrics
 from pipeline.source.guest_client import GuestClient
 from pipeline.source.send_side import PacketLayout
+from pipeline.source.written_since import WrittenSince
 from pipeline.transports import open_transport
 from pipeline.transports.base import NO_PAGES, Pages, RoundOutcome, Transport
 
@@ -36,8 +38,8 @@ with the guest (4 ms in 8 GiB)."""
 AFTER_SECONDS = 1.1
 """How long a visited guest runs on before it is asked for its slowest second afterwards."""
 
-MAX_PASSES = 100
-"""Rounds that a paused guest's last pages may take: one, and one more for each break of a connection."""
+MAX_SWITCHOVERS = 3
+"""So many may take longer than the downtime limit before the run is given up."""
 
 JUDGED_SECONDS = 1.0
 """A guest that ran for less than this is not judged by the rate it reached."""
@@ -71,14 +73,19 @@ class Migration:
         self._downtime_limit_ms = options.policy.downtime_limit_ms
         self._deadline = Deadline(0)
         self._dirty_pages, self._count_again_at = 0, 0.0
+        self._sync_ms = 0.0
+        self._verdict: Verdict | None = None
+        self._still: StandingStill | None = None
         self._missing: Pages = NO_PAGES
         self._transport: Transport | None = None
+        self._guest_or_none: GuestClient | None = None
 
     def run(self) -> None:
         """Migrate. Raises FerryError; the guest in the source is never harmed."""
         try:
             self._run()
         except Exception as error:
+            self._let_go()
             self._abandon(one_line(error))
             raise
 
@@ -94,14 +101,22 @@ class Migration:
             self._migrate(transport)
         except NotConverged:
             self._release_guest()
+            if self._options.attach is not None:
+                self._rest_visited()
+            self._note_guest()
             raise
         self._verify(transport)
         transport.commit()
         self._finish(transport)
         if self._options.attach is not None:
-            self._release_guest()
-        else:
-            self._note_guest()
+            self._rest_visited()
+        self._note_guest()
+
+    def _let_go(self) -> None:
+        """The run has failed: before anything else the guest runs, at full speed."""
+        if self._guest_or_none is not None:
+            self._guest_or_none.let_go()
+            log.debug("the guest is let go")
 
     def _abandon(self, why: str) -> None:
         """The run has failed: the other side should know."""
@@ -133,6 +148,7 @@ class Migration:
                 options.dirty_log,
                 functools.partial(self._progress.reach, Stage.FILLING),
             )
+        self._guest_or_none = self._guest
         self._source, self._log = self._guest.source, self._guest.log
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
@@ -195,8 +211,7 @@ class Migration:
         if auto is not None:
             auto.begin()
         try:
-            last = self._precopy(transport)
-            self._switch_over(transport, last)
+            self._carry_over(transport)
         finally:
             self._sample(self._sending.sent.totals())
             self._ended = time.monotonic()
@@ -224,11 +239,19 @@ class Migration:
             software = self.metrics.sent.qat_software + self.metrics.received.qat_software
             self._progress.warn(f"the QAT device did not do all ({reason}): {software} requests in software")
 
-    def _precopy(self, transport: Transport) -> int:
-        """Rounds with the guest running; returns the number of the last one."""
+    def _carry_over(self, transport: Transport) -> None:
+        """Precopy and switchover; over again when the guest had to run on."""
         self._sync()
-        pages = self._rounds.list_all()
-        number = 0
+        number, pages = 0, self._rounds.list_all()
+        while True:
+            number = self._precopy(transport, number, pages)
+            number, complete = self._switch_over(transport, number)
+            if complete:
+                return
+            pages = self._sync()
+
+    def _precopy(self, transport: Transport, number: int, pages: int) -> int:
+        """Rounds with the guest running, after round `number`; returns the number of the last one."""
         while True:
             number += 1
             self._round(transport, number, pages)
@@ -242,7 +265,9 @@ class Migration:
 
     def _sync(self) -> int:
         """Fetch and clear the dirty log into the round's list, with what went missing; how many pages."""
+        began = time.monotonic()
         count = self._of_living_guest(lambda: self._log.sync(self._rounds.pages))
+        self._sync_ms = (time.monotonic() - began) * 1e3
         if len(self._missing):
             both = np.union1d(self._rounds.pages[:count], self._missing)
             self._rounds.pages[: len(both)] = both
@@ -263,55 +288,102 @@ class Migration:
         metrics = self.metrics
         verdict = decide(
             self._options.policy,
-            Situation(metrics.rounds, metrics.verdicts, self._throttle_percent, self._downtime_limit_ms),
+            Situation(
+                metrics.rounds,
+                metrics.verdicts,
+                self._throttle_percent,
+                self._downtime_limit_ms,
+                self._sync_ms,
+            ),
         )
         metrics.verdicts.append(verdict)
+        self._verdict = verdict
         self._downtime_limit_ms = verdict.downtime_limit_ms
         if verdict.throttle_percent != self._throttle_percent:
             self._throttle_percent = verdict.throttle_percent
             self._guest.order("throttle", percent=verdict.throttle_percent)
         return verdict
 
-    def _switch_over(self, transport: Transport, last: int) -> None:
-        """The guest stands still: from the request to pause until the last page is applied."""
-        paused_at = time.monotonic()
-        self._guest.order("pause")
-        pages = self._sync()
-        synced_at = sent_at = applied_at = time.monotonic()
-        self._progress.say(f"switchover: the guest is paused, {pages} pages are left")
-        number, left = last, pages
-        while left:
-            number += 1
-            sent_at, outcome = self._round(transport, number, left)
-            applied_at = outcome.applied_at
-            left = self._again(number - last)
-        ended_at = time.monotonic()
-        self.metrics.downtime = Downtime(
-            last_sync_ms=(synced_at - paused_at) * 1e3,
-            last_send_ms=(sent_at - synced_at) * 1e3,
-            last_apply_ms=(applied_at - sent_at) * 1e3,
-            hand_over_ms=(ended_at - applied_at) * 1e3,
-        )
+    def _switch_over(self, transport: Transport, number: int) -> tuple[int, bool]:
+        """Pause the guest and send what is left: the last round's number, and whether all is over there.
 
-    def _again(self, passes: int) -> int:
+        The guest stands still from the request to pause until the last page is applied, and nothing else is
+        done meanwhile. Where that takes longer than the limit it runs again, and what is missing is dirty.
+        """
+        self._progress.say("switchover: the guest is paused")
+        self.metrics.switchovers += 1
+        still = self._still = StandingStill(self._downtime_limit_ms)
+        self._guest.pause()
+        left = pages = self._sync()
+        still.reached("last_send")
+        while left and self._still is not None:
+            number += 1
+            outcome = self._round(transport, number, left)
+            still.reached("hand_over", outcome.applied_at)
+            left = self._again()
+        if self._still is not None and not self._hand_over():
+            self._still = None
+        complete = self._still is not None
+        self._still = None
+        if complete:
+            self.metrics.downtime = still.downtime()
+            self._progress.say(f"switchover: {pages} pages were left, {still.downtime().total_ms:.1f} ms")
+        else:
+            self._count_return(still)
+        return number, complete
+
+    def _hand_over(self) -> bool:
+        """The guest may run: at the destination, or a visited one here. Whether it stood still until now, by
+        its own word; else what was sent is of several moments, and nothing of it may be committed."""
+        if self._options.attach is None:
+            return self._guest.stand_on()
+        stood = self._guest.run()
+        self._released = time.monotonic()
+        log.debug("the guest runs again, stood still until now: %s", stood)
+        if self._throttle_percent:
+            self._guest.order("throttle", percent=0)
+        return stood
+
+    def _let_run_again(self) -> None:
+        """The limit has passed: what is on its way goes on as a round with the guest running."""
+        self._still = None
+        self._guest.run()
+
+    def _count_return(self, still: StandingStill) -> None:
+        """A switchover was too slow, or the guest's patience ran out. Raises NotConverged for the third."""
+        self._released = None
+        part, took_ms = still.longest()
+        said = f"switchover {self.metrics.switchovers} took longer than {still.limit_ms:g} ms"
+        self._progress.say(f"{said} ({part}: {took_ms:.0f} ms); the guest runs on")
+        if self.metrics.switchovers >= MAX_SWITCHOVERS:
+            raise NotConverged(
+                f"did not converge: {MAX_SWITCHOVERS} switchovers took longer than the limit of "
+                f"{still.limit_ms:g} ms, the last one mostly by {part} ({took_ms:.0f} ms); the guest runs on"
+            )
+
+    def _again(self) -> int:
         """Lay out what the last round of a paused guest did not bring over; how many pages."""
+        if self._still is None:
+            return 0  # it stays missing, for the next sync
         left = len(self._missing)
-        if passes >= MAX_PASSES and left:
-            raise RunFailed(f"{left} pages did not arrive in {passes} passes over a connection that breaks")
         self._rounds.pages[:left] = self._missing
         self._missing = NO_PAGES
         return left
 
-    def _round(self, transport: Transport, number: int, pages: int) -> tuple[float, RoundOutcome]:
-        """Send the first `pages` of the list and wait at the barrier; when all were sent, and applied."""
+    def _round(self, transport: Transport, number: int, pages: int) -> RoundOutcome:
+        """Send the first `pages` of the list and wait at the barrier."""
+        still, verdict = self._still, self._verdict
+        self._verdict = None
         began = time.monotonic()
         before = self._sending.sent.totals()
         step = functools.partial(self._step, number, pages)
-        sent_at = self._sending.send(number, pages, step)
+        self._sending.send(number, pages, step)
+        if still is not None:
+            still.reached("last_apply")
         outcome = transport.settle(number, self._rounds.pages[:pages], step)
         self._missing = outcome.missing
         duration = time.monotonic() - began
-        dirty = self._note_dirty() + len(outcome.missing)
+        dirty = len(outcome.missing) + (self._note_dirty() if self._still is None else 0)
         moved = self._sending.sent.totals() - before
         self.metrics.rounds.append(
             RoundFigures(
@@ -324,9 +396,11 @@ class Migration:
                 dirty_pages=dirty,
                 curve=self._curve.curve(),
                 throttle_percent=self._throttle_percent,
+                paused=still is not None,
+                decided_by=verdict,
             )
         )
-        return sent_at, outcome
+        return outcome
 
     def _note_dirty(self) -> int:
         """Pages dirty now, kept as a point of the guest's dirty curve."""
@@ -340,6 +414,10 @@ class Migration:
     def _step(self, number: int, pages: int, timeout_seconds: float) -> None:
         """Wait for something to happen, within the user's time limit, and show where things stand."""
         self._supervisor.wait(timeout_seconds)
+        if self._still is not None:
+            if self._still.is_over() or not self._guest.renew():
+                self._let_run_again()
+            return
         if self._deadline.passed():
             raise NotConverged(
                 f"did not converge within --timeout {self._options.timeout_seconds:g} seconds "
@@ -388,11 +466,13 @@ class Migration:
     def _release_guest(self) -> None:
         """The guest runs in the source at full speed, and has said so."""
         self._guest.order("throttle", percent=0)
-        self._guest.order("run")
-        self._released = time.monotonic()
-        if self._options.attach is not None:
-            self._guest.rest(AFTER_SECONDS)
-        self._note_guest()
+        self._guest.run()
+        self._released = self._released or time.monotonic()
+
+    def _rest_visited(self) -> None:
+        """A visited guest runs on for a moment, to be asked what it did afterwards."""
+        assert self._released is not None
+        self._guest.rest(max(0.0, self._released + AFTER_SECONDS - time.monotonic()))
 
     def _note_guest(self) -> None:
         """The guest's own view: what it reached, and its slowest second in each part of the run."""
@@ -420,11 +500,20 @@ class Migration:
         if how is None:
             return
         self._progress.say(f"checking the copy: {', '.join(CHECKS[how])}")
-        wrong = transport.verify(how, self._between_checks)
+        wrong = transport.verify(how, self._between_checks, self._unexplained)
         self.metrics.verification = {check: not text for check, text in wrong.items()}
         for check, text in wrong.items():
             if text:
                 raise RunFailed(f"{WRONG[check]}: {text}")
+
+    def _unexplained(self, differing: Pages) -> Pages:
+        """Of pages that differ from the copy, those that may not."""
+        if self._released is None:
+            return differing
+        since = WrittenSince(self._log, self._rounds.pages)
+        left = since.unexplained(differing)
+        self.metrics.pages_written_since = len(differing) - len(left)
+        return left
 
     def _between_checks(self, share: float) -> None:
         self._supervisor.wait(0)

@@ -70,6 +70,9 @@ class RoundFigures:
     dirty_pages: int
     curve: DirtyCurve
     throttle_percent: int = 0
+    paused: bool = False
+    decided_by: Verdict | None = None
+    """The verdict that led to this round; None for the first one, and where something else did."""
 
     @property
     def dirty_pages_per_second(self) -> float:
@@ -103,12 +106,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Situation:
-    """Where a migration stands after a round: every verdict and round so far."""
+    """Where a migration stands after a round: every verdict and round so far, and how long the dirty log
+    took to be fetched last, which a switchover has to do once more while the guest stands still."""
 
     rounds: Sequence[RoundFigures]
     verdicts: Sequence[Verdict]
     throttle_percent: int
     downtime_limit_ms: float
+    sync_ms: float = 0.0
 
 
 def guest_bytes_per_second(rounds: Sequence[RoundFigures]) -> float:
@@ -170,17 +175,17 @@ def decide(settings: PolicySettings, now: Situation) -> Verdict:
 def _decide_by_guest_rate(settings: PolicySettings, now: Situation) -> Verdict:
     last = now.rounds[-1]
     rate = guest_bytes_per_second(now.rounds)
-    expected = milliseconds_for(last.dirty_pages, rate)
+    expected = milliseconds_for(last.dirty_pages, rate) + now.sync_ms
     moved = f"{last.dirty_pages} pages are dirty and guest bytes move at {rate / 1e6:.0f} MB/s"
 
     limit = now.downtime_limit_ms
     kept_back = KEPT_BACK if len(now.rounds) > 1 else KEPT_BACK_AFTER_ONE_ROUND
-    ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - kept_back))
+    ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - kept_back) - now.sync_ms)
     ramped = ""
     if settings.converge == "downtime-ramp" and ahead is None and limit < settings.downtime_max_ms:
         step = (settings.downtime_max_ms - settings.downtime_limit_ms) / RAMP_STEPS
         limit = min(limit + step, settings.downtime_max_ms)
-        ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - kept_back))
+        ahead = foreseen_rounds(last.curve, last.dirty_pages, rate, limit * (1 - kept_back) - now.sync_ms)
         ramped = f"; the limit is raised to {limit:g} ms"
     throttle, throttled = _throttle(settings, now, ahead)
 

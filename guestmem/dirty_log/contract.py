@@ -70,6 +70,9 @@ class Opening:
     pid: int
     """The guest's process, as the kernel names it; never taken from a message."""
 
+    ram_fd: int
+    """The guest's RAM, as it was passed to this process."""
+
     pages: int
     """Pages of the guest's RAM."""
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from guestmem.dirty_log.contract import DirtyLog, Fields, GuestLog, LogKind, Opening, Unwatched
 from guestmem.dirty_log.fence import full_fence
-from guestmem.dirty_log.write_protect import WriteScan, register
+from guestmem.dirty_log.write_protect import WriteScan, check_mapping, register
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 
@@ -73,7 +73,9 @@ def _create(ram: GuestRam) -> GuestLog:
 def _open(opening: Opening) -> DirtyLog:
     if opening.descriptors:
         raise ValueError("the kernel's dirty log comes without descriptors")
-    return KernelDirtyLog(opening.pid, int(opening.fields["address"]), opening.pages * PAGE_BYTES)
+    address, length = int(opening.fields["address"]), opening.pages * PAGE_BYTES
+    check_mapping(opening.pid, address, length, opening.ram_fd)
+    return KernelDirtyLog(opening.pid, address, length)
 
 
 KIND = LogKind("Linux notes the writes, since 6.7", _create, _open)

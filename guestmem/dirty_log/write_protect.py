@@ -76,6 +76,32 @@ def register(address: int, length: int) -> int:
     return int(fd)
 
 
+def check_mapping(pid: int, address: int, length: int, fd: int) -> None:
+    """Raise NoKernelLog unless process `pid` maps the file behind `fd`, from its start, over these addresses.
+
+    A pid means nothing in another PID namespace, and an address nothing in another process: what is watched
+    must be the very memory that is migrated (proc(5), /proc/PID/maps).
+    """
+    image = os.fstat(fd)
+    wanted = f"{os.major(image.st_dev):02x}:{os.minor(image.st_dev):02x}", str(image.st_ino)
+    at, end = address, address + length
+    try:
+        with open(f"/proc/{pid}/maps") as maps:
+            for line in maps:
+                addresses, _, offset, device, inode, *_ = line.split()
+                start, stop = (int(one, 16) for one in addresses.split("-"))
+                same = (device, inode) == wanted and int(offset, 16) == start - address
+                if same and start <= at < stop:
+                    at = stop
+    except OSError as error:
+        raise NoKernelLog(f"the guest's process {pid} cannot be looked at: {error.strerror}") from error
+    if at < end:
+        raise NoKernelLog(
+            f"process {pid}, as this side sees it, does not map the guest's RAM: is the guest in another PID "
+            "namespace?"
+        )
+
+
 class WriteScan:
     """Scans one mapping of one process for pages written since they were last cleared."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent import futures
 
 import numpy as np
+import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
@@ -24,14 +25,30 @@ def first_difference(source: GuestRam, destination: GuestRam, between: Callable[
 
     `between` is called after each 16 MiB with the share that is done, so that a signal is answered.
     """
+    differing = differences(source, destination, between, most=1)
+    return int(differing[0]) if len(differing) else None
+
+
+def differences(
+    source: GuestRam,
+    destination: GuestRam,
+    between: Callable[[float], None],
+    most: int | None = None,
+) -> npt.NDArray[np.uint32]:
+    """The pages that differ, ascending; no more are looked for when `most` are found.
+
+    `between` is called after each 16 MiB with the share that is done.
+    """
+    found: list[npt.NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
     for start in range(0, source.pages, CHUNK_PAGES):
         end = min(start + CHUNK_PAGES, source.pages)
         ours, theirs = source.words[start:end], destination.words[start:end]
         if not np.array_equal(ours, theirs):
-            differing = np.flatnonzero((ours != theirs).any(axis=1))
-            return start + int(differing[0])
+            found.append((start + np.flatnonzero((ours != theirs).any(axis=1))).astype(np.uint32))
+            if most is not None and sum(map(len, found)) >= most:
+                break
         between(end / source.pages)
-    return None
+    return np.concatenate(found)
 
 
 def region_bytes_of(size_bytes: int) -> int:

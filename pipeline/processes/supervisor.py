@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
@@ -23,9 +24,13 @@ from pipeline.errors import Cancelled, FerryError, HostError, RunFailed
 from pipeline.processes.child import become_worker, error_of
 from pipeline.processes.limits import limit_of
 from pipeline.processes.memory import killed_for_memory_before
+from pipeline.processes.standstill import Standstill
+from pipeline.progress import Eyes
 
 GROUP_SIGNAL_SECONDS = 0.01
 WAIT_SECONDS = 0.1
+END_SECONDS = 5.0
+"""How long a killed process may take to be gone; one in the kernel's hands (state D) may never be."""
 
 log = logging.getLogger("ramferry.processes")
 
@@ -59,6 +64,7 @@ class Supervisor:
         self._wake_fd: int | None = None
         self._private_fds: set[int] = set()
         self._killed_before = killed_for_memory_before()
+        self._standstill = Standstill()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -153,8 +159,10 @@ class Supervisor:
     def wait(self, timeout_seconds: float) -> None:
         """Wait for messages and put them into inboxes.
 
-        Raises Cancelled after a signal, and the FerryError that a worker ended with.
+        Raises Cancelled after a signal, the FerryError that a worker ended with, and RunFailed for one that
+        stands still alone.
         """
+        self._check_standstill()
         for key, _ in self._selector.select(timeout_seconds):
             worker = key.data
             if worker is None:
@@ -197,6 +205,14 @@ class Supervisor:
             self.tell(worker, {"kind": "finish"})
         return [self.await_message(worker, "usage") for worker in workers]
 
+    def _check_standstill(self) -> None:
+        """Raises RunFailed for a worker that stands still while this process runs."""
+        running = {worker.pid: worker for worker in self.workers if worker.exit_status is None}
+        found = self._standstill.look(running)
+        if found is not None:
+            pid, why = found
+            self._raise(RunFailed(f"{running[pid].place} (pid {pid}) {why}"))
+
     def _read(self, worker: Worker) -> None:
         try:
             self._receive(worker)
@@ -231,7 +247,7 @@ class Supervisor:
     def _collect(self, worker: Worker) -> None:
         """Take a worker's exit status, so that it is no zombie."""
         if worker.exit_status is None:
-            _, worker.exit_status = os.waitpid(worker.pid, 0)
+            worker.exit_status = _wait_for(worker, time.monotonic() + END_SECONDS)
             self._selector.unregister(worker.pidfd)
             os.close(worker.pidfd)
             log.debug("%s has ended, wait status %d", worker.place, worker.exit_status)
@@ -247,11 +263,25 @@ class Supervisor:
         for worker in running:
             # SIGCONT is not needed: SIGKILL ends stopped processes too.
             signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        deadline = time.monotonic() + END_SECONDS
         for worker in running:
-            _, worker.exit_status = os.waitpid(worker.pid, 0)
+            worker.exit_status = _wait_for(worker, deadline)
             os.close(worker.pidfd)
         for worker in self.workers:
             worker.connection.close()
+
+
+def _wait_for(worker: Worker, deadline: float) -> int:
+    """The wait status of a worker that has ended or was killed; names it when it does not end in time."""
+    room = select.poll()
+    room.register(worker.pidfd, select.POLLIN)
+    if not room.poll(max(0.0, deadline - time.monotonic()) * 1e3):
+        Eyes().write(
+            f"warning: {worker.place} (pid {worker.pid}) was killed and does not end: the kernel holds it, "
+            "and it is left behind\n"
+        )
+        return signal.SIGKILL
+    return os.waitpid(worker.pid, 0)[1]
 
 
 def _cancelled(number: int) -> Cancelled:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from guestmem.page import PAGE_BYTES
 from pipeline.errors import FerryError, one_line, traceback_of
 from pipeline.options import Options
-from pipeline.policy import Decision, Verdict
+from pipeline.policy import Verdict
 from pipeline.processes.usage import SideFigures
 from pipeline.report.columns import Result
 from pipeline.report.metrics import Counts, Metrics
@@ -50,6 +50,8 @@ def build_result(
             "prealloc_ms": metrics.prealloc_ms,
             "total_ms": metrics.total_ms,
             "downtime_ms": metrics.downtime.total_ms if metrics.downtime else None,
+            "stood_still_ms": metrics.downtime.total_ms if metrics.downtime else None,
+            "switchovers": metrics.switchovers,
         },
         "downtime": asdict(metrics.downtime) if metrics.downtime else None,
         "traffic": _traffic(metrics.sent, metrics),
@@ -71,11 +73,13 @@ def build_result(
         "verdict": _verdict(metrics.verdicts[-1]) if metrics.verdicts else None,
         "verification": metrics.verification,
         "verified": metrics.verified,
+        "pages_written_since": metrics.pages_written_since,
     }
 
 
 FIRST = "the first round sends every page"
 LOST = "the guest stands still, and a connection that broke had lost these pages"
+RETURNED = "the switchover took longer than the limit, so the guest ran again"
 
 
 def _rounds(metrics: Metrics) -> list[Result]:
@@ -88,9 +92,13 @@ def _rounds(metrics: Metrics) -> list[Result]:
     """
     records = []
     for index, figures in enumerate(metrics.rounds):
-        before = metrics.verdicts[index - 1] if 0 < index <= len(metrics.verdicts) else None
-        paused = before is not None and before.decision is Decision.SWITCH_OVER
-        downtime = metrics.downtime.total_ms if paused and metrics.downtime else None
+        before = figures.decided_by
+        is_last_switchover = figures.paused and not any(
+            later.paused and later.decided_by for later in metrics.rounds[index + 1 :]
+        )
+        downtime = None
+        if is_last_switchover and before is not None and metrics.downtime is not None:
+            downtime = metrics.downtime.total_ms
         records.append(
             {
                 "round": figures.round,
@@ -104,11 +112,19 @@ def _rounds(metrics: Metrics) -> list[Result]:
                 "throttle_percent": figures.throttle_percent,
                 "expected_downtime_ms": before.expected_downtime_ms if before else None,
                 "decision": before.decision.value if before else None,
-                "reason": before.reason if before else LOST if index else FIRST,
+                "reason": before.reason if before else _reason(index, paused=figures.paused),
+                "paused": figures.paused,
                 "came_true_ms": downtime if downtime is not None else figures.duration_ms,
             }
         )
     return records
+
+
+def _reason(index: int, *, paused: bool) -> str:
+    """Why a round was made that no verdict led to."""
+    if index == 0:
+        return FIRST
+    return LOST if paused else RETURNED
 
 
 def _verdict(verdict: Verdict) -> Result:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.policy import RoundFigures, Verdict
 from pipeline.processes.usage import SideFigures
+from pipeline.report.downtime import Downtime
 
 
 @dataclass(frozen=True)
@@ -22,25 +23,6 @@ class Counts:
     qat_software: int = 0
 
 
-@dataclass(frozen=True)
-class Downtime:
-    """The downtime in parts, in the order in which they pass; their sum is the downtime.
-
-    last_sync: the guest is asked to pause, has paused, and the log is fetched. last_send: the last
-    pages are claimed, compressed and queued. last_apply: what is queued is decompressed into
-    place. hand_over: the destination is complete and could run.
-    """
-
-    last_sync_ms: float
-    last_send_ms: float
-    last_apply_ms: float
-    hand_over_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        return self.last_sync_ms + self.last_send_ms + self.last_apply_ms + self.hand_over_ms
-
-
 @dataclass
 class Metrics:
     """A run's figures; what never came stays None or empty."""
@@ -51,6 +33,8 @@ class Metrics:
     prealloc_ms: float | None = None
     total_ms: float | None = None
     downtime: Downtime | None = None
+    switchovers: int = 0
+    """How many were begun: all but the last took too long, and the guest ran again."""
     pages_per_second_peak: float = 0.0
     sent: Counts = field(default_factory=Counts)
     received: Counts = field(default_factory=Counts)
@@ -65,6 +49,8 @@ class Metrics:
     simulated: bool = False
     transport: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, bool] = field(default_factory=dict)
+    pages_written_since: int = 0
+    """Pages that differ from the copy since a visited guest wrote them after it was let run: not compared."""
 
     @property
     def verified(self) -> bool | None:

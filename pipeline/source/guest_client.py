@@ -24,6 +24,9 @@ from pipeline.processes.deadline import Deadline
 from pipeline.processes.supervisor import Supervisor, Worker
 
 ANSWER_SECONDS = 5.0
+LEASE_SECONDS, RENEW_SECONDS = 4.0, 1.0
+"""A guest stands still for so long on a coordinator that says nothing; one at work speaks up in time."""
+
 STEP_SECONDS = 0.1
 
 State = dict[str, Any]
@@ -58,7 +61,10 @@ class GuestClient:
         self._log: DirtyLog | None = None
         self.worker = worker
         self.state: State = {}
+        self._lease = 0
+        self._renewed_at = 0.0
         self._open(log)
+        self._opened_at = time.monotonic()
 
     @property
     def log(self) -> DirtyLog:
@@ -94,7 +100,7 @@ class GuestClient:
             source = GuestRam(descriptors[0], writable=False)
             if name != UNWATCHED:
                 pid = self.worker.pid or self.worker.connection.peer()[0]
-                opening = Opening(pid, source.pages, ready["log_fields"], descriptors[1:])
+                opening = Opening(pid, source.fd, source.pages, ready["log_fields"], descriptors[1:])
                 self._log = KINDS[name].open(opening)
             self.self_checking = bool(ready["self_checking"])
         except BaseException:
@@ -148,6 +154,32 @@ class GuestClient:
         self.state = message
         return message
 
+    def pause(self) -> None:
+        """The guest stands still, under a new lease. Raises RunFailed."""
+        self._lease += 1
+        self._renewed_at = time.monotonic()
+        self.order("pause", lease=self._lease, seconds=LEASE_SECONDS)
+
+    def renew(self) -> bool:
+        """Keep the guest standing while this side is at work; whether it has stood still since `pause`."""
+        if time.monotonic() - self._renewed_at < RENEW_SECONDS:
+            return True
+        self._renewed_at = time.monotonic()
+        return bool(self.order("renew", lease=self._lease, seconds=LEASE_SECONDS)["lease"] == self._lease)
+
+    def stand_on(self) -> bool:
+        """The guest runs elsewhere now, and stands here for good; whether it stood still since `pause`."""
+        return bool(self.order("hold", lease=self._lease)["lease"] == self._lease)
+
+    def run(self) -> bool:
+        """Let the guest run; whether it stood still from `pause` until now."""
+        return bool(self.order("run")["lease"] == self._lease)
+
+    def let_go(self) -> None:
+        """The guest runs, at full speed, without an answer being waited for."""
+        self._supervisor.tell(self.worker, {"kind": "throttle", "percent": 0})
+        self._supervisor.tell(self.worker, {"kind": "run"})
+
     def slowest_second(self, since: float, until: float) -> float | None:
         """The fewest bytes that the guest wrote in any whole second that overlaps an interval.
 
@@ -162,7 +194,7 @@ class GuestClient:
         clock.
         """
         slowest = {
-            "before": self.slowest_second(0.0, began - 1),
+            "before": self.slowest_second(self._opened_at + 1, began - 1),
             "during": self.slowest_second(began, ended - 1),
             "after": None if released is None else self.slowest_second(released + 1, time.monotonic()),
         }

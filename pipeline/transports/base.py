@@ -98,10 +98,13 @@ class Transport(Protocol):
     def received(self) -> Totals:
         """What has been applied so far, as far as this side knows."""
 
-    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
+    def verify(
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+    ) -> dict[str, str]:
         """Check the copy by `images`, `invariant` or `both`: by check, what is wrong, or nothing.
 
-        `between` is called meanwhile with the share (0 to 1) that is done.
+        `between` is called meanwhile with the share (0 to 1) that is done. `unexplained` says which of the
+        pages that differ may not: where the guest runs on, those that it has written since may.
         """
 
     def commit(self) -> None:

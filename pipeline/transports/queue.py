@@ -11,7 +11,7 @@ from guestmem.ram import GuestRam
 from guestmem.selfcheck import inconsistency
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.receiver import ReceiverPlan, run_receiver
-from pipeline.destination.verification import first_difference
+from pipeline.destination.verification import differences
 from pipeline.options import CHECKS, Options
 from pipeline.packets.counters import Count, Counters, Totals
 from pipeline.packets.packet import Limits
@@ -100,14 +100,16 @@ class QueueTransport:
     def received(self) -> Totals:
         return self._counters.totals()
 
-    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
+    def verify(
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+    ) -> dict[str, str]:
         """Both images are here: byte for byte."""
         wrong = {}
         if "invariant" in CHECKS[how]:
             wrong["invariant"] = inconsistency(self._destination) or ""
         if "images" in CHECKS[how]:
-            page = first_difference(self._source, self._destination, between)
-            wrong["images"] = "" if page is None else f"page {page} differs"
+            differing = unexplained(differences(self._source, self._destination, between))
+            wrong["images"] = f"page {differing[0]} differs" if len(differing) else ""
         return wrong
 
     def commit(self) -> None:

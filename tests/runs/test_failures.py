@@ -246,7 +246,7 @@ BAD_USAGE = [
     (("--size", "512K"), "1M"),
     (("--size", "big"), "not a size"),
     (("--image", "/no/such/file"), "no such file"),
-    (("--image", "/dev/null"), "no such file"),
+    (("--image", "/dev/null"), "neither a file nor a block device"),
     (("--fill", "/no/such/file"), "no such file"),
     (("--fill", "/dev/null"), "neither"),
     (("--filled", "1.5"), "0 to 1"),

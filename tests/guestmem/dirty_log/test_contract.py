@@ -36,7 +36,7 @@ class WatchedGuest:
         ready, descriptors = self._connection.receive()
         self.refusal = str(ready.get("text", ""))
         if not self.refusal:
-            self.log = kind.open(Opening(self.pid, self.ram.pages, ready["fields"], descriptors))
+            self.log = kind.open(Opening(self.pid, self.ram.fd, self.ram.pages, ready["fields"], descriptors))
 
     def _live(self, kind: LogKind, owner: Connection) -> None:
         ram = self.ram.remap(writable=True)

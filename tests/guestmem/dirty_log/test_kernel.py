@@ -7,7 +7,7 @@ import pytest
 from guestmem.dirty_log import write_protect
 from guestmem.dirty_log.contract import Opening
 from guestmem.dirty_log.kernel import KIND, KernelDirtyLog
-from guestmem.dirty_log.write_protect import NoKernelLog, register
+from guestmem.dirty_log.write_protect import NoKernelLog, check_mapping, register
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 
@@ -44,6 +44,22 @@ def test_a_kernel_without_the_scan_leaves_no_descriptor_open(monkeypatch: pytest
 
 def test_what_is_not_of_this_log_is_refused() -> None:
     with pytest.raises(KeyError, match="address"):
-        KIND.open(Opening(os.getpid(), 256, {}, ()))
+        KIND.open(Opening(os.getpid(), 0, 256, {}, ()))
     with pytest.raises(ValueError, match="without descriptors"):
-        KIND.open(Opening(os.getpid(), 256, {"address": 0}, (0,)))
+        KIND.open(Opening(os.getpid(), 0, 256, {"address": 0}, (0,)))
+
+
+def test_only_the_memory_that_is_migrated_is_watched() -> None:
+    """A pid may be another process's, as this side sees it, and an address another mapping's."""
+    ram, other = GuestRam.create(MIB, "test"), GuestRam.create(MIB, "test")
+    address = ram.words.ctypes.data
+    check_mapping(os.getpid(), address, MIB, ram.fd)
+    for pid, at, length, fd in (
+        (os.getpid(), address, MIB, other.fd),
+        (os.getpid(), address + PAGE_BYTES, MIB - PAGE_BYTES, ram.fd),
+        (os.getpid(), address, 2 * MIB, ram.fd),
+        (os.getppid(), address, MIB, ram.fd),
+        (0, address, MIB, ram.fd),
+    ):
+        with pytest.raises(NoKernelLog):
+            check_mapping(pid, at, length, fd)

@@ -66,13 +66,13 @@ def test_a_mark_set_during_a_sync_stays(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_both_sides_are_one_log() -> None:
     guest = SharedDirtyLog.create(256)
-    opening = Opening(os.getpid(), 256, guest.fields, [os.dup(fd) for fd in guest.descriptors])
+    opening = Opening(os.getpid(), 0, 256, guest.fields, [os.dup(fd) for fd in guest.descriptors])
     migration = KIND.open(opening)
     guest.close()
     guest.mark(np.array([17]))
     assert migration.count() == 1
     with pytest.raises(ValueError, match="256 bytes for 257 pages"):
-        KIND.open(Opening(os.getpid(), 257, {}, opening.descriptors))
+        KIND.open(Opening(os.getpid(), 0, 257, {}, opening.descriptors))
 
 
 def test_a_log_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,9 @@ class TcpTransport:
     def received(self) -> Totals:
         return self._applied
 
-    def verify(self, how: str, between: Callable[[float], None]) -> dict[str, str]:
+    def verify(
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+    ) -> dict[str, str]:
         """Digests of both images, by region; the receiver makes its own meanwhile."""
         wrong = {}
         region = region_bytes_of(self._source.size_bytes)
