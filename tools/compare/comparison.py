@@ -1,11 +1,9 @@
-"""What the points of a scenario say together: groups, spreads, winners, break-even bandwidths."""
+"""What the points of a scenario say together: groups, spreads, winners."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 from typing import Any
 
 from guestmem.units import show_rate
@@ -67,7 +65,12 @@ class Link:
         wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
         rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
-        return f"{wire}, {self.channels} channels, {prealloc}, {rate}, {self.image}"
+        return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}"
+
+    @property
+    def channels_words(self) -> str:
+        """`1 channel`, `2 channels`."""
+        return "1 channel" if self.channels == 1 else f"{self.channels} channels"
 
 
 def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
@@ -103,7 +106,7 @@ def winner(group: list[Place]) -> str:
         names = " and ".join([best.method_name, *(place.method_name for place in tied)])
         return f"{names} cannot be told apart within the noise"
     if len(ended) == 1:
-        return best.method_name
+        return best.method_name if len(group) == 1 else f"{best.method_name}, the only one that completed"
     factor = ended[1].total_ms.median / best.total_ms.median
     return f"{best.method_name}, {factor:.2f} x faster than {ended[1].method_name}"
 
@@ -121,36 +124,3 @@ def doubts(all_places: list[Place]) -> list[str]:
             "repeat it on a quieter host."
         )
     return found
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """The bandwidth (bytes per second) at which two methods take the same time."""
-
-    below: str
-    above: str
-    bandwidth_bytes: float
-
-    @property
-    def words(self) -> str:
-        """A sentence."""
-        return (
-            f"below about {self.bandwidth_bytes / 1e6:.0f} MB/s {self.below} is faster than "
-            f"{self.above}, above it the other way round"
-        )
-
-
-def crossings(lines: dict[str, list[tuple[int, float]]]) -> list[Crossing]:
-    """Where lines of (bandwidth, total ms) cross, by interpolating both logarithms."""
-    found = []
-    for one, other in combinations(lines, 2):
-        a, b = dict(lines[one]), dict(lines[other])
-        shared = sorted(x for x in a.keys() & b.keys() if x)
-        for left, right in pairwise(shared):
-            before, after = math.log(a[left] / b[left]), math.log(a[right] / b[right])
-            if before * after < 0:
-                share = before / (before - after)
-                at = math.exp(math.log(left) + share * (math.log(right) - math.log(left)))
-                faster, slower = (one, other) if before < 0 else (other, one)
-                found.append(Crossing(faster, slower, at))
-    return sorted(found, key=lambda crossing: crossing.bandwidth_bytes)

@@ -31,7 +31,9 @@ class Spread:
         return min(self.values) <= max(other.values) and min(other.values) <= max(self.values)
 
     def show(self, digits: int = 0) -> str:
-        """`median (min to max)`."""
+        """`median (min to max)`; of a single repetition just the value."""
+        if len(self.values) == 1:
+            return f"{self.median:.{digits}f}"
         low, mid, high = min(self.values), self.median, max(self.values)
         return f"{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

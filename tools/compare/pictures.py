@@ -1,0 +1,148 @@
+"""The pictures of a comparison, each drawn twice: for a wide window and for a narrow one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tools.compare.comparison import Place, completed
+from tools.compare.report import lines_of, places_of
+from tools.compare.scenario import rate_words
+from tools.measuring import charts
+
+Picture = tuple[str, Callable[[charts.Size], str]]
+"""A title, and what draws the picture in a size."""
+
+MOST_BARS = 24
+
+
+def pictures(document: dict[str, Any]) -> list[Picture]:
+    """Every picture that these points give."""
+    all_places = places_of(document)
+    return [
+        *_by_bandwidth(document),
+        *_by_channels(all_places),
+        *_prealloc(all_places),
+        *_rounds(all_places),
+    ]
+
+
+def _lines(
+    title: str, x: charts.Axis, y: charts.Axis, lines: dict[str, list[tuple[float, float]]]
+) -> Picture:
+    return title, lambda size: charts.line_chart(title, x, y, lines, size)
+
+
+def _by_bandwidth(document: dict[str, Any]) -> list[Picture]:
+    found = []
+    for link, lines in lines_of(document).items():
+        limited = {name: [(float(b), t) for b, t in line if b] for name, line in lines.items()}
+        limited = {name: line for name, line in limited.items() if line}
+        unlimited = {name: t for name, line in lines.items() for b, t in line if not b}
+        bandwidths = sorted({b for line in limited.values() for b, _ in line})
+        if not bandwidths or len(bandwidths) + bool(unlimited) < 2:
+            continue
+        # Without a limit stands one step right of the fastest link.
+        step = (bandwidths[-1] / bandwidths[0]) ** (1 / (len(bandwidths) - 1)) if bandwidths[1:] else 4.0
+        beyond = bandwidths[-1] * step
+        for name, time in unlimited.items():
+            limited.setdefault(name, []).append((beyond, time))
+        times = [t for line in limited.values() for _, t in line]
+        title, ticks = _bandwidth_ticks(document, bandwidths)
+        if unlimited:
+            ticks.append((beyond, "no limit"))
+        x = charts.Axis(title, tuple(ticks), bandwidths[0], ticks[-1][0], logarithmic=True)
+        y = charts.logarithmic("total ms", min(times), max(times))
+        found.append(
+            _lines(f"Total time by bandwidth: {link.channels_words}, {link.image}", x, y, limited),
+        )
+    return found
+
+
+def _bandwidth_ticks(
+    document: dict[str, Any], bandwidths: list[float]
+) -> tuple[str, list[tuple[float, str]]]:
+    """The axis's title and ticks; a unit that all of them share stands in the title only."""
+    rates = {place.point.bandwidth_bytes: place.point.bandwidth for place in places_of(document)}
+    words = [rate_words(rates[int(b)]).split() for b in bandwidths]
+    units = {unit for _, unit in words}
+    if len(units) == 1:
+        labels = [amount for amount, _ in words]
+        return f"bandwidth, {units.pop()}", list(zip(bandwidths, labels, strict=True))
+    return "bandwidth", list(zip(bandwidths, map(" ".join, words), strict=True))
+
+
+def _by_channels(all_places: list[Place]) -> list[Picture]:
+    counts = sorted({place.point.channels for place in all_places})
+    ended = [place for place in all_places if completed(place)]
+    if len(counts) < 2 or not ended:
+        return []
+    fastest = max(ended, key=lambda place: place.point.bandwidth_bytes or 10**15).point
+    chosen = [
+        place
+        for place in ended
+        if (place.point.bandwidth, place.point.prealloc, place.point.dirty_rate, place.point.image)
+        == (fastest.bandwidth, fastest.prealloc, fastest.dirty_rate, fastest.image)
+    ]
+    found = []
+    for title, unit in (("Time by channels", "total ms"), ("CPU of both sides by channels", "CPU s")):
+        lines: Lines = {}
+        for place in chosen:
+            value = place.total_ms if unit == "total ms" else place.cpu_seconds
+            lines.setdefault(place.method_name, []).append((float(place.point.channels), value.median))
+        x = charts.Axis("channels", tuple((float(n), str(n)) for n in counts), counts[0], counts[-1], True)
+        y = charts.linear(unit, max(value for line in lines.values() for _, value in line))
+        found.append(_lines(title, x, y, lines))
+    return found
+
+
+def _prealloc(all_places: list[Place]) -> list[Picture]:
+    lazy = {_but_prealloc(p): p for p in all_places if not p.point.prealloc and completed(p)}
+    both = [(p, lazy[_but_prealloc(p)]) for p in all_places if p.point.prealloc and _but_prealloc(p) in lazy]
+    if not both:
+        return []
+    pairs = both[:MOST_BARS]
+    names = _names_apart([with_ for with_, _ in pairs])
+    bars = {
+        "prealloc": [(name, p.total_ms.median) for name, (p, _) in zip(names, pairs, strict=True)],
+        "no prealloc": [(name, p.total_ms.median) for name, (_, p) in zip(names, pairs, strict=True)],
+    }
+    axis = charts.linear("total ms", max(value for series in bars.values() for _, value in series))
+    title = "What prealloc buys"
+    return [(title, lambda size: charts.bar_chart(title, axis, bars, size))]
+
+
+def _but_prealloc(place: Place) -> tuple[Any, ...]:
+    p = place.point
+    return p.method, p.level, p.channels, p.bandwidth, p.dirty_rate, p.image
+
+
+def _names_apart(places: list[Place]) -> list[str]:
+    """Each place's method, with what else they differ in."""
+    keys: list[Callable[[Place], str]] = [
+        lambda place: place.method_name,
+        lambda place: f"{place.point.channels} ch",
+        lambda place: place.point.bandwidth if place.point.bandwidth != "0" else "no limit",
+        lambda place: f"writes {place.point.dirty_rate}",
+        lambda place: place.point.image.rpartition("/")[2],
+    ]
+    told = [key for number, key in enumerate(keys) if not number or len(set(map(key, places))) > 1]
+    return [", ".join(key(place) for key in told) for place in places]
+
+
+def _rounds(all_places: list[Place]) -> list[Picture]:
+    """The run with the most rounds: the pages left to send at its start and after each round."""
+    results = [result for place in all_places for result in place.results]
+    longest = max(results, key=lambda result: len(result["rounds"]), default=None)
+    if longest is None or len(longest["rounds"]) < 2:
+        return []
+    at = 0.0
+    left = [(at, float(longest["rounds"][0]["pages"]))]
+    for one in longest["rounds"]:
+        at += one["duration_ms"]
+        left.append((at, float(one["dirty_pages"] or 0)))
+    x = charts.linear("ms since the first packet", at)
+    y = charts.linear("pages", max(value for _, value in left))
+    method = longest["options"]["method"]
+    title = f"Rounds over time: {method}, {len(longest['rounds'])} rounds"
+    return [_lines(title, x, y, {"left to send": left})]
