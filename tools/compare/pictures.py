@@ -27,9 +27,10 @@ def pictures(document: dict[str, Any]) -> list[Picture]:
     ]
 
 
-def _lines(
-    title: str, x: charts.Axis, y: charts.Axis, lines: dict[str, list[tuple[float, float]]]
-) -> Picture:
+Lines = dict[str, list[tuple[float, float]]]
+
+
+def _lines(title: str, x: charts.Axis, y: charts.Axis, lines: Lines) -> Picture:
     return title, lambda size: charts.line_chart(title, x, y, lines, size)
 
 
