@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from guestmem.units import show_rate
 from tools.compare.scenario import Point
+from tools.measuring.columns import cpu_seconds, spread_of
+from tools.measuring.sizes import rate_words
 from tools.measuring.spread import Spread
 
 ENOUGH_REPETITIONS = 3
@@ -23,7 +24,7 @@ class Place:
 
     def spread(self, group: str, key: str) -> Spread:
         """A figure of the result documents."""
-        return Spread(tuple(float(result[group][key] or 0.0) for result in self.results))
+        return spread_of(self.results, group, key)
 
     @property
     def total_ms(self) -> Spread:
@@ -33,7 +34,7 @@ class Place:
     @property
     def cpu_seconds(self) -> Spread:
         """Both sides."""
-        return Spread(tuple(r["send"]["cpu_seconds"] + r["recv"]["cpu_seconds"] for r in self.results))
+        return cpu_seconds(self.results)
 
     @property
     def method_name(self) -> str:

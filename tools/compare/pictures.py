@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tools.compare.comparison import Place, completed
 from tools.compare.report import lines_of, places_of
-from tools.compare.scenario import rate_words
 from tools.measuring import charts
+from tools.measuring.bandwidth_chart import bandwidth_chart
 
 Picture = tuple[str, Callable[[charts.Size], str]]
 """A title, and what draws the picture in a size."""
@@ -35,42 +36,14 @@ def _lines(title: str, x: charts.Axis, y: charts.Axis, lines: Lines) -> Picture:
 
 
 def _by_bandwidth(document: dict[str, Any]) -> list[Picture]:
-    found = []
+    rates = [place.point.bandwidth for place in places_of(document)]
+    found: list[Picture] = []
     for link, lines in lines_of(document).items():
-        limited = {name: [(float(b), t) for b, t in line if b] for name, line in lines.items()}
-        limited = {name: line for name, line in limited.items() if line}
-        unlimited = {name: t for name, line in lines.items() for b, t in line if not b}
-        bandwidths = sorted({b for line in limited.values() for b, _ in line})
-        if not bandwidths or len(bandwidths) + bool(unlimited) < 2:
-            continue
-        # Without a limit stands one step right of the fastest link.
-        step = (bandwidths[-1] / bandwidths[0]) ** (1 / (len(bandwidths) - 1)) if bandwidths[1:] else 4.0
-        beyond = bandwidths[-1] * step
-        for name, time in unlimited.items():
-            limited.setdefault(name, []).append((beyond, time))
-        times = [t for line in limited.values() for _, t in line]
-        title, ticks = _bandwidth_ticks(document, bandwidths)
-        if unlimited:
-            ticks.append((beyond, "no limit"))
-        x = charts.Axis(title, tuple(ticks), bandwidths[0], ticks[-1][0], logarithmic=True)
-        y = charts.logarithmic("total ms", min(times), max(times))
-        found.append(
-            _lines(f"Total time by bandwidth: {link.channels_words}, {link.image}", x, y, limited),
-        )
+        chart = bandwidth_chart(lines, rates)
+        if chart is not None:
+            title = f"Total time by bandwidth: {link.channels_words}, {link.image}"
+            found.append((title, partial(chart.draw, title)))
     return found
-
-
-def _bandwidth_ticks(
-    document: dict[str, Any], bandwidths: list[float]
-) -> tuple[str, list[tuple[float, str]]]:
-    """The axis's title and ticks; a unit that all of them share stands in the title only."""
-    rates = {place.point.bandwidth_bytes: place.point.bandwidth for place in places_of(document)}
-    words = [rate_words(rates[int(b)]).split() for b in bandwidths]
-    units = {unit for _, unit in words}
-    if len(units) == 1:
-        labels = [amount for amount, _ in words]
-        return f"bandwidth, {units.pop()}", list(zip(bandwidths, labels, strict=True))
-    return "bandwidth", list(zip(bandwidths, map(" ".join, words), strict=True))
 
 
 def _by_channels(all_places: list[Place]) -> list[Picture]:

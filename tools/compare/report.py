@@ -11,12 +11,10 @@ from pipeline.report.markdown import table
 from tools.compare.comparison import Link, Place, by_link, completed, doubts, places, winner
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
-from tools.measuring.break_even import Crossing, break_evens
+from tools.measuring.break_even import Crossing, Lines, break_evens
+from tools.measuring.columns import TITLES, cells
 
-HEAD = [
-    *("method", "total ms", "downtime ms", "throughput mbps", "pages/s", "send CPU %", "recv CPU %"),
-    *("ratio", "CPU s per GiB", "rounds"),
-]
+HEAD = ["method", *TITLES, "CPU s per GiB", "rounds"]
 
 
 def places_of(document: dict[str, Any]) -> list[Place]:
@@ -32,21 +30,15 @@ def row(place: Place) -> list[str]:
     gib = place.results[0]["options"]["size_bytes"] / 2**30
     return [
         place.method_name,
-        place.total_ms.show(),
-        f"{place.spread('time', 'downtime_ms').median:.1f}",
-        f"{place.spread('traffic', 'throughput_mbps').median:.0f}",
-        f"{place.spread('traffic', 'pages_per_second_mean').median:.0f}",
-        f"{place.spread('send', 'cpu_percent').median:.0f}",
-        f"{place.spread('recv', 'cpu_percent').median:.0f}",
-        f"{place.spread('traffic', 'compression_ratio').median:.2f}",
+        *cells(place.results),
         f"{place.cpu_seconds.median / gib:.2f}",
         f"{max(len(result['rounds']) for result in place.results)}",
     ]
 
 
-def lines_of(document: dict[str, Any]) -> dict[Link, dict[str, list[tuple[int, float]]]]:
+def lines_of(document: dict[str, Any]) -> dict[Link, Lines]:
     """Total ms over bandwidth, a line a method, for everything else that was compared."""
-    found: dict[Link, dict[str, list[tuple[int, float]]]] = {}
+    found: dict[Link, Lines] = {}
     for link, group in by_link(places_of(document)).items():
         whole = Link(link.channels, "0", link.prealloc, link.dirty_rate, link.image)
         for place in group:

@@ -237,15 +237,17 @@ def line_chart(
     lines: dict[str, list[tuple[float, float]]],
     size: Size = WIDE,
     marks: tuple[Mark, ...] = (),
+    heading: tuple[str, ...] = (),
 ) -> str:
-    """A line a name, with a dot at every point that was measured."""
+    """A line a name, with a dot at every point that was measured; lines of a heading above, if any."""
     names = list(lines)
     left = 30 + max(_width(label) for _, label in y.ticks or ((0, ""),))
     last_tick = _width(x.ticks[-1][1]) / 2 + 4
     legend = 46 + max(map(_width, names), default=0.0)
     right = size.width - max(last_tick, 8 if size.legend_below else legend)
-    height = max(size.height, 0 if size.legend_below else TOP + 50 + LABEL_HEIGHT * len(names))
-    plot = Plot(left, right, TOP, height - 50)
+    top = TOP + (LABEL_HEIGHT * len(heading) + 10 if heading else 0)
+    height = top - TOP + max(size.height, 0 if size.legend_below else TOP + 50 + LABEL_HEIGHT * len(names))
+    plot = Plot(left, right, top, height - 50)
     drawn, ends = [], []
     for index, (name, points) in enumerate(lines.items()):
         at = [(plot.x(x, px), plot.y(y, py)) for px, py in sorted(points)]
@@ -256,7 +258,11 @@ def line_chart(
             dot = f'<circle class="{_series(index)}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
             drawn.append(f"{dot}<title>{hint}</title></circle>")
         ends.append(at[-1])
-    parts = [*_frame(x, y, plot), *drawn, *_marks(list(marks), x, y, plot)]
+    above = [
+        _text(12, 22 + LABEL_HEIGHT * row, text, names="faint" if row else "strong")
+        for row, text in enumerate(heading)
+    ]
+    parts = [*above, *_frame(x, y, plot), *drawn, *_marks(list(marks), x, y, plot)]
     if not size.legend_below:
         return _document(title, size.width, height, [*parts, *_names_beside(names, ends, plot)])
     parts += _legend(names, 8, height + 8, size.width - 8)
