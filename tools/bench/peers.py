@@ -14,7 +14,6 @@ from qat.child import ask_in_child
 from tools.bench.request import BenchRequest, here
 from tools.bench.roofline import Roofline, roofline
 from tools.measuring.progress import say
-from tools.measuring.provenance import host_line
 from tools.measuring.rows import Rows, note, spread
 from tools.measuring.spread import Comparison
 from tools.measuring.trial import run_ours
@@ -119,10 +118,10 @@ def migrate_qemu(request: BenchRequest, method: str, channels: int) -> dict[str,
     }
 
 
-def render(document: dict[str, Any]) -> str:
+def tables(document: dict[str, Any]) -> str:
     """The tables: all rows, then the pairs, then each codec's cost beside the roofline's."""
     rows = document["rows"]
-    parts = [host_line(document), "", all_rows(rows)]
+    parts = [all_rows(rows)]
     pairs = _pairs(rows)
     if len(pairs) > 1:
         parts += ["", table(pairs)]

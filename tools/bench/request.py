@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from guestmem.ram import MIN_RAM_BYTES
+from guestmem.segment import PAGE_BYTES
 from guestmem.workload import parse_rate
 from pipeline.cli.values import checked
 from pipeline.codecs import METHODS
@@ -12,6 +15,7 @@ from pipeline.options import AUTO, RamOptions
 from tools.measuring.images import KINDS
 from tools.measuring.progress import say
 
+OUTPUT = "docs"
 BANDWIDTHS = ("25M", "50M", "100M", "200M", "400M", "800M", "0")
 
 
@@ -27,6 +31,8 @@ class BenchRequest:
     images: tuple[str, ...] | None
     qemu: bool
     prealloc: bool
+    sections: tuple[str, ...] | None = None
+    output: Path = Path(OUTPUT)
 
     def check(self) -> None:
         """Raises UsageError for a name or a rate that is none."""
@@ -38,6 +44,11 @@ class BenchRequest:
                 raise UsageError(f"--images {kind}: must be of {', '.join(KINDS)}")
         for rate in self.bandwidths or ():
             checked("--bandwidths", rate, parse_rate)
+
+    def share(self, share: float) -> BenchRequest:
+        """The same for a share of the guest, in whole pages."""
+        size = int(self.ram.size_bytes * share) // PAGE_BYTES * PAGE_BYTES
+        return replace(self, ram=replace(self.ram, size_bytes=max(MIN_RAM_BYTES, size)))
 
     def ram_arguments(self) -> list[str]:
         """The same RAM, as options of `pipeline.run`."""

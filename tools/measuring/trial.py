@@ -54,9 +54,15 @@ runpy.run_module("pipeline.run", run_name="__main__", alter_sys=True)
 """Starts this project's `pipeline.run`: `python -m` prefers a folder `pipeline` of the working directory."""
 
 
-def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
-    """Run `pipeline.run` in a process of its own. Raises RunFailed."""
-    options = ["--quiet", "--json", "-", *arguments]
+def run_ours(
+    arguments: list[str],
+    *,
+    may_not_converge: bool = False,
+    module: str = "pipeline.run",
+    prefix: tuple[str, ...] = (),
+) -> Trial:
+    """Run a command of ours in a process of its own, after a `prefix` as `ip netns exec`. Raises RunFailed."""
+    command = [*prefix, sys.executable, "-m", module, "--quiet", "--json", "-", *arguments]
     began = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-c", START, str(PROJECT), *options],
@@ -69,7 +75,6 @@ def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()
-        raise RunFailed(
-            f"pipeline.run {' '.join(options)}: {said[-1] if said else f'exit {ended.returncode}'}"
-        )
+        words = " ".join(["python", "-m", module, *arguments])
+        raise RunFailed(f"{words}: {said[-1] if said else f'exit {ended.returncode}'}")
     return Trial(json.loads(ended.stdout), wall)

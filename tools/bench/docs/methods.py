@@ -1,0 +1,98 @@
+"""Sections on methods: each by itself in QEMU's columns, and what prealloc buys."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pipeline.cli.arguments import AUTO
+from pipeline.report.markdown import table
+from tools.bench.docs.section import Section
+from tools.bench.request import BenchRequest, here
+from tools.measuring.columns import TITLES, cells, spread_of
+from tools.measuring.trial import run_ours
+from tools.measuring.turns import in_turn
+
+METHODS = ("none", "lz4", "isal", "zstd", "qatzip", "zlib", AUTO)
+PREALLOC_METHODS = ("none", "lz4", "zstd", "qatzip")
+
+
+def available(methods: tuple[str, ...]) -> list[str]:
+    """Those of `methods` that this host can run."""
+    return [name for name in methods if name == AUTO or here(name)]
+
+
+def _run(request: BenchRequest, method: str, *more: str) -> dict[str, Any]:
+    arguments = ["--dirty-rate", "0", "--method", method, "--channels", str(request.channels), *more]
+    return run_ours([*request.ram_arguments(), *arguments]).result
+
+
+def _measure(request: BenchRequest) -> dict[str, Any]:
+    runs = {name: partial(_run, request, name, "--prealloc") for name in available(METHODS)}
+    return {"results": in_turn(request.repeat, runs)}
+
+
+def shown(method: str, results: list[dict[str, Any]]) -> str:
+    """A method's name, its level, and who did a device's work."""
+    options, qat = results[0]["options"], results[0]["qat"]
+    level = "" if method in ("none", AUTO) else f" {options['level']}"
+    where = " (simulated)" if qat["simulated"] else ""
+    if method == "qatzip" and not qat["hardware_requests"]:
+        where = " (software)"
+    return f"{method}{level}{where}"
+
+
+def _tables(document: dict[str, Any]) -> str:
+    rows = [
+        [shown(name, results), str(results[0]["options"]["channels"]), *cells(results)]
+        for name, results in document["results"].items()
+    ]
+    return table([["method", "channels", *TITLES], *rows])
+
+
+def _measure_prealloc(request: BenchRequest) -> dict[str, Any]:
+    options: dict[str, list[str]] = {"on": ["--prealloc"], "off": []}
+    runs = {
+        f"{name} {word}": partial(_run, request, name, *more)
+        for name in available(PREALLOC_METHODS)
+        for word, more in options.items()
+    }
+    return {"results": in_turn(request.repeat, runs)}
+
+
+def _prealloc_tables(document: dict[str, Any]) -> str:
+    rows = [["method", "prealloc", "total ms", "recv CPU %", "recv CPU s", "page faults of receivers"]]
+    for name, results in document["results"].items():
+        method, word = name.split()
+        rows.append(
+            [
+                shown(method, results),
+                word,
+                spread_of(results, "time", "total_ms").show(),
+                f"{spread_of(results, 'recv', 'cpu_percent').median:.0f}",
+                f"{spread_of(results, 'recv', 'cpu_seconds').median:.2f}",
+                f"{spread_of(results, 'recv', 'minor_faults').median:,.0f}",
+            ]
+        )
+    took = spread_of([r for rs in document["results"].values() for r in rs], "time", "prealloc_ms")
+    return f"{table(rows)}\n\nPrealloc itself takes place before the clock starts: up to {max(took.values):.0f} ms."
+
+
+SECTIONS = (
+    Section(
+        "methods",
+        "Methods",
+        "An idle guest, without a bandwidth limit, into preallocated memory, through shared memory on one "
+        "host. The columns are those of QEMU's multifd documentation.",
+        _measure,
+        _tables,
+    ),
+    Section(
+        "prealloc",
+        "What prealloc buys",
+        "Memory gets a page on first touch, and the touch costs more than the copy. With --prealloc the "
+        "destination touches its pages before the clock starts.",
+        _measure_prealloc,
+        _prealloc_tables,
+    ),
+)
