@@ -32,7 +32,7 @@ class BandwidthChart:
     ) -> str:
         """The chart as SVG, with break-evens marked."""
         marks = tuple(charts.Mark(one.bandwidth_bytes, one.total_ms, _label(one)) for one in marked)
-        y = charts.roomy(self.y, LABEL_ROOM ** min(len(marks), 2)) if marks else self.y
+        y = charts.roomy(self.y, LABEL_ROOM ** min(len(marks), 3)) if marks else self.y
         return charts.line_chart(title, self.x, y, dict(self.lines), size, marks, heading)
 
 

@@ -31,11 +31,11 @@ class Spread:
         return min(self.values) <= max(other.values) and min(other.values) <= max(self.values)
 
     def show(self, digits: int = 0) -> str:
-        """`median (min to max)`; of a single repetition just the value."""
-        if len(self.values) == 1:
-            return f"{self.median:.{digits}f}"
-        low, mid, high = min(self.values), self.median, max(self.values)
-        return f"{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        """`median (min to max)`; just the value where all are the same to that many digits."""
+        low, mid, high = (
+            f"{value:.{digits}f}" for value in (min(self.values), self.median, max(self.values))
+        )
+        return mid if low == high else f"{mid} ({low} to {high})"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def run_ours(
     module: str = "pipeline.run",
     prefix: tuple[str, ...] = (),
 ) -> Trial:
-    """Run a command of ours in a process of its own, after a `prefix` as `ip netns exec`. Raises RunFailed."""
+    """Run a command of ours, after a `prefix` such as `ip netns exec NAME`. Raises RunFailed."""
     command = [*prefix, sys.executable, "-m", module, "--quiet", "--json", "-", *arguments]
     began = time.monotonic()
     ended = subprocess.run(

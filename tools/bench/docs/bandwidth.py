@@ -89,10 +89,9 @@ def draw(document: dict[str, Any]) -> dict[str, str]:
     size = size_argument(document["guest_bytes"])
     title = f"Time to move a guest of {size} by bandwidth of the link"
     host = document["host"]
-    under = (
-        f"{host['cpu_model']}, {host['cpus']} CPUs, 2 channels, {document['measured_on']}. Lower is better."
-    )
-    svg = chart.draw(title, WIDE, tuple(break_evens(_fixed(lines))), (title, under))
+    channels = next(iter(document["results"].values()))[0]["options"]["channels"]
+    where = f"{host['cpu_model']}, {host['cpus']} CPUs, {channels} channels, {document['measured_on']}"
+    svg = chart.draw(title, WIDE, tuple(break_evens(_fixed(lines))), (title, f"{where}. Lower is better."))
     return {name: standalone(svg, theme) for name, theme in CHARTS.items()}
 
 
@@ -106,8 +105,8 @@ SECTIONS = (
     Section(
         "bandwidth",
         "Total time by bandwidth",
-        "An idle guest over links of different speeds, with preallocated memory. Below a break-even bandwidth "
-        "the stronger method wins, above it the faster one.",
+        "An idle guest over links of different speeds, with preallocated memory. Below a break-even "
+        "bandwidth the stronger method wins, above it the faster one.",
         _measure,
         _tables,
         share=0.25,

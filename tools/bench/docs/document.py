@@ -10,10 +10,10 @@ from pipeline.errors import UsageError
 NAME = "measurements.md"
 HEAD = """# Measurements
 
-Made by one command, `python -m tools.bench --suite docs`; see `--help` for `--size`, `--repeat`, `--sections`.
-Each section says when, on which CPU and with which command it was measured; compare figures only within a
-section. All guests fill 15/16 of their RAM with the files of `--fill` (default: the files of this Python).
-Units: K, M and G are powers of 1024; MB and Mbit are powers of 1000.
+Made by one command, `python -m tools.bench --suite docs`; `--help` tells of `--size`, `--repeat` and
+`--sections`. Each section says when, on which CPU and with which command it was measured: compare figures
+only within a section. All guests fill 15/16 of their RAM with the files of `--fill` (default: the files of
+this Python). Units: K, M and G are powers of 1024; MB and Mbit are powers of 1000.
 """
 MARK = re.compile(r"^<!-- section: ([\w-]+) -->\n", re.MULTILINE)
 

@@ -90,8 +90,8 @@ def _convergence_tables(document: dict[str, Any]) -> str:
         rows.append([share, f"{int(document['rates'][share]) / 1e6:.0f}", pattern, *_outcome(results)])
     speed = document["guest_bytes_per_second"] / 1e6
     return (
-        f"{table(rows)}\n\nGuest of {size_argument(document['guest_bytes'])}, {METHOD}; an idle guest moves at "
-        f"{speed:.0f} MB/s of guest bytes, and the dirty rate is a share of that."
+        f"{table(rows)}\n\nGuest of {size_argument(document['guest_bytes'])}, {METHOD}; an idle guest moves "
+        f"at {speed:.0f} MB/s of guest bytes, and the dirty rate is a share of that."
     )
 
 
@@ -132,16 +132,16 @@ SECTIONS = (
     Section(
         "dirty-curve",
         "A dirty curve",
-        f"The number of distinct pages that a guest of --preset {PRESET} writes within a time, since a moment "
-        "when none was dirty. The curve, not the rate, decides how large the next round is.",
+        f"The number of distinct pages that a guest of `--preset {PRESET}` writes within a time, since a "
+        "moment when none was dirty. The curve, not the rate, decides how large the next round is.",
         _measure_curve,
         _curve_tables,
     ),
     Section(
         "convergence",
         "Which guests converge",
-        "The guest writes while it is migrated. A run that sees no end stops by itself; the guest then runs on "
-        "at the source.",
+        "The guest writes while it is migrated. A run that sees no end stops by itself; the guest then runs "
+        "on at the source.",
         _measure_convergence,
         _convergence_tables,
         share=0.5,
@@ -149,9 +149,9 @@ SECTIONS = (
     Section(
         "policies",
         "Two policies",
-        "When to switch over: guest-rate compares the bytes of dirty pages with the measured rate of guest "
-        "bytes, qemu compares them with the bandwidth of the wire, as QEMU does. An earlier switchover means a "
-        "longer downtime, within the limit.",
+        "When to switch over: `guest-rate` compares the bytes of dirty pages with the measured rate of guest "
+        "bytes, `qemu` compares them with the bandwidth of the wire, as QEMU does. An earlier switchover "
+        "means a longer downtime, within the limit.",
         _measure_policies,
         _policy_tables,
         share=0.5,

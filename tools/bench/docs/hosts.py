@@ -142,8 +142,9 @@ SECTIONS = (
     Section(
         "two-hosts",
         "Two hosts",
-        "pipeline.send and pipeline.recv in two network namespaces of one host, with a cable (veth) between "
-        "them that `tc tbf` limits in both directions; TLS 1.3, preallocated memory. Both ends share the CPUs.",
+        "`pipeline.send` and `pipeline.recv` in two network namespaces of one host, with a cable (veth) "
+        "between them that `tc tbf` limits in both directions; TLS 1.3, preallocated memory. Both "
+        "ends share the CPUs.",
         _measure,
         _tables,
         share=0.5,

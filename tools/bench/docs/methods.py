@@ -74,8 +74,9 @@ def _prealloc_tables(document: dict[str, Any]) -> str:
                 f"{spread_of(results, 'recv', 'minor_faults').median:,.0f}",
             ]
         )
-    took = spread_of([r for rs in document["results"].values() for r in rs], "time", "prealloc_ms")
-    return f"{table(rows)}\n\nPrealloc itself takes place before the clock starts: up to {max(took.values):.0f} ms."
+    every = [result for results in document["results"].values() for result in results]
+    took = max(spread_of(every, "time", "prealloc_ms").values)
+    return f"{table(rows)}\n\nPrealloc itself comes before the clock starts, and took up to {took:.0f} ms."
 
 
 SECTIONS = (
@@ -90,7 +91,7 @@ SECTIONS = (
     Section(
         "prealloc",
         "What prealloc buys",
-        "Memory gets a page on first touch, and the touch costs more than the copy. With --prealloc the "
+        "Memory gets a page on first touch, and the touch costs more than the copy. With `--prealloc` the "
         "destination touches its pages before the clock starts.",
         _measure_prealloc,
         _prealloc_tables,
