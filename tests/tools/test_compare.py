@@ -157,6 +157,29 @@ def test_a_comparison_is_made_resumed_and_reported(scenario: Path, tmp_path: Pat
     assert "[1/" not in again.stderr
 
 
+def test_points_of_an_earlier_version_are_read_and_of_a_later_one_refused(
+    scenario: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    options = ("--output", str(output), "--channels", "1", "--repetitions", "1", "--methods", "zstd,auto")
+    assert tool("tools.compare", str(scenario), *options).returncode == 0
+    paths = sorted((output / "points").glob("*.json"))
+    for path in paths:
+        document = json.loads(path.read_text())
+        if document["auto"]:
+            document["auto"]["rungs"] = document["auto"].pop("candidates")
+        document["transport"]["kept"] = None
+        path.write_text(json.dumps({**document, "schema_version": 1}))
+    again = tool("tools.compare", str(scenario), *options)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(paths)} of {len(paths)} points are there already" in again.stderr
+    assert "auto" in again.stdout
+    paths[0].write_text(json.dumps({**json.loads(paths[0].read_text()), "schema_version": 3}))
+    refused = tool("tools.compare", str(scenario), *options)
+    assert refused.returncode == 2
+    assert "schema_version 3" in refused.stderr
+
+
 def test_another_comparison_is_not_overwritten(scenario: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     options = ("--output", str(output), "--methods", "none", "--channels", "1", "--repetitions", "1")

@@ -33,8 +33,8 @@ from tools.measuring.progress import say
 from tools.measuring.trial import run_ours
 
 SCHEMA_VERSION = 1
-GUESS_SECONDS = 5.0
-"""What a point is taken to cost until one has been measured."""
+READABLE_VERSIONS = (1, 2)
+"""Versions of result documents. They differ in names within `auto` and `transport`: not used here."""
 
 
 def build_parser(program: str) -> Parser:
@@ -134,16 +134,23 @@ class Output:
             raise UsageError(f"--output {folder}: {error.strerror}") from error
 
     def result(self, point: Point) -> dict[str, Any] | None:
-        """A finished point's result."""
+        """A finished point's result, of this version or of one before. Raises UsageError."""
         path = self.points / f"{point.key}.json"
         if not path.exists():
             return None
         document: dict[str, Any] = json.loads(path.read_text())
+        if document["schema_version"] not in READABLE_VERSIONS:
+            raise UsageError(
+                f"--output {self.folder}: {path.name} has schema_version {document['schema_version']}, and "
+                f"this program reads {' and '.join(map(str, READABLE_VERSIONS))}; choose another folder"
+            )
         return document
 
     def keep(self, point: Point, result: dict[str, Any]) -> None:
-        """Output a point's result; a broken-off run leaves none."""
-        save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
+        """Write a point's result, whole or not at all."""
+        beside = self.points / f".{point.key}"
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+        beside.replace(self.points / f"{point.key}.json")
 
 
 def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from pipeline.cli.arguments import AUTO
+from pipeline.options import AUTO
 from pipeline.report.markdown import table
 from tools.compare.comparison import Link, Place, by_link, completed, doubts, places, winner
 from tools.compare.published import TABLES, PublishedTable

@@ -221,9 +221,11 @@ def _marks(marks: list[Mark], x: Axis, y: Axis, plot: Plot) -> list[str]:
     for mark in sorted(marks, key=lambda mark: mark.x):
         at, height = plot.x(x, mark.x), plot.y(y, mark.y)
         left = at - 6 - _width(mark.label)
-        level = next(n for n in range(len(marks)) if taken.get(n, plot.left) <= max(left, plot.left))
-        taken[level] = at
-        end, anchor = (at - 6, "end") if left >= plot.left else (at + 6, "start")
+        beside = left >= plot.left
+        begin = left if beside else at + 6
+        level = next(n for n in range(len(marks)) if taken.get(n, begin) <= begin)
+        taken[level] = at if beside else begin + _width(mark.label)
+        end, anchor = (at - 6, "end") if beside else (begin, "start")
         labels.append(_text(end, plot.bottom - 8 - LABEL_HEIGHT * level, mark.label, anchor, "halo"))
         parts.append(f'<path class="drop" d="M{at:.1f} {height:.1f}V{plot.bottom:.1f}"/>')
         parts.append(f'<circle class="ring" cx="{at:.1f}" cy="{height:.1f}" r="5"/>')

@@ -1,24 +1,14 @@
-"""The columns of a table of runs: QEMU's, then what only several runs together have."""
+"""A row for several repetitions of one run, in the columns of every table of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.report.columns import MEASURED
 from tools.measuring.spread import Spread
 
-COLUMNS = (
-    ("total ms", "time", "total_ms", 0),
-    ("downtime ms", "time", "downtime_ms", 1),
-    ("throughput mbps", "traffic", "throughput_mbps", 0),
-    ("pages/s", "traffic", "pages_per_second_mean", 0),
-    ("send CPU %", "send", "cpu_percent", 0),
-    ("recv CPU %", "recv", "cpu_percent", 0),
-    ("ratio", "traffic", "compression_ratio", 2),
-)
-"""(title, group and key in the result, digits)."""
-
-TITLES = [title for title, *_ in COLUMNS]
+TITLES = [column.title for column in MEASURED]
 
 
 def spread_of(results: Sequence[dict[str, Any]], group: str, key: str) -> Spread:
@@ -27,13 +17,12 @@ def spread_of(results: Sequence[dict[str, Any]], group: str, key: str) -> Spread
 
 
 def cells(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A cell for each of `TITLES`: medians, the total with its minimum and maximum."""
-    return [
-        spread.show(digits) if key == "total_ms" else f"{spread.median:.{digits}f}"
-        for spread, key, digits in (
-            (spread_of(results, group, key), key, digits) for _, group, key, digits in COLUMNS
-        )
+    """A cell for each of `TITLES`: medians, the first (total ms) with its minimum and maximum."""
+    total, *others = MEASURED
+    medians = [
+        f"{spread_of(results, column.group, column.key).median:.{column.digits}f}" for column in others
     ]
+    return [spread_of(results, total.group, total.key).show(total.digits), *medians]
 
 
 def cpu_seconds(results: Sequence[dict[str, Any]]) -> Spread:

@@ -31,7 +31,6 @@ from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
 from pipeline.report.json_file import save_json
-from pipeline.processes.supervisor import die_with_parent
 from tools.qemu.monitor import Monitor, MonitorError, why_not
 
 BINARY = "qemu-system-x86_64"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.workload import parse_rate
-from pipeline.cli.arguments import AUTO
+from pipeline.options import AUTO
+from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
 from qat.host import device_records
 from tools.bench.auto import limited
-from tools.bench.docs.methods import available, shown
+from tools.bench.docs.methods import available
 from tools.bench.docs.section import Section
 from tools.bench.request import BANDWIDTHS, BenchRequest
 from tools.measuring.bandwidth_chart import bandwidth_chart
@@ -44,9 +45,9 @@ def lines_of(document: dict[str, Any]) -> Lines:
     """Median total ms over bandwidth, a line a method."""
     lines: Lines = {}
     for name, results in document["results"].items():
-        method, bandwidth = name.split()
+        bandwidth = name.split()[1]
         total = spread_of(results, "time", "total_ms").median
-        lines.setdefault(shown(method, results), []).append((parse_rate(bandwidth), total))
+        lines.setdefault(method_of(results[0]), []).append((parse_rate(bandwidth), total))
     return lines
 
 
@@ -58,9 +59,9 @@ def _fixed(lines: Lines) -> Lines:
 def _tables(document: dict[str, Any]) -> str:
     rows: dict[str, dict[str, str]] = {}
     for name, results in document["results"].items():
-        method, bandwidth = name.split()
+        bandwidth = name.split()[1]
         total = spread_of(results, "time", "total_ms")
-        rows.setdefault(bandwidth, {})[shown(method, results)] = total.show()
+        rows.setdefault(bandwidth, {})[method_of(results[0])] = total.show()
     head = list(dict.fromkeys(method for row in rows.values() for method in row))
     cells = [
         ["no limit" if bandwidth == "0" else rate_words(bandwidth), *(row.get(name, "-") for name in head)]

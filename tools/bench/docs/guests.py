@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import RunFailed
-from pipeline.processes.supervisor import die_with_parent
+from pipeline.policy import POLICIES
+from pipeline.processes.child import die_with_parent
 from pipeline.report.markdown import table
 from tools import dirtyrate
 from tools.bench.docs.section import Section
@@ -27,7 +28,6 @@ PRESET = "database"
 SHARES = (0.25, 0.5, 0.75, 1.5)
 PATTERNS = ("uniform", "hotspot:0.9,0.05", "zipf:0.99")
 RUN_SECONDS = 120
-POLICIES = ("guest-rate", "qemu")
 POLICY_BANDWIDTH = "60M"
 POLICY_GUESTS = (("uniform", "64M"), ("hotspot:0.9,0.05", "128M"), ("hotspot:1,0.03", "256M"))
 

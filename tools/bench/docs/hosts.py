@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import tools
-from pipeline.cli.arguments import AUTO
 from pipeline.errors import HostError
-from pipeline.processes.supervisor import die_with_parent
+from pipeline.options import AUTO
+from pipeline.processes.child import die_with_parent
+from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
-from tools.bench.docs.methods import available, shown
+from tools.bench.docs.methods import available
 from tools.bench.docs.section import Section
 from tools.bench.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
 from tools.bench.request import BenchRequest
@@ -114,13 +115,13 @@ def _tables(document: dict[str, Any]) -> str:
         ]
     ]
     for name, results in document["results"].items():
-        mbit, rate, method = name.split()
+        mbit, rate, _ = name.split()
         rounds = Spread(tuple(float(len(result["rounds"])) for result in results))
         rows.append(
             [
                 f"{int(mbit) // 1000} Gbit/s" if int(mbit) >= 1000 else f"{mbit} Mbit/s",
                 rate_words(rate),
-                shown(method, results),
+                method_of(results[0]),
                 spread_of(results, "time", "total_ms").show(),
                 spread_of(results, "time", "downtime_ms").show(),
                 rounds.show(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pipeline.cli.arguments import AUTO
+from pipeline.options import AUTO
+from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
 from tools.bench.docs.section import Section
 from tools.bench.request import BenchRequest, here
@@ -32,20 +33,10 @@ def _measure(request: BenchRequest) -> dict[str, Any]:
     return {"results": in_turn(request.repeat, runs)}
 
 
-def shown(method: str, results: list[dict[str, Any]]) -> str:
-    """A method's name, its level, and who did a device's work."""
-    options, qat = results[0]["options"], results[0]["qat"]
-    level = "" if method in ("none", AUTO) else f" {options['level']}"
-    where = " (simulated)" if qat["simulated"] else ""
-    if method == "qatzip" and not qat["hardware_requests"]:
-        where = " (software)"
-    return f"{method}{level}{where}"
-
-
 def _tables(document: dict[str, Any]) -> str:
     rows = [
-        [shown(name, results), str(results[0]["options"]["channels"]), *cells(results)]
-        for name, results in document["results"].items()
+        [method_of(results[0]), str(results[0]["options"]["channels"]), *cells(results)]
+        for results in document["results"].values()
     ]
     return table([["method", "channels", *TITLES], *rows])
 
@@ -63,10 +54,10 @@ def _measure_prealloc(request: BenchRequest) -> dict[str, Any]:
 def _prealloc_tables(document: dict[str, Any]) -> str:
     rows = [["method", "prealloc", "total ms", "recv CPU %", "recv CPU s", "page faults of receivers"]]
     for name, results in document["results"].items():
-        method, word = name.split()
+        word = name.split()[1]
         rows.append(
             [
-                shown(method, results),
+                method_of(results[0]),
                 word,
                 spread_of(results, "time", "total_ms").show(),
                 f"{spread_of(results, 'recv', 'cpu_percent').median:.0f}",

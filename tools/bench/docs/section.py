@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.document import host_record
+from pipeline.codecs import library_versions
+from pipeline.report.host import host_record
 from tools.bench.request import BenchRequest
 from tools.measuring.provenance import host_words
 from tools.measuring.sizes import size_argument
@@ -40,7 +41,7 @@ class Section:
         found = self.measure(request.share(self.share))
         return {
             "measured_on": datetime.date.today().isoformat(),
-            "host": host_record(),
+            "host": host_record(library_versions()),
             "command": command(self.name, request),
             "repeat": request.repeat,
             "guest_bytes": request.share(self.share).ram.size_bytes,
