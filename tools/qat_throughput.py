@@ -76,7 +76,7 @@ def sweeps(base: Load, most: int) -> Iterator[tuple[str, str, Load]]:
 
 
 def blocks_to_compress(fill: str | None) -> bytes:
-    """32 MiB of a corpus."""
+    """DATA_BYTES of a corpus."""
     ram = GuestRam.create(DATA_BYTES + DATA_BYTES // 15 // PAGE_BYTES * PAGE_BYTES + PAGE_BYTES, "load")
     fill_corpus(ram, None if fill is None else Path(fill))
     return bytes(ram.memory[:DATA_BYTES])
@@ -111,7 +111,7 @@ def cpu_codec(name: str, level: int, data: bytes, block_bytes: int, seconds: flo
 
 
 def collect(data: bytes, seconds: float, most: int) -> dict[str, Any]:
-    """All rows. Raises HostError where no device answers, RunFailed."""
+    """Measure all rows. Raises HostError where no device answers, RunFailed."""
     answer = probe()
     if answer != ANSWERED:
         raise HostError(f"no QAT device answers ({answer}): python -m tools.doctor says what would mend it")

@@ -84,7 +84,7 @@ def _judged(cell: dict[str, Any]) -> list[str]:
 
 
 def tables(document: dict[str, Any]) -> str:
-    """One table: a row a cell."""
+    """One table with a row per cell."""
     head = [
         *("image, wire", "auto ms", "best fixed", "its ms", "auto / best", "auto / none"),
         "within 5 % and 2 %",

@@ -21,7 +21,7 @@ BANDWIDTHS = ("25M", "50M", "100M", "200M", "400M", "800M", "0")
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """A validated request; None stands for the suite's own choice."""
+    """A validated request; None means the suite's own choice."""
 
     ram: RamOptions
     methods: tuple[str, ...] | None
@@ -35,7 +35,7 @@ class BenchRequest:
     output: Path = Path(OUTPUT)
 
     def check(self) -> None:
-        """Raises UsageError for a name or a rate that is none."""
+        """Raises UsageError for an unknown name or an invalid rate."""
         for name in self.methods or ():
             if name not in (AUTO, *METHODS):
                 raise UsageError(f"--methods {name}: must be of {', '.join([AUTO, *METHODS])}")
@@ -51,7 +51,7 @@ class BenchRequest:
         return replace(self, ram=replace(self.ram, size_bytes=max(MIN_RAM_BYTES, size)))
 
     def ram_arguments(self) -> list[str]:
-        """The same RAM, as options of `pipeline.run`."""
+        """The guest RAM as options of `pipeline.run`."""
         if self.ram.image is not None:
             return ["--image", self.ram.image]
         fill = [] if self.ram.fill is None else ["--fill", self.ram.fill]
@@ -59,7 +59,7 @@ class BenchRequest:
 
 
 def here(method: str) -> bool:
-    """Whether this host can run a method; says why it cannot."""
+    """Whether this host can run a method; prints why when it cannot."""
     why = METHODS[method].unavailable()
     if why:
         say(f"without {method}: {why}")

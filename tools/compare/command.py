@@ -38,7 +38,7 @@ READABLE_VERSIONS = (1, 2)
 
 
 def build_parser(program: str) -> Parser:
-    """All options."""
+    """All options, with their defaults."""
     parser = Parser(
         program,
         "Compare methods over channels, bandwidths, prealloc, dirty rates and images.",
@@ -72,7 +72,7 @@ def build_parser(program: str) -> Parser:
 
 
 def _overridden(scenario: Scenario, given: Given) -> Scenario:
-    """The scenario with what the command line says instead. Raises UsageError."""
+    """The scenario with the values that the command line replaces. Raises UsageError."""
     changes: dict[str, Any] = {}
     for name in ("size", "fill"):
         if given.has(name):

@@ -17,28 +17,26 @@ WIDE_SPREAD = 0.10
 
 @dataclass(frozen=True)
 class Place:
-    """One place of the grid with all its repetitions."""
+    """A configuration with the results of all its repetitions."""
 
     point: Point
     results: tuple[dict[str, Any], ...]
 
     def spread(self, group: str, key: str) -> Spread:
-        """A figure of the result documents."""
         return spread_of(self.results, group, key)
 
     @property
     def total_ms(self) -> Spread:
-        """From the first packet claimed to the last page applied."""
+        """Milliseconds from the first packet claimed to the last page applied."""
         return self.spread("time", "total_ms")
 
     @property
     def cpu_seconds(self) -> Spread:
-        """Both sides."""
         return cpu_seconds(self.results)
 
     @property
     def method_name(self) -> str:
-        """With what the reader must know: `qatzip 1 (software)`."""
+        """Method and level, and who did the work of a device: `qatzip 1 (software)`."""
         qat = self.results[0]["qat"]
         if self.point.method == "qatzip" and not qat["hardware_requests"]:
             return f"{self.point.method_name} (software)"
@@ -47,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Link:
-    """What must be the same for methods to be compared: all of the grid but method and level."""
+    """What must be equal for two methods to be compared: everything but method and level."""
 
     channels: int
     bandwidth: str
@@ -62,20 +60,18 @@ class Link:
 
     @property
     def title(self) -> str:
-        """In words."""
-        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
-        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
+        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else rate_words(self.bandwidth)
+        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {rate_words(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
         return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}"
 
     @property
     def channels_words(self) -> str:
-        """`1 channel`, `2 channels`."""
         return "1 channel" if self.channels == 1 else f"{self.channels} channels"
 
 
 def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
-    """Repetitions of one place together, in the order of the scenario."""
+    """Group the repetitions of each place, in the order of the scenario."""
     found: dict[str, tuple[Point, list[dict[str, Any]]]] = {}
     for point, result in done:
         found.setdefault(point.place, (point, []))[1].append(result)
@@ -83,7 +79,7 @@ def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
 
 
 def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
-    """Places that differ in method and level only."""
+    """Group the places that differ only in method and level."""
     found: dict[Link, list[Place]] = {}
     for place in all_places:
         p = place.point
@@ -92,12 +88,12 @@ def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
 
 
 def completed(place: Place) -> bool:
-    """Whether every repetition came to its end."""
+    """Whether every repetition completed."""
     return all(result["status"] == "completed" for result in place.results)
 
 
 def winner(group: list[Place]) -> str:
-    """The fastest method in words; nobody, inside the noise."""
+    """The fastest method, in words; no method where the ranges overlap."""
     ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)
     if not ended:
         return "no method completed"
@@ -113,7 +109,7 @@ def winner(group: list[Place]) -> str:
 
 
 def doubts(all_places: list[Place]) -> list[str]:
-    """What keeps these figures from deciding anything."""
+    """Reasons not to trust these figures: too few repetitions, or too wide a spread."""
     found = []
     few = sum(len(place.results) < ENOUGH_REPETITIONS for place in all_places)
     if few:

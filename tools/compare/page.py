@@ -56,7 +56,7 @@ svg {{ display: block; width: 100%; height: auto; }}
 
 
 def page(document: dict[str, Any], *, published: bool) -> str:
-    """The page's text."""
+    """The page as HTML."""
     title, host = document["scenario"]["title"], document["host"]
     all_places = places_of(document)
     parts = [

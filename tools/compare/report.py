@@ -18,7 +18,7 @@ HEAD = ["method", *TITLES, "CPU s per GiB", "rounds"]
 
 
 def places_of(document: dict[str, Any]) -> list[Place]:
-    """The points of a document, repetitions together."""
+    """The points of a document, grouped by place."""
     return places((Point(**entry["point"]), entry["result"]) for entry in document["points"])
 
 
@@ -58,7 +58,7 @@ def crossings_of(document: dict[str, Any]) -> list[tuple[Link, Crossing]]:
 
 
 def markdown(document: dict[str, Any], *, published: bool) -> str:
-    """The whole report."""
+    """The whole report as Markdown."""
     host, scenario = document["host"], document["scenario"]
     parts = [
         f"# {scenario['title']}",
@@ -94,7 +94,7 @@ def measured_at(document: dict[str, Any]) -> str:
 
 
 def csv_text(document: dict[str, Any]) -> str:
-    """A line a point, raw."""
+    """The raw figures as CSV, one line per point."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     groups = {

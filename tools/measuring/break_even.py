@@ -23,7 +23,6 @@ class Crossing:
 
     @property
     def words(self) -> str:
-        """A sentence."""
         return (
             f"below about {self.bandwidth_bytes / 1e6:.0f} MB/s {self.below} is faster than "
             f"{self.above}, above it the other way round"

@@ -26,5 +26,5 @@ def cells(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def cpu_seconds(results: Sequence[dict[str, Any]]) -> Spread:
-    """CPU of both sides."""
+    """CPU seconds of both sides."""
     return Spread(tuple(result["send"]["cpu_seconds"] + result["recv"]["cpu_seconds"] for result in results))

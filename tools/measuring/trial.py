@@ -25,7 +25,7 @@ class Trial:
 
     @property
     def total_ms(self) -> float:
-        """From the first packet claimed to the last page applied."""
+        """Milliseconds from the first packet claimed to the last page applied."""
         return float(self.result["time"]["total_ms"])
 
     @property
@@ -35,7 +35,7 @@ class Trial:
 
     @property
     def cpu_seconds(self) -> float:
-        """Both sides."""
+        """CPU seconds of both sides."""
         return float(self.result["send"]["cpu_seconds"] + self.result["recv"]["cpu_seconds"])
 
     @property

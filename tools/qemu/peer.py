@@ -80,7 +80,7 @@ class PeerRow:
 
 
 def find_qemu() -> str:
-    """The binary. Raises HostError where there is none."""
+    """The path of QEMU's binary. Raises HostError when QEMU or the package qemu.qmp is missing."""
     found = shutil.which(BINARY)
     if found is None:
         raise HostError(NO_QEMU)
@@ -151,7 +151,7 @@ class Machine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """Kill it, whatever it does."""
+        """Kill QEMU, whatever state it is in."""
         self.qmp.close()
         self._process.kill()
         self._process.wait()

@@ -75,7 +75,7 @@ def _migrate(
 
 @contextmanager
 def _receiver(wire: Cable, certificates: Path) -> Iterator[None]:
-    """A receiver that is gone in the end. The sender calls until it listens."""
+    """A receiver that is stopped in the end. The sender retries until it listens."""
     listen = ["--listen", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)]
     process = subprocess.Popen(
         [

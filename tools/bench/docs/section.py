@@ -67,7 +67,7 @@ class Section:
 
 
 def command(name: str, request: BenchRequest) -> list[str]:
-    """What measures one section again."""
+    """The command that measures one section again."""
     fill = [] if request.ram.fill is None else ["--fill", request.ram.fill]
     return [
         *("python", "-m", "tools.bench", "--suite", "docs", "--sections", name),
