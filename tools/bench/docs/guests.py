@@ -122,9 +122,10 @@ def _policy_tables(document: dict[str, Any]) -> str:
         pattern, rate, policy = name.split()
         wire = Spread(tuple(result["traffic"]["wire_bytes"] / 1e6 for result in found))
         rows.append([rate_words(rate), pattern, policy, *_outcome(found), wire.show()])
+    limit_ms = next(iter(results.values()))[0]["options"]["downtime_limit_ms"]
     return (
         f"{table(rows)}\n\nGuest of {size_argument(document['guest_bytes'])}, {METHOD}, a wire of "
-        f"{rate_words(POLICY_BANDWIDTH)}, a downtime limit of 300 ms."
+        f"{rate_words(POLICY_BANDWIDTH)}, a downtime limit of {limit_ms:g} ms."
     )
 
 

@@ -83,6 +83,8 @@ def noise(document: dict[str, Any]) -> str:
     if document["repeat"] == 1:
         return "One repetition: differences of a few per cent are noise."
     spreads = {name: Spread(tuple(times)).noise for name, times in totals(document).items() if times[1:]}
+    if not spreads:
+        return f"{document['repeat']} repetitions, in turn."
     worst = max(spreads, key=lambda name: spreads[name])
     return (
         f"{document['repeat']} repetitions, in turn; median (minimum to maximum). Two figures whose ranges "
