@@ -25,7 +25,6 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from pipeline.report.json_file import save_json
 from tools.bench import auto, docs, peers, scale, transports
 from tools.bench.request import OUTPUT, BenchRequest
 from tools.measuring.provenance import host_line

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from guestmem.page import PAGE_BYTES
 from guestmem.ram import MIN_RAM_BYTES
-from guestmem.segment import PAGE_BYTES
 from guestmem.workload import parse_rate
 from pipeline.cli.values import checked
 from pipeline.codecs import METHODS

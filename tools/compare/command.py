@@ -148,9 +148,7 @@ class Output:
 
     def keep(self, point: Point, result: dict[str, Any]) -> None:
         """Write a point's result, whole or not at all."""
-        beside = self.points / f".{point.key}"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        beside.replace(self.points / f"{point.key}.json")
+        save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
 
 
 def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:

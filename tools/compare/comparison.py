@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from guestmem.units import show_rate
 from tools.compare.scenario import Point
 from tools.measuring.columns import cpu_seconds, spread_of
-from tools.measuring.sizes import rate_words
 from tools.measuring.spread import Spread
 
 ENOUGH_REPETITIONS = 3
@@ -60,8 +60,8 @@ class Link:
 
     @property
     def title(self) -> str:
-        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else rate_words(self.bandwidth)
-        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {rate_words(self.dirty_rate)}"
+        wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
+        rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
         return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from guestmem.units import show_rate
 from guestmem.workload import parse_rate
 from tools.measuring import charts
 from tools.measuring.break_even import Crossing, Lines
-from tools.measuring.sizes import rate_words
 
 STEP_OF_ONE_LINK = 4.0
 LABEL_ROOM = 1.6
@@ -64,7 +64,7 @@ def bandwidth_chart(lines: Lines, rates: list[str]) -> BandwidthChart | None:
 def _ticks(bandwidths: list[float], rates: list[str]) -> tuple[str, list[tuple[float, str]]]:
     """The axis's title and ticks; a unit that all of them share stands in the title only."""
     named = {parse_rate(rate): rate for rate in rates}
-    words = [rate_words(named[int(b)]).split() for b in bandwidths]
+    words = [show_rate(named[int(b)]).split() for b in bandwidths]
     units = {unit for _, unit in words}
     if len(units) == 1:
         labels = [amount for amount, _ in words]

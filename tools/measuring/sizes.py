@@ -1,8 +1,6 @@
-"""Sizes and rates, as a command line takes them and as a reader does."""
+"""Sizes as a command line takes them."""
 
 from __future__ import annotations
-
-from guestmem.workload import parse_rate
 
 
 def size_argument(size_bytes: int) -> str:
@@ -11,10 +9,3 @@ def size_argument(size_bytes: int) -> str:
         if size_bytes and size_bytes % (1 << shift) == 0:
             return f"{size_bytes >> shift}{suffix}"
     return str(size_bytes)
-
-
-def rate_words(rate: str) -> str:
-    """`50M` as it is meant: `50 MiB/s`; plain bytes per second in powers of ten."""
-    if rate[-1:].isalpha():
-        return f"{rate[:-1]} {rate[-1].upper()}iB/s"
-    return f"{parse_rate(rate) / 1e6:g} MB/s"

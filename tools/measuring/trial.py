@@ -49,9 +49,14 @@ NOT_CONVERGED = 3
 START = """
 import runpy, sys
 sys.path[0] = sys.argv.pop(1)
-runpy.run_module("pipeline.run", run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Starts this project's `pipeline.run`: `python -m` prefers a folder `pipeline` of the working directory."""
+"""Starts a module of this project: `python -m` prefers a folder of that name in the working directory."""
+
+
+def command_of(module: str, *arguments: str) -> list[str]:
+    """What starts a command of ours, `pipeline.run` or another, in a process of its own."""
+    return [sys.executable, "-c", START, str(PROJECT), module, *arguments]
 
 
 def run_ours(
@@ -62,10 +67,9 @@ def run_ours(
     prefix: tuple[str, ...] = (),
 ) -> Trial:
     """Run a command of ours, after a `prefix` such as `ip netns exec NAME`. Raises RunFailed."""
-    command = [*prefix, sys.executable, "-m", module, "--quiet", "--json", "-", *arguments]
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", START, str(PROJECT), *options],
+        [*prefix, *command_of(module, "--quiet", "--json", "-", *arguments)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
@@ -75,6 +79,5 @@ def run_ours(
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()
-        words = " ".join(["python", "-m", module, *arguments])
-        raise RunFailed(f"{words}: {said[-1] if said else f'exit {ended.returncode}'}")
+        raise RunFailed(f"{module} {' '.join(arguments)}: {said[-1] if said else f'exit {ended.returncode}'}")
     return Trial(json.loads(ended.stdout), wall)

@@ -30,7 +30,8 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
-from pipeline.report.json_file import save_json
+from pipeline.report.files import save_json
+from qat.scripts import shipped_script
 from tools.qemu.monitor import Monitor, MonitorError, why_not
 
 BINARY = "qemu-system-x86_64"
@@ -83,7 +84,8 @@ def find_qemu() -> str:
     """The path of QEMU's binary. Raises HostError when QEMU or the package qemu.qmp is missing."""
     found = shutil.which(BINARY)
     if found is None:
-        raise HostError(NO_QEMU)
+        script = shipped_script("get_qemu.sh")
+        raise HostError(f"{BINARY} is not here: run {script} (Debian), or install QEMU 9.0 or later")
     if why := why_not():
         raise HostError(why)
     return found

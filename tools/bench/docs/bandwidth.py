@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from guestmem.units import show_rate
 from guestmem.workload import parse_rate
 from pipeline.options import AUTO
 from pipeline.report.columns import method_of
+from pipeline.report.files import save_text
 from pipeline.report.markdown import table
 from qat.host import device_records
 from tools.bench.auto import limited
@@ -19,7 +21,7 @@ from tools.measuring.bandwidth_chart import bandwidth_chart
 from tools.measuring.break_even import Lines, break_evens
 from tools.measuring.charts import WIDE
 from tools.measuring.columns import spread_of
-from tools.measuring.sizes import rate_words, size_argument
+from tools.measuring.sizes import size_argument
 from tools.measuring.theme import DARK, LIGHT, standalone
 from tools.measuring.turns import in_turn
 
@@ -64,7 +66,7 @@ def _tables(document: dict[str, Any]) -> str:
         rows.setdefault(bandwidth, {})[method_of(results[0])] = total.show()
     head = list(dict.fromkeys(method for row in rows.values() for method in row))
     cells = [
-        ["no limit" if bandwidth == "0" else rate_words(bandwidth), *(row.get(name, "-") for name in head)]
+        ["no limit" if bandwidth == "0" else show_rate(bandwidth), *(row.get(name, "-") for name in head)]
         for bandwidth, row in rows.items()
     ]
     found = [f"- {one.words}" for one in break_evens(_fixed(lines_of(document)))]
@@ -99,7 +101,7 @@ def draw(document: dict[str, Any]) -> dict[str, str]:
 def write_charts(document: dict[str, Any], folder: Path) -> None:
     """The chart's files. Raises OSError."""
     for name, svg in draw(document).items():
-        (folder / name).write_text(svg)
+        save_text(svg, folder / name)
 
 
 SECTIONS = (

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.report.files import save_text
 
 NAME = "measurements.md"
 HEAD = """# Measurements
@@ -43,9 +44,7 @@ class Measurements:
         bodies = [f"<!-- section: {one} -->\n{self.sections[one]}\n" for one in [*known, *others]]
         titles = [self.sections[one].splitlines()[0].lstrip("# ") for one in [*known, *others]]
         contents = "".join(f"- [{title}](#{_anchor(title)})\n" for title in titles)
-        beside = self._path.with_name(f".{NAME}")
-        beside.write_text("\n".join([HEAD, contents, *bodies]))
-        beside.replace(self._path)
+        save_text("\n".join([HEAD, contents, *bodies]), self._path)
 
 
 def _anchor(title: str) -> str:

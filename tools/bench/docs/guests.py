@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from functools import partial
 from typing import Any
 
+from guestmem.units import show_rate
 from pipeline.errors import RunFailed
 from pipeline.policy import POLICIES
 from pipeline.processes.child import die_with_parent
@@ -17,9 +17,9 @@ from tools.bench.docs.section import Section
 from tools.bench.request import BenchRequest
 from tools.measuring.columns import spread_of
 from tools.measuring.progress import say
-from tools.measuring.sizes import rate_words, size_argument
+from tools.measuring.sizes import size_argument
 from tools.measuring.spread import Spread
-from tools.measuring.trial import TIMEOUT_SECONDS, run_ours
+from tools.measuring.trial import TIMEOUT_SECONDS, command_of, run_ours
 from tools.measuring.turns import Results, in_turn
 
 METHOD = "zstd"
@@ -35,8 +35,8 @@ POLICY_GUESTS = (("uniform", "64M"), ("hotspot:0.9,0.05", "128M"), ("hotspot:1,0
 def _measure_curve(request: BenchRequest) -> dict[str, Any]:
     fill = [] if request.ram.fill is None else ["--fill", request.ram.fill]
     size = ["--size", size_argument(request.ram.size_bytes)]
-    command = [sys.executable, "-m", "tools.dirtyrate", "--measure", "--preset", PRESET]
-    command += ["--for", str(CURVE_SECONDS), *size, *fill, "--quiet", "--json", "-"]
+    command = command_of("tools.dirtyrate", "--measure", "--preset", PRESET, "--for", str(CURVE_SECONDS))
+    command += [*size, *fill, "--quiet", "--json", "-"]
     say(f"a guest of preset {PRESET} for {CURVE_SECONDS} s")
     ended = subprocess.run(
         command,
@@ -121,11 +121,11 @@ def _policy_tables(document: dict[str, Any]) -> str:
     for name, found in results.items():
         pattern, rate, policy = name.split()
         wire = Spread(tuple(result["traffic"]["wire_bytes"] / 1e6 for result in found))
-        rows.append([rate_words(rate), pattern, policy, *_outcome(found), wire.show()])
+        rows.append([show_rate(rate), pattern, policy, *_outcome(found), wire.show()])
     limit_ms = next(iter(results.values()))[0]["options"]["downtime_limit_ms"]
     return (
         f"{table(rows)}\n\nGuest of {size_argument(document['guest_bytes'])}, {METHOD}, a wire of "
-        f"{rate_words(POLICY_BANDWIDTH)}, a downtime limit of {limit_ms:g} ms."
+        f"{show_rate(POLICY_BANDWIDTH)}, a downtime limit of {limit_ms:g} ms."
     )
 
 

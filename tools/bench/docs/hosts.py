@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tools
+from guestmem.units import show_rate
 from pipeline.errors import HostError
 from pipeline.options import AUTO
 from pipeline.processes.child import die_with_parent
 from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
+from qat.scripts import SCRIPTS
 from tools.bench.docs.methods import available
 from tools.bench.docs.section import Section
 from tools.bench.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
 from tools.bench.request import BenchRequest
 from tools.measuring.columns import spread_of
-from tools.measuring.sizes import rate_words
 from tools.measuring.spread import Spread
-from tools.measuring.trial import run_ours
+from tools.measuring.trial import command_of, run_ours
 from tools.measuring.turns import in_turn
 
 PORT = 7000
@@ -48,7 +47,7 @@ def _measure(request: BenchRequest) -> dict[str, Any]:
 
 def _certificates(folder: Path) -> Path:
     """For both ends. Raises HostError."""
-    script = Path(tools.__file__).with_name("make_certs.sh")
+    script = SCRIPTS / "make_certs.sh"
     command = ["sh", str(script), str(folder), SOURCE_ADDRESS, DESTINATION_ADDRESS]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if made.returncode:
@@ -78,16 +77,7 @@ def _receiver(wire: Cable, certificates: Path) -> Iterator[None]:
     """A receiver that is stopped in the end. The sender retries until it listens."""
     listen = ["--listen", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)]
     process = subprocess.Popen(
-        [
-            *wire.destination,
-            sys.executable,
-            "-m",
-            "pipeline.recv",
-            *listen,
-            "--prealloc",
-            "--once",
-            "--quiet",
-        ],
+        [*wire.destination, *command_of("pipeline.recv", *listen, "--prealloc", "--once", "--quiet")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -120,7 +110,7 @@ def _tables(document: dict[str, Any]) -> str:
         rows.append(
             [
                 f"{int(mbit) // 1000} Gbit/s" if int(mbit) >= 1000 else f"{mbit} Mbit/s",
-                rate_words(rate),
+                show_rate(rate),
                 method_of(results[0]),
                 spread_of(results, "time", "total_ms").show(),
                 spread_of(results, "time", "downtime_ms").show(),
