@@ -64,6 +64,9 @@ def _by_channels(all_places: list[Place]) -> list[Picture]:
         for place in chosen:
             value = place.total_ms if unit == "total ms" else place.cpu_seconds
             lines.setdefault(place.method_name, []).append((float(place.point.channels), value.median))
+        lines = {name: line for name, line in lines.items() if len(line) > 1}
+        if not lines:
+            continue
         x = charts.Axis("channels", tuple((float(n), str(n)) for n in counts), counts[0], counts[-1], True)
         y = charts.linear(unit, max(value for line in lines.values() for _, value in line))
         found.append(_lines(title, x, y, lines))
