@@ -14,7 +14,8 @@ HEAD = """# Measurements
 Made by one command, `python -m tools.bench --suite docs`; `--help` tells of `--size`, `--repeat` and
 `--sections`. Each section says when, on which CPU and with which command it was measured: compare figures
 only within a section. Unless a section says otherwise, 15/16 of a guest's RAM hold the files of `--fill`
-(default: the files of this Python), and the rest is zero. Units: K, M and G are powers of 1024; MB and Mbit are powers of 1000.
+(default: the files of this Python), and the rest is zero. Units: K, M and G are powers of 1024; MB and Mbit
+are powers of 1000.
 """
 MARK = re.compile(r"^<!-- section: ([\w-]+) -->\n", re.MULTILINE)
 
