@@ -81,7 +81,7 @@ def noise(document: dict[str, Any]) -> str:
     if "curve" in document:
         return "One guest; minimum and maximum are of its samples."
     if document["repeat"] == 1:
-        return "One repetition: differences of a few per cent are noise."
+        return "One repetition, so how far the figures vary is not known."
     spreads = {name: Spread(tuple(times)).noise for name, times in totals(document).items() if times[1:]}
     if not spreads:
         return f"{document['repeat']} repetitions, in turn."
