@@ -156,7 +156,7 @@ def _repeat(seconds: float, blocks: list[bytes], call: Any) -> dict[str, Any]:
 
 
 class _Device:
-    """A session with buffers of the wanted kind."""
+    """Compresses on the device, through buffers of ordinary or pinned memory."""
 
     hardware = True
 
@@ -191,7 +191,7 @@ def _buffer(library: Library, size: int, memory: str) -> Any:
 
 
 class _Software:
-    """The same members by ISA-L."""
+    """Makes the same GZIP_EXT members with ISA-L, for a process that got no instance."""
 
     hardware = False
     simulated = False

@@ -28,7 +28,7 @@ from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
 from pipeline.report.markdown import table
 from qat.probe import ANSWERED, probe
-from tools.measuring import charts
+from tools.measuring import charts, theme
 from tools.measuring.images import fill_corpus
 from tools.measuring.progress import say
 from tools.measuring.provenance import host_line
@@ -76,7 +76,7 @@ def sweeps(base: Load, most: int) -> Iterator[tuple[str, str, Load]]:
 
 
 def blocks_to_compress(fill: str | None) -> bytes:
-    """32 MiB of a corpus."""
+    """DATA_BYTES of a corpus."""
     ram = GuestRam.create(DATA_BYTES + DATA_BYTES // 15 // PAGE_BYTES * PAGE_BYTES + PAGE_BYTES, "load")
     fill_corpus(ram, None if fill is None else Path(fill))
     return bytes(ram.memory[:DATA_BYTES])
@@ -111,7 +111,7 @@ def cpu_codec(name: str, level: int, data: bytes, block_bytes: int, seconds: flo
 
 
 def collect(data: bytes, seconds: float, most: int) -> dict[str, Any]:
-    """All rows. Raises HostError where no device answers, RunFailed."""
+    """Measure all rows. Raises HostError where no device answers, RunFailed."""
     answer = probe()
     if answer != ANSWERED:
         raise HostError(f"no QAT device answers ({answer}): python -m tools.doctor says what would mend it")
@@ -188,14 +188,7 @@ def plot(document: dict[str, Any]) -> str:
     )
     title = "QAT throughput by processes" + (" (simulated)" if document["simulated"] else "")
     svg = charts.line_chart(title, x, charts.linear("MB/s", highest), points)
-    style = (
-        "<style>svg { color: #1b1f24; background: #fff; font: 12px sans-serif } text { fill: currentColor }"
-        " .grid { stroke: #d5dae0 } .line { fill: none; stroke-width: 2 }"
-        " .s0 { fill: #1f6feb } .s1 { fill: #d1590a }"
-        " .line.s0 { fill: none; stroke: #1f6feb } .line.s1 { fill: none; stroke: #d1590a }</style>"
-    )
-    named = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return named.replace("</title>", f"</title>{style}", 1)
+    return theme.standalone(svg, theme.LIGHT)
 
 
 def run(given: Given, command: list[str]) -> int:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,11 @@ import pytest
 from pipeline.errors import UsageError
 from tests.support.emulated import emulator
 from tests.support.harness import tool
+from tests.tools.browser import dump, faults
 from tools.compare import published
-from tools.compare.comparison import Place, crossings, doubts, winner
+from tools.compare.comparison import Place, doubts, winner
 from tools.compare.scenario import Point, load, names
+from tools.measuring.break_even import break_evens, crossings
 
 SMALL = """
 title = "small"
@@ -33,6 +32,30 @@ methods = ["none"]
 channels = [1]
 bandwidths = ["0"]
 prealloc = [false]
+"""
+
+FULL = """
+title = "full: every picture and table"
+size = "8M"
+repetitions = 1
+methods = ["none", "lz4", "isal", "zstd", "qatzip", "auto"]
+levels = [1, 3]
+bandwidths = ["40M", "800M"]
+[[extra]]
+methods = ["none", "zstd", "qatzip"]
+levels = [1]
+bandwidths = ["0"]
+channels = [1, 2, 4]
+[[extra]]
+methods = ["none", "qatzip"]
+levels = [1]
+bandwidths = ["0"]
+prealloc = [false]
+[[extra]]
+methods = ["zstd"]
+levels = [1]
+bandwidths = ["8M"]
+dirty_rates = ["16M"]
 """
 
 
@@ -132,6 +155,29 @@ def test_a_comparison_is_made_resumed_and_reported(scenario: Path, tmp_path: Pat
     again = tool("tools.compare", str(scenario), "--output", str(output))
     assert again.returncode == 0
     assert "[1/" not in again.stderr
+
+
+def test_points_of_an_earlier_version_are_read_and_of_a_later_one_refused(
+    scenario: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    options = ("--output", str(output), "--channels", "1", "--repetitions", "1", "--methods", "zstd,auto")
+    assert tool("tools.compare", str(scenario), *options).returncode == 0
+    paths = sorted((output / "points").glob("*.json"))
+    for path in paths:
+        document = json.loads(path.read_text())
+        if document["auto"]:
+            document["auto"]["rungs"] = document["auto"].pop("candidates")
+        document["transport"]["kept"] = None
+        path.write_text(json.dumps({**document, "schema_version": 1}))
+    again = tool("tools.compare", str(scenario), *options)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(paths)} of {len(paths)} points are there already" in again.stderr
+    assert "auto" in again.stdout
+    paths[0].write_text(json.dumps({**json.loads(paths[0].read_text()), "schema_version": 3}))
+    refused = tool("tools.compare", str(scenario), *options)
+    assert refused.returncode == 2
+    assert "schema_version 3" in refused.stderr
 
 
 def test_another_comparison_is_not_overwritten(scenario: Path, tmp_path: Path) -> None:
@@ -234,6 +280,15 @@ def test_lines_cross_where_both_take_the_same_time() -> None:
     assert "below about" in found.words
 
 
+def test_a_break_even_is_where_the_fastest_method_changes() -> None:
+    slow = {"zlib": [(10, 900.0), (100, 310.0)], "isal": [(10, 400.0), (100, 305.0)]}
+    fast = {"none": [(10, 1000.0), (100, 100.0)], "zstd": [(10, 300.0), (100, 300.0)]}
+    found = break_evens({**slow, **fast})
+    assert [(one.below, one.above) for one in found] == [("zstd", "none")]
+    assert found[0].total_ms == pytest.approx(300)
+    assert len(crossings({**slow, **fast})) > 1
+
+
 def test_published_figures_are_those_of_the_sources() -> None:
     assert [len(table.rows) for table in published.TABLES] == [12, 6, 6, 3]
     cover = {(row.channels, row.method): row for row in published.TABLES[0].rows}
@@ -241,22 +296,24 @@ def test_published_figures_are_those_of_the_sources() -> None:
     assert cover[16, "zlib"].send_cpu == 1469.68
 
 
-def test_the_report_opens_in_a_browser(scenario: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    output = tmp_path / "out"
-    options = ("--methods", "none,zstd", "--bandwidths", "20M,60M,0", "--channels", "1", "--repetitions", "1")
-    assert tool("tools.compare", str(scenario), "--output", str(output), *options).returncode == 0
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-    command += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-quic",
-    ]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (output / "report.html").as_uri()]
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-    assert "Which method on this link?" in ended.stdout
-    assert ended.stdout.count("<polyline") >= 2
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison that has every picture and every table."""
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "full.toml"
+    path.write_text(FULL)
+    ended = tool("tools.compare", str(path), "--output", str(folder / "out"), "--published")
+    assert ended.returncode == 0, ended.stderr
+    return folder / "out" / "report.html"
+
+
+@pytest.mark.parametrize("width", [1400, 1200, 900, 400])
+def test_nothing_is_cut_off_in_a_browser(report: Path, tmp_path: Path, width: int) -> None:
+    assert faults(report, tmp_path, width) == []
+
+
+def test_the_report_opens_in_a_browser(report: Path, tmp_path: Path) -> None:
+    document = dump(report, tmp_path)
+    for words in ("Which method on this link?", "Time by channels", "What prealloc buys", "Rounds over time"):
+        assert words in document
+    assert document.count("<polyline") >= 4

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,7 @@ from tests.support.harness import tool
 from tools.bench.roofline import packets, roofline
 from tools.measuring.images import KINDS
 from tools.measuring.spread import Comparison, Spread
+from tools.qemu.monitor import Monitor, MonitorError, why_not
 from tools.qemu.peer import BINARY
 
 
@@ -27,6 +33,8 @@ def qemu() -> None:
     """Skips where there is no QEMU."""
     if shutil.which(BINARY) is None:
         pytest.skip(f"{BINARY} is not here: tools/get_qemu.sh")
+    if why := why_not():
+        pytest.skip(why)
 
 
 @given(
@@ -84,6 +92,59 @@ def test_a_missing_qemu_is_said() -> None:
     assert "get_qemu.sh" in ended.stderr
 
 
+def test_a_missing_package_for_the_monitor_is_said(qemu: None, tmp_path: Path) -> None:
+    (tmp_path / "qemu.py").write_text("")
+    ended = tool("tools.qemu.peer", "--size", "2M", environment={"PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "pip install" in ended.stderr
+
+
+def test_a_qemu_that_dies_early_gives_its_last_line(qemu: None, tmp_path: Path) -> None:
+    broken = tmp_path / BINARY
+    broken.write_text("#!/bin/sh\necho first >&2\necho no such machine >&2\nexit 1\n")
+    broken.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = tool("tools.qemu.peer", "--size", "2M", environment=environment)
+    assert ended.returncode == 2
+    assert ended.stderr == f"error: {BINARY}: no such machine\n"
+
+
+@pytest.fixture
+def monitored(qemu: None) -> Iterator[tuple[subprocess.Popen[bytes], Monitor]]:
+    """A QEMU without a guest, and its monitor."""
+    ours, theirs = socket.socketpair()
+    command = [BINARY, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none"]
+    command += ["-chardev", f"socket,id=m,fd={theirs.fileno()}", "-mon", "m,mode=control"]
+    process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+    theirs.close()
+    monitor = Monitor(ours)
+    yield process, monitor
+    monitor.close()
+    process.kill()
+    process.wait()
+
+
+def test_a_monitor_gives_results_and_refusals(monitored: tuple[subprocess.Popen[bytes], Monitor]) -> None:
+    _, monitor = monitored
+    assert monitor.run("query-status")["status"] == "prelaunch"
+    assert int(monitor.version.split(".")[0]) >= 8
+    with pytest.raises(MonitorError, match=r"no-such-command.*not been found"):
+        monitor.run("no-such-command")
+    with pytest.raises(MonitorError, match="nothing more"):
+        monitor.wait_for_migration(0.05)
+    assert monitor.run("query-status")["running"] is False
+
+
+def test_a_qemu_that_dies_ends_the_wait(monitored: tuple[subprocess.Popen[bytes], Monitor]) -> None:
+    process, monitor = monitored
+    threading.Timer(0.2, process.kill).start()
+    with pytest.raises(MonitorError, match="QEMU is gone"):
+        monitor.wait_for_migration(30)
+    with pytest.raises(MonitorError):
+        monitor.run("query-status")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
@@ -92,7 +153,22 @@ def test_a_missing_qemu_is_said() -> None:
         ("tools.bench", ("--suite", "nothing"), "--suite nothing"),
         ("tools.bench", ("--methods", "gzip"), "--methods gzip"),
         ("tools.bench", ("--suite", "auto", "--bandwidths", "fast"), "--bandwidths fast"),
-        ("tools.bench", ("--images", "cats"), "--images cats"),
+        ("tools.bench", ("--suite", "auto", "--images", "cats"), "--images cats"),
+        (
+            "tools.bench",
+            ("--images", "corpus"),
+            "--images: --suite peers does not take it; --suite auto does",
+        ),
+        ("tools.bench", ("--bandwidths", "25M"), "--bandwidths"),
+        ("tools.bench", ("--suite", "auto", "--methods", "none"), "--suite peers or transports does"),
+        ("tools.bench", ("--suite", "scale", "--no-qemu"), "--no-qemu"),
+        ("tools.bench", ("--suite", "scale", "--no-prealloc"), "--no-prealloc"),
+        ("tools.bench", ("--suite", "auto", "--filled", "0.5"), "--filled"),
+        ("tools.bench", ("--suite", "docs", "--image", "x"), "--image"),
+        ("tools.bench", ("--sections", "peers"), "--sections"),
+        ("tools.bench", ("--output", "x"), "--output"),
+        ("tools.bench", ("--suite", "docs", "--sections", "cats"), "--sections cats"),
+        ("tools.bench", ("--suite", "docs", "--output", "/dev/null"), "--output /dev/null"),
     ],
 )
 def test_wrong_options_are_one_line(name: str, arguments: tuple[str, ...], words: str) -> None:

@@ -11,9 +11,8 @@ from pipeline.report.markdown import table
 from tools.bench.request import BANDWIDTHS, BenchRequest, here
 from tools.measuring.images import KINDS, write_image
 from tools.measuring.progress import say
-from tools.measuring.provenance import host_line
 from tools.measuring.spread import Spread
-from tools.measuring.trial import run_ours
+from tools.measuring.trial import Trial, run_ours
 
 FIXED = (
     *("none", "lz4 -15", "lz4 1", "isal 1", "zstd -5"),
@@ -50,16 +49,19 @@ def _cell(image: Path, bandwidth: str, fixed: list[str], request: BenchRequest) 
         for name in [AUTO, *fixed]:
             if name != AUTO and name in runs and min(runs[name]) > FAR_OFF * best:
                 continue
-            runs.setdefault(name, []).append(_total_ms(image, bandwidth, name, request))
+            runs.setdefault(name, []).append(
+                limited(["--image", str(image)], bandwidth, name, request.channels).total_ms
+            )
             say(f"    {name:8} {runs[name][-1]:8.0f} ms")
     return runs
 
 
-def _total_ms(image: Path, bandwidth: str, name: str, request: BenchRequest) -> float:
+def limited(ram_arguments: list[str], bandwidth: str, name: str, channels: int) -> Trial:
+    """One run of a method (`none`, `zstd 3`) over a wire of that bandwidth. Raises RunFailed."""
     method, _, level = name.partition(" ")
-    arguments = ["--image", str(image), "--prealloc", "--dirty-rate", "0", "--no-verify"]
-    arguments += ["--max-bandwidth", bandwidth, "--channels", str(request.channels), "--method", method]
-    return run_ours([*arguments, *(["--level", level] if level else [])]).total_ms
+    arguments = [*ram_arguments, "--prealloc", "--dirty-rate", "0", "--no-verify"]
+    arguments += ["--max-bandwidth", bandwidth, "--channels", str(channels), "--method", method]
+    return run_ours([*arguments, *(["--level", level] if level else [])])
 
 
 def _judged(cell: dict[str, Any]) -> list[str]:
@@ -81,8 +83,8 @@ def _judged(cell: dict[str, Any]) -> list[str]:
     ]
 
 
-def render(document: dict[str, Any]) -> str:
-    """One table: a row a cell."""
+def tables(document: dict[str, Any]) -> str:
+    """One table with a row per cell."""
     head = [
         *("image, wire", "auto ms", "best fixed", "its ms", "auto / best", "auto / none"),
         "within 5 % and 2 %",
@@ -92,8 +94,6 @@ def render(document: dict[str, Any]) -> str:
     guest = f"{document['size_bytes'] >> 20} MiB, {document['channels']} channels, prealloc"
     return "\n".join(
         [
-            host_line(document),
-            "",
             table([head, *rows]),
             "",
             f"{reached} of {len(rows)} cells; guest of {guest}.",

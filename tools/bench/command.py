@@ -4,6 +4,7 @@
     python -m tools.bench --suite auto --fill corpus/       auto against every fixed method
     python -m tools.bench --suite transports --fill corpus/ tcp beside the queue and QEMU
     python -m tools.bench --suite scale --fill corpus/      guest size, channels, start-up
+    python -m tools.bench --suite docs --fill corpus/       every table of docs/measurements.md, and the chart
 
 Everything is measured in turn and repeated; figures are medians with the minimum and maximum. Two
 figures whose ranges overlap are called a tie.
@@ -24,8 +25,9 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from tools.bench import auto, peers, scale, transports
-from tools.bench.request import BenchRequest
+from tools.bench import auto, docs, peers, scale, transports
+from tools.bench.request import OUTPUT, BenchRequest
+from tools.measuring.provenance import host_line
 
 DEFAULT_SUITE = "peers"
 SCHEMA_VERSION = 1
@@ -33,26 +35,47 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Suite:
-    """A set of measurements: what it is, and how it is made and shown."""
+    """A set of measurements: what it is, how it is made and shown, the options that not every suite takes,
+    and how often everything is run without --repeat."""
 
     what: str
     measure: Callable[[BenchRequest], dict[str, Any]]
-    render: Callable[[dict[str, Any]], str]
+    tables: Callable[[dict[str, Any]], str]
+    options: tuple[str, ...] = ()
+    repeat: int = 5
+
+    def render(self, document: dict[str, Any]) -> str:
+        """Where it was measured, then the tables."""
+        return f"{host_line(document)}\n\n{self.tables(document)}"
 
 
 SUITES = {
-    "peers": Suite("every method beside QEMU's and beside its codec alone", peers.measure, peers.render),
+    "peers": Suite(
+        "every method beside QEMU's and beside its codec alone",
+        peers.measure,
+        peers.tables,
+        ("image", "filled", "methods", "no_qemu", "no_prealloc"),
+    ),
     "auto": Suite(
         "method auto against every fixed method, by image and bandwidth",
         auto.measure,
-        auto.render,
+        auto.tables,
+        ("bandwidths", "images"),
     ),
     "transports": Suite(
         "channels over loopback TCP beside the queue, and beside QEMU's",
         transports.measure,
-        transports.render,
+        transports.tables,
+        ("image", "filled", "methods", "no_qemu", "no_prealloc"),
     ),
-    "scale": Suite("guest size, channels and start-up", scale.measure, scale.render),
+    "scale": Suite("guest size, channels and start-up", scale.measure, scale.tables),
+    "docs": Suite(
+        "every table of docs/measurements.md, and the README's chart",
+        docs.measure,
+        docs.tables,
+        ("sections", "output"),
+        repeat=2,
+    ),
 }
 
 
@@ -65,36 +88,56 @@ def build_parser(program: str) -> Parser:
     add = parser.add_argument
     suites = "; ".join(f"{name}: {suite.what}" for name, suite in SUITES.items())
     add("--suite", metavar="NAME", help=f"{suites} (default {DEFAULT_SUITE})")
-    add("--methods", metavar="LIST", help="peers: methods, with commas between (default all that are here)")
+    add(
+        "--methods",
+        metavar="LIST",
+        help="peers, transports: methods, with commas between (default all that are here)",
+    )
     add("--channels", metavar="N", help=f"channels, 1 to {MAX_WORKERS} (default {DEFAULT_CHANNELS})")
-    add("--repeat", metavar="N", help="times each configuration is run, 1 to 100 (default 5)")
+    add("--repeat", metavar="N", help="times each configuration is run, 1 to 100 (default 5; docs 2)")
     add("--bandwidths", metavar="LIST", help="auto: rates, 0 is no limit (default 25M,50M,...,800M,0)")
     add("--images", metavar="LIST", help="auto: kinds of image (default all four)")
-    add("--no-qemu", action="store_true", default=None, help="peers: leave QEMU out (default: run it)")
+    add(
+        "--no-qemu",
+        action="store_true",
+        default=None,
+        help="peers, transports: leave QEMU out (default: run it)",
+    )
     add(
         "--no-prealloc",
         action="store_true",
         default=None,
-        help="peers: without prealloc, ours and QEMU's (default with)",
+        help="peers, transports: without prealloc, ours and QEMU's (default with)",
     )
+    add("--sections", metavar="LIST", help=f"docs: {', '.join(docs.SECTIONS)} (default all)")
+    add("--output", metavar="DIR", help=f"docs: where measurements.md and the chart go (default {OUTPUT})")
     add("--json", metavar="FILE", help="write all raw values as JSON; - is standard output (default none)")
     add("--markdown", metavar="FILE", help="write the tables to a file too (default none)")
     return parser
 
 
-def read(given: Given) -> BenchRequest:
-    """Raises UsageError."""
+def read(given: Given, name: str) -> BenchRequest:
+    """The request to a suite. Raises UsageError, also for an option that the suite would not look at."""
+    suite = SUITES[name]
+    for option in dict.fromkeys(option for one in SUITES.values() for option in one.options):
+        takers = " or ".join(other for other, one in SUITES.items() if option in one.options)
+        if option not in suite.options:
+            given.refuse([option], f"--suite {name} does not take it; --suite {takers} does")
     request = BenchRequest(
         ram=read_ram(given),
         methods=_names(given.text("methods")),
         channels=given.whole("channels", 1, MAX_WORKERS, DEFAULT_CHANNELS),
-        repeat=given.whole("repeat", 1, 100, 5),
+        repeat=given.whole("repeat", 1, 100, suite.repeat),
         bandwidths=_names(given.text("bandwidths")),
         images=_names(given.text("images")),
         qemu=not given.flag("no_qemu"),
         prealloc=not given.flag("no_prealloc"),
+        sections=_names(given.text("sections")),
+        output=Path(given.text("output") or OUTPUT),
     )
     request.check()
+    if name == "docs":
+        docs.check(request)
     return request
 
 
@@ -105,7 +148,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 def run(given: Given, command: list[str]) -> int:
     """Measure, print, and return the exit code."""
     name = given.choice("suite", tuple(SUITES), DEFAULT_SUITE)
-    request = read(given)
+    request = read(given, name)
     target, markdown = given.new_file("json"), given.new_file("markdown")
     suite = SUITES[name]
     document = {

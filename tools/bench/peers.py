@@ -14,7 +14,6 @@ from qat.child import ask_in_child
 from tools.bench.request import BenchRequest, here
 from tools.bench.roofline import Roofline, roofline
 from tools.measuring.progress import say
-from tools.measuring.provenance import host_line
 from tools.measuring.rows import Rows, note, spread
 from tools.measuring.spread import Comparison
 from tools.measuring.trial import run_ours
@@ -29,7 +28,7 @@ RIVAL = {"isal": "zlib", "qatzip": "zlib"}
 
 
 def measure(request: BenchRequest) -> dict[str, Any]:
-    """Run everything `request.repeat` times, in turn. Raises FerryError."""
+    """Run every row `request.repeat` times, in turn. Raises FerryError."""
     ours = list(request.methods or [*METHODS, AUTO])
     peers, missing = qemu_methods(request, ours)
     rows: Rows = {}
@@ -91,7 +90,7 @@ def _roofline_text(request: BenchRequest, method: str) -> str:
 
 
 def migrate_ours(request: BenchRequest, method: str, *more: str) -> dict[str, float]:
-    """One run of ours, with `more` options. Raises RunFailed."""
+    """The figures of one run of `pipeline.run`, with `more` options. Raises RunFailed."""
     arguments = ["--dirty-rate", "0", "--method", method, "--channels", str(request.channels)]
     arguments += ["--prealloc"] if request.prealloc else []
     trial = run_ours([*request.ram_arguments(), *arguments, *more])
@@ -106,7 +105,7 @@ def migrate_ours(request: BenchRequest, method: str, *more: str) -> dict[str, fl
 
 
 def migrate_qemu(request: BenchRequest, method: str, channels: int) -> dict[str, float]:
-    """One of QEMU's. Raises FerryError."""
+    """The figures of one migration by QEMU. Raises FerryError."""
     options = peer.PeerOptions(method, 1, channels, request.prealloc)
     row = peer.migrate(request.ram.content(), request.ram.size_bytes, options)
     return {
@@ -119,10 +118,10 @@ def migrate_qemu(request: BenchRequest, method: str, channels: int) -> dict[str,
     }
 
 
-def render(document: dict[str, Any]) -> str:
+def tables(document: dict[str, Any]) -> str:
     """The tables: all rows, then the pairs, then each codec's cost beside the roofline's."""
     rows = document["rows"]
-    parts = [host_line(document), "", all_rows(rows)]
+    parts = [all_rows(rows)]
     pairs = _pairs(rows)
     if len(pairs) > 1:
         parts += ["", table(pairs)]
@@ -135,7 +134,7 @@ def render(document: dict[str, Any]) -> str:
 
 
 def all_rows(rows: Rows) -> str:
-    """A row for each thing that was measured, but the codecs alone."""
+    """A row for everything that was measured except the codecs alone."""
     out = [["what", "guest MB/s", "total ms", "ratio", "send CPU s", "recv CPU s", "noise"]]
     for name, values in rows.items():
         if name.startswith("roofline"):

@@ -9,46 +9,54 @@ from pipeline.processes.memory import available_bytes
 from pipeline.report.markdown import table
 from tools.bench.request import BenchRequest
 from tools.measuring.progress import say
-from tools.measuring.provenance import host_line
 from tools.measuring.rows import Rows, note, spread
+from tools.measuring.sizes import size_argument
 from tools.measuring.spread import Comparison
 from tools.measuring.trial import Trial, run_ours
 
-SIZES = ("256M", "1G", "4G", "8G")
+SIZES = (0.25, 1, 4, 8)
+"""Of --size."""
+
+START_SIZE = 1 / 16
 CHANNELS = (1, 2, 4, 8, 16)
 METHOD = "zstd"
-START_SIZE = "64M"
 
 
 def measure(request: BenchRequest) -> dict[str, Any]:
     """Run everything `request.repeat` times, in turn. Raises FerryError."""
-    if not _fits("1G"):
-        raise HostError("no room for a guest of 1 GiB here")
+    base = size_argument(request.ram.size_bytes)
+    if not _fits(request.ram.size_bytes):
+        raise HostError(f"no room for a guest of {base} here; choose a smaller --size")
     rows: Rows = {}
     for turn in range(1, request.repeat + 1):
         say(f"turn {turn} of {request.repeat}")
-        for size in SIZES:
-            if _fits(size):
-                note(rows, f"size {size}", _run(request, size, request.channels))
+        for share in SIZES:
+            if _fits(request.share(share).ram.size_bytes):
+                note(rows, f"size {size_argument(request.share(share).ram.size_bytes)}", _run(request, share))
         for channels in CHANNELS:
-            note(rows, f"channels {channels}", _run(request, "1G", channels))
-        note(rows, f"start {START_SIZE}", _run(request, START_SIZE, request.channels))
-    return {"rows": rows}
+            note(rows, f"channels {channels}", _run(request, 1, channels))
+        note(
+            rows,
+            f"start {size_argument(request.share(START_SIZE).ram.size_bytes)}",
+            _run(request, START_SIZE),
+        )
+    return {"rows": rows, "base": base}
 
 
-def _fits(size: str) -> bool:
-    needed = {"256M": 1, "1G": 3, "4G": 9, "8G": 17}[size] << 30
+def _fits(size_bytes: int) -> bool:
+    needed = 2 * size_bytes + (1 << 30)
     found = available_bytes()
     if found < needed:
-        say(f"without {size}: only {found >> 20} MiB are free")
+        say(f"without {size_argument(size_bytes)}: only {found >> 20} MiB are free")
         return False
     return True
 
 
-def _run(request: BenchRequest, size: str, channels: int) -> dict[str, float]:
+def _run(request: BenchRequest, share: float, channels: int | None = None) -> dict[str, float]:
     fill = [] if request.ram.fill is None else ["--fill", request.ram.fill]
-    arguments = ["--size", size, *fill, "--prealloc", "--dirty-rate", "0", "--method", METHOD]
-    trial: Trial = run_ours([*arguments, "--channels", str(channels)])
+    size = ["--size", str(request.share(share).ram.size_bytes)]
+    arguments = [*size, *fill, "--prealloc", "--dirty-rate", "0", "--method", METHOD]
+    trial: Trial = run_ours([*arguments, "--channels", str(channels or request.channels)])
     gib = trial.result["options"]["size_bytes"] / 2**30
     return {
         "total_ms": trial.total_ms,
@@ -59,13 +67,13 @@ def _run(request: BenchRequest, size: str, channels: int) -> dict[str, float]:
     }
 
 
-def render(document: dict[str, Any]) -> str:
-    """One table; sizes are held against 1G, channels against 2."""
-    rows = document["rows"]
+def tables(document: dict[str, Any]) -> str:
+    """One table; sizes are held against --size, channels against 2."""
+    rows, middle = document["rows"], document["base"]
     out = [["what", "total ms", "CPU s per GiB", "against", "coordinator", "private MiB", "wall s"]]
     for name, values in rows.items():
         kind = name.split()[0]
-        key, base = ("cpu_s_per_gib", "size 1G") if kind == "size" else ("total_ms", "channels 2")
+        key, base = ("cpu_s_per_gib", f"size {middle}") if kind == "size" else ("total_ms", "channels 2")
         against = "-" if kind == "start" else Comparison(spread(values, key), spread(rows[base], key)).show()
         out.append(
             [
@@ -80,10 +88,8 @@ def render(document: dict[str, Any]) -> str:
         )
     return "\n".join(
         [
-            host_line(document),
-            "",
             table(out),
             "",
-            "Sizes: CPU per GiB against 1G. Channels: total ms against 2.",
+            f"Sizes: CPU per GiB against {middle}. Channels: total ms against 2.",
         ]
     )

@@ -8,7 +8,6 @@ from pipeline.report.markdown import table
 from tools.bench.peers import all_rows, migrate_ours, migrate_qemu, qemu_methods
 from tools.bench.request import BenchRequest, here
 from tools.measuring.progress import say
-from tools.measuring.provenance import host_line
 from tools.measuring.rows import Rows, note, spread
 from tools.measuring.spread import Comparison
 
@@ -31,7 +30,7 @@ def measure(request: BenchRequest) -> dict[str, Any]:
     return {"rows": rows, "channels": request.channels, "without_qemu": missing}
 
 
-def render(document: dict[str, Any]) -> str:
+def tables(document: dict[str, Any]) -> str:
     """All rows, then tcp against the queue and against QEMU's better row of the same method."""
     rows = document["rows"]
     out = [["tcp", "against", "MB/s", "CPU s of both sides"]]
@@ -41,7 +40,8 @@ def render(document: dict[str, Any]) -> str:
             rivals = [other for other in rows if other.startswith(f"qemu {method} ")]
             best = max(rivals, key=lambda other: spread(rows[other], "mb_s").median, default=None)
             out += [_against(rows, name, other) for other in (f"queue {method}", best) if other]
-    return "\n".join([host_line(document), "", all_rows(rows), "", table(out)])
+    missing = ["", f"Not beside QEMU: {document['without_qemu']}"] if document["without_qemu"] else []
+    return "\n".join([all_rows(rows), "", table(out), *missing])
 
 
 def _against(rows: Rows, name: str, other: str) -> list[str]:

@@ -33,12 +33,12 @@ from tools.measuring.progress import say
 from tools.measuring.trial import run_ours
 
 SCHEMA_VERSION = 1
-GUESS_SECONDS = 5.0
-"""What a point is taken to cost until one has been measured."""
+READABLE_VERSIONS = (1, 2)
+"""Versions of result documents. They differ in names within `auto` and `transport`: not used here."""
 
 
 def build_parser(program: str) -> Parser:
-    """All options."""
+    """All options, with their defaults."""
     parser = Parser(
         program,
         "Compare methods over channels, bandwidths, prealloc, dirty rates and images.",
@@ -72,7 +72,7 @@ def build_parser(program: str) -> Parser:
 
 
 def _overridden(scenario: Scenario, given: Given) -> Scenario:
-    """The scenario with what the command line says instead. Raises UsageError."""
+    """The scenario with the values that the command line replaces. Raises UsageError."""
     changes: dict[str, Any] = {}
     for name in ("size", "fill"):
         if given.has(name):
@@ -134,15 +134,20 @@ class Output:
             raise UsageError(f"--output {folder}: {error.strerror}") from error
 
     def result(self, point: Point) -> dict[str, Any] | None:
-        """A finished point's result."""
+        """A finished point's result, of this version or of one before. Raises UsageError."""
         path = self.points / f"{point.key}.json"
         if not path.exists():
             return None
         document: dict[str, Any] = json.loads(path.read_text())
+        if document["schema_version"] not in READABLE_VERSIONS:
+            raise UsageError(
+                f"--output {self.folder}: {path.name} has schema_version {document['schema_version']}, and "
+                f"this program reads {' and '.join(map(str, READABLE_VERSIONS))}; choose another folder"
+            )
         return document
 
     def keep(self, point: Point, result: dict[str, Any]) -> None:
-        """Output a point's result; a broken-off run leaves none."""
+        """Write a point's result, whole or not at all."""
         save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
 
 

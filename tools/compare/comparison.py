@@ -1,15 +1,14 @@
-"""What the points of a scenario say together: groups, spreads, winners, break-even bandwidths."""
+"""What the points of a scenario say together: groups, spreads, winners."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 from typing import Any
 
 from guestmem.units import show_rate
 from tools.compare.scenario import Point
+from tools.measuring.columns import cpu_seconds, spread_of
 from tools.measuring.spread import Spread
 
 ENOUGH_REPETITIONS = 3
@@ -18,28 +17,26 @@ WIDE_SPREAD = 0.10
 
 @dataclass(frozen=True)
 class Place:
-    """One place of the grid with all its repetitions."""
+    """A configuration with the results of all its repetitions."""
 
     point: Point
     results: tuple[dict[str, Any], ...]
 
     def spread(self, group: str, key: str) -> Spread:
-        """A figure of the result documents."""
-        return Spread(tuple(float(result[group][key] or 0.0) for result in self.results))
+        return spread_of(self.results, group, key)
 
     @property
     def total_ms(self) -> Spread:
-        """From the first packet claimed to the last page applied."""
+        """Milliseconds from the first packet claimed to the last page applied."""
         return self.spread("time", "total_ms")
 
     @property
     def cpu_seconds(self) -> Spread:
-        """Both sides."""
-        return Spread(tuple(r["send"]["cpu_seconds"] + r["recv"]["cpu_seconds"] for r in self.results))
+        return cpu_seconds(self.results)
 
     @property
     def method_name(self) -> str:
-        """With what the reader must know: `qatzip 1 (software)`."""
+        """Method and level, and who did the work of a device: `qatzip 1 (software)`."""
         qat = self.results[0]["qat"]
         if self.point.method == "qatzip" and not qat["hardware_requests"]:
             return f"{self.point.method_name} (software)"
@@ -48,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Link:
-    """What must be the same for methods to be compared: all of the grid but method and level."""
+    """What must be equal for two methods to be compared: everything but method and level."""
 
     channels: int
     bandwidth: str
@@ -63,15 +60,18 @@ class Link:
 
     @property
     def title(self) -> str:
-        """In words."""
         wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
         rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
-        return f"{wire}, {self.channels} channels, {prealloc}, {rate}, {self.image}"
+        return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}"
+
+    @property
+    def channels_words(self) -> str:
+        return "1 channel" if self.channels == 1 else f"{self.channels} channels"
 
 
 def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
-    """Repetitions of one place together, in the order of the scenario."""
+    """Group the repetitions of each place, in the order of the scenario."""
     found: dict[str, tuple[Point, list[dict[str, Any]]]] = {}
     for point, result in done:
         found.setdefault(point.place, (point, []))[1].append(result)
@@ -79,7 +79,7 @@ def places(done: Iterable[tuple[Point, dict[str, Any]]]) -> list[Place]:
 
 
 def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
-    """Places that differ in method and level only."""
+    """Group the places that differ only in method and level."""
     found: dict[Link, list[Place]] = {}
     for place in all_places:
         p = place.point
@@ -88,12 +88,12 @@ def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
 
 
 def completed(place: Place) -> bool:
-    """Whether every repetition came to its end."""
+    """Whether every repetition completed."""
     return all(result["status"] == "completed" for result in place.results)
 
 
 def winner(group: list[Place]) -> str:
-    """The fastest method in words; nobody, inside the noise."""
+    """The fastest method, in words; no method where the ranges overlap."""
     ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)
     if not ended:
         return "no method completed"
@@ -103,13 +103,13 @@ def winner(group: list[Place]) -> str:
         names = " and ".join([best.method_name, *(place.method_name for place in tied)])
         return f"{names} cannot be told apart within the noise"
     if len(ended) == 1:
-        return best.method_name
+        return best.method_name if len(group) == 1 else f"{best.method_name}, the only one that completed"
     factor = ended[1].total_ms.median / best.total_ms.median
     return f"{best.method_name}, {factor:.2f} x faster than {ended[1].method_name}"
 
 
 def doubts(all_places: list[Place]) -> list[str]:
-    """What keeps these figures from deciding anything."""
+    """Reasons not to trust these figures: too few repetitions, or too wide a spread."""
     found = []
     few = sum(len(place.results) < ENOUGH_REPETITIONS for place in all_places)
     if few:
@@ -121,36 +121,3 @@ def doubts(all_places: list[Place]) -> list[str]:
             "repeat it on a quieter host."
         )
     return found
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """The bandwidth (bytes per second) at which two methods take the same time."""
-
-    below: str
-    above: str
-    bandwidth_bytes: float
-
-    @property
-    def words(self) -> str:
-        """A sentence."""
-        return (
-            f"below about {self.bandwidth_bytes / 1e6:.0f} MB/s {self.below} is faster than "
-            f"{self.above}, above it the other way round"
-        )
-
-
-def crossings(lines: dict[str, list[tuple[int, float]]]) -> list[Crossing]:
-    """Where lines of (bandwidth, total ms) cross, by interpolating both logarithms."""
-    found = []
-    for one, other in combinations(lines, 2):
-        a, b = dict(lines[one]), dict(lines[other])
-        shared = sorted(x for x in a.keys() & b.keys() if x)
-        for left, right in pairwise(shared):
-            before, after = math.log(a[left] / b[left]), math.log(a[right] / b[right])
-            if before * after < 0:
-                share = before / (before - after)
-                at = math.exp(math.log(left) + share * (math.log(right) - math.log(left)))
-                faster, slower = (one, other) if before < 0 else (other, one)
-                found.append(Crossing(faster, slower, at))
-    return sorted(found, key=lambda crossing: crossing.bandwidth_bytes)

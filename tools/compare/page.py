@@ -1,54 +1,62 @@
-"""A comparison as one HTML page: needs no network, and is read in light and dark."""
+"""A comparison as one HTML page: needs no network, and is read in light and dark, wide and narrow."""
 
 from __future__ import annotations
 
 import html
 from typing import Any
 
-from guestmem.units import show_rate
-from tools.compare.comparison import Place, by_link, completed, doubts, winner
+from tools.compare.comparison import Place, by_link, doubts, winner
+from tools.compare.pictures import pictures
 from tools.compare.report import (
     HEAD,
     crossings_of,
-    lines_of,
     measured_at,
     places_of,
-    published_text,
+    published_tables,
+    published_words,
     row,
 )
-from tools.measuring import charts
-
-LIGHT = ("#1f6feb", "#d1590a", "#1a7f37", "#8250df", "#bf3989", "#6e7781", "#9a6700", "#0a7b83")
-DARK = ("#6cb0ff", "#ff9c57", "#5bd27a", "#b99bff", "#ff8ac4", "#a5adb8", "#e3b341", "#4fd0d8")
-"""Colours of series, by theme."""
-
-
-def _variables(colours: tuple[str, ...]) -> str:
-    return " ".join(f"--c{index}: {colour};" for index, colour in enumerate(colours))
-
+from tools.measuring.charts import NARROW, WIDE
+from tools.measuring.theme import CHART_STYLE, DARK, LIGHT, variables
 
 STYLE = f"""
-:root {{ color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --rule: #d5dae0; --soft: #f3f5f7;
-  {_variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --paper: #14171b; --ink: #e4e7eb; --rule: #3a414a; --soft: #1e2329; {_variables(DARK)} }} }}
-body {{ background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 62rem;
-  margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }} .scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }}
-th, td {{ padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
-  white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }} th {{ background: var(--soft); }}
-.answer {{ background: var(--soft); padding: .6rem 1rem; border-left: 4px solid var(--c0); }}
-svg {{ width: 100%; max-width: 45rem; height: auto; }} svg text {{ fill: currentColor; font-size: 12px; }}
-.grid {{ stroke: var(--rule); }} .line {{ fill: none; stroke-width: 2; }} pre {{ overflow-x: auto; }}
-""" + "\n".join(
-    f".s{i} {{ fill: var(--c{i}); }} .line.s{i} {{ fill: none; stroke: var(--c{i}); }}" for i in range(8)
-)
+:root {{ color-scheme: light dark; {variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}
+* {{ box-sizing: border-box; }}
+body {{ background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 70rem;
+  margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }}
+h1 {{ font-size: 1.5rem; line-height: 1.25; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .5rem; }}
+h3 {{ font-size: 1rem; margin: 1.4rem 0 .3rem; }}
+ul {{ padding-left: 1.2rem; margin: .4rem 0; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; width: 100%; }}
+th, td {{ padding: .3rem .55rem; border-bottom: 1px solid var(--rule); text-align: right; }}
+th {{ background: var(--soft); font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }}
+td {{ white-space: nowrap; }}
+td.words {{ white-space: normal; min-width: 11rem; }}
+th:first-child, td:first-child, th.words, td.words {{ text-align: left; }}
+.answer {{ background: var(--soft); padding: .1rem 1rem .8rem; border-left: 4px solid var(--c0); }}
+.answer h2 {{ margin-top: .8rem; }}
+svg {{ display: block; width: 100%; height: auto; }}
+.wide svg {{ max-width: {WIDE.width}px; }} .narrow svg {{ max-width: 30rem; }} .narrow {{ display: none; }}
+@media (max-width: 48rem) {{
+  .wide {{ display: none; }} .narrow {{ display: block; }} body {{ margin: 1rem auto; padding: 0 .8rem; }} }}
+@media (max-width: 62rem) {{
+  table, tbody {{ display: block; }} thead {{ display: none; }}
+  tr {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 0 1rem;
+    padding: .5rem 0; border-bottom: 1px solid var(--rule); }}
+  td, td.words {{ display: flex; justify-content: space-between; gap: .4rem; border: 0; padding: .05rem 0;
+    min-width: 0; font-size: 14px; }}
+  td:first-child {{ grid-column: 1 / -1; font-weight: 600; }}
+  td.range, td.words {{ grid-column: 1 / -1; justify-content: start; text-align: left; }}
+  td:not(:first-child)::before {{ content: attr(data-label); color: var(--faint); white-space: normal;
+    text-align: left; overflow-wrap: normal; }}
+}}
+{CHART_STYLE}
+"""
 
 
 def page(document: dict[str, Any], *, published: bool) -> str:
-    """The page's text."""
+    """The page as HTML."""
     title, host = document["scenario"]["title"], document["host"]
     all_places = places_of(document)
     parts = [
@@ -61,137 +69,77 @@ def page(document: dict[str, Any], *, published: bool) -> str:
         f"{len(host['qat_devices']) or 'no'} QAT devices; "
         f"guest of {html.escape(document['scenario']['size'])}; measured {measured_at(document)}.</p>",
         _answers(document, all_places),
-        *_pictures(document, all_places),
+        *_pictures(document),
         *_tables(all_places),
         _noise(all_places),
+        *(_published(all_places) if published else ()),
     ]
-    if published:
-        text = html.escape("\n".join(published_text(all_places)))
-        parts.append(f"<section><pre>{text}</pre></section>")
     return "\n".join([*parts, "</body></html>", ""])
 
 
 def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
-    lines = [
-        f"<li>{html.escape(link.title)}: <strong>{html.escape(winner(group))}</strong></li>"
+    fastest = [
+        f"{html.escape(link.title)}: <strong>{html.escape(winner(group))}</strong>"
         for link, group in by_link(all_places).items()
         if len(group) > 1
     ]
-    lines += [
-        f"<li>{html.escape(one.words)} ({link.channels} channels, {html.escape(link.image)})</li>"
+    even = [
+        f"{html.escape(one.words)} ({link.channels_words}, {html.escape(link.image)})"
         for link, one in crossings_of(document)
     ]
-    return f'<section class="answer"><h2>Which method on this link?</h2><ul>{"".join(lines)}</ul></section>'
+    parts = ["<h2>Which method on this link?</h2>", _list(fastest)]
+    parts += ["<h3>Break-even bandwidths</h3>", _list(even)] if even else []
+    return f'<section class="answer">{"".join(parts)}</section>'
 
 
-def _pictures(document: dict[str, Any], all_places: list[Place]) -> list[str]:
-    found = [*_break_even(document), *_by_channels(all_places), *_prealloc(all_places), *_rounds(all_places)]
-    return [f"<section><h2>{html.escape(title)}</h2>{svg}</section>" for title, svg in found]
+def _list(items: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
-def _break_even(document: dict[str, Any]) -> list[tuple[str, str]]:
-    found = []
-    for link, lines in lines_of(document).items():
-        limited = {name: [(float(b), t) for b, t in line if b] for name, line in lines.items()}
-        limited = {name: line for name, line in limited.items() if line}
-        unlimited = {name: t for name, line in lines.items() for b, t in line if not b}
-        bandwidths = sorted({b for line in limited.values() for b, _ in line})
-        if not bandwidths or len(bandwidths) + bool(unlimited) < 2:
-            continue
-        # Without a limit stands one step right of the fastest link.
-        step = (bandwidths[-1] / bandwidths[0]) ** (1 / (len(bandwidths) - 1)) if bandwidths[1:] else 4.0
-        beyond = bandwidths[-1] * step
-        for name, time in unlimited.items():
-            limited.setdefault(name, []).append((beyond, time))
-        times = [t for line in limited.values() for _, t in line]
-        words = {place.point.bandwidth_bytes: place.point.bandwidth for place in places_of(document)}
-        ticks = [(b, show_rate(words[int(b)])) for b in bandwidths]
-        if unlimited:
-            ticks.append((beyond, "no limit"))
-        x = charts.Axis("bandwidth", tuple(ticks), bandwidths[0], ticks[-1][0], logarithmic=True)
-        y = charts.logarithmic("total ms", min(times), max(times))
-        title = f"Total time by bandwidth: {link.channels} channels, {link.image}"
-        found.append((title, charts.line_chart(title, x, y, limited)))
-    return found
-
-
-def _by_channels(all_places: list[Place]) -> list[tuple[str, str]]:
-    counts = sorted({place.point.channels for place in all_places})
-    if len(counts) < 2:
-        return []
-    ended = [place for place in all_places if completed(place)]
-    fastest = max(ended, key=lambda place: place.point.bandwidth_bytes or 10**15).point
-    chosen = [
-        place
-        for place in ended
-        if (place.point.bandwidth, place.point.prealloc, place.point.dirty_rate, place.point.image)
-        == (fastest.bandwidth, fastest.prealloc, fastest.dirty_rate, fastest.image)
+def _pictures(document: dict[str, Any]) -> list[str]:
+    return [
+        f'<section><h2>{html.escape(title)}</h2><div class="wide">{draw(WIDE)}</div>'
+        f'<div class="narrow">{draw(NARROW)}</div></section>'
+        for title, draw in pictures(document)
     ]
-    found = []
-    for title, unit in (("Time by channels", "total ms"), ("CPU of both sides by channels", "CPU s")):
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for place in chosen:
-            value = place.total_ms if unit == "total ms" else place.cpu_seconds
-            lines.setdefault(place.method_name, []).append((float(place.point.channels), value.median))
-        x = charts.Axis("channels", tuple((float(n), str(n)) for n in counts), counts[0], counts[-1], True)
-        y = charts.linear(unit, max(value for line in lines.values() for _, value in line))
-        found.append((title, charts.line_chart(title, x, y, lines)))
-    return found
-
-
-def _prealloc(all_places: list[Place]) -> list[tuple[str, str]]:
-    lazy = {_but_prealloc(p): p for p in all_places if not p.point.prealloc and completed(p)}
-    both = [(p, lazy[_but_prealloc(p)]) for p in all_places if p.point.prealloc and _but_prealloc(p) in lazy]
-    if not both:
-        return []
-    pairs = both[:8]
-    bars = {
-        "prealloc": [(with_.method_name, with_.total_ms.median) for with_, _ in pairs],
-        "no prealloc": [(with_.method_name, without.total_ms.median) for with_, without in pairs],
-    }
-    y = charts.linear("total ms", max(value for series in bars.values() for _, value in series))
-    return [("What prealloc buys", charts.bar_chart("What prealloc buys", y, bars))]
-
-
-def _but_prealloc(place: Place) -> tuple[Any, ...]:
-    p = place.point
-    return p.method, p.level, p.channels, p.bandwidth, p.dirty_rate, p.image
-
-
-def _rounds(all_places: list[Place]) -> list[tuple[str, str]]:
-    """The run with the most rounds: pages of each, over time."""
-    results = [result for place in all_places for result in place.results]
-    longest = max(results, key=lambda result: len(result["rounds"]), default=None)
-    if longest is None or len(longest["rounds"]) < 2:
-        return []
-    at, sent, dirty = 0.0, [], []
-    for one in longest["rounds"]:
-        sent.append((at, float(one["pages"])))
-        at += one["duration_ms"]
-        dirty.append((at, float(one["dirty_pages"] or 0)))
-    x = charts.linear("ms since the first packet", at)
-    y = charts.linear("pages", max(value for _, value in [*sent, *dirty]))
-    method = longest["options"]["method"]
-    title = f"Rounds over time: {method}, {len(longest['rounds'])} rounds"
-    lines = {"pages to send": sent, "dirty at its end": dirty}
-    return [(title, charts.line_chart(title, x, y, lines))]
 
 
 def _tables(all_places: list[Place]) -> list[str]:
-    parts = []
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
-    for link, group in by_link(all_places).items():
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row(place)) + "</tr>"
-            for place in group
-        )
-        grid = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        title = html.escape(link.title)
-        parts.append(f'<section><h2>{title}</h2><div class="scroll">{grid}</div></section>')
-    return parts
+    return [
+        f"<section><h2>{html.escape(link.title)}</h2>{_table([HEAD, *map(row, group)])}</section>"
+        for link, group in by_link(all_places).items()
+    ]
+
+
+def _table(rows: list[list[str]]) -> str:
+    """The first row is the head. A narrow window has no head: each cell then shows its column's title."""
+    titles, *body = [[html.escape(cell) for cell in one] for one in rows]
+    kinds = [_kind([one[column] for one in body]) for column in range(len(titles))]
+    head = "".join(
+        f"<th{kind}>{title.replace(' %', '&nbsp;%')}</th>" for title, kind in zip(titles, kinds, strict=True)
+    )
+    lines = "".join(f"<tr>{''.join(map(_cell, titles, kinds, one))}</tr>" for one in body)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _cell(title: str, kind: str, text: str) -> str:
+    return f'<td{kind} data-label="{title}">{text}</td>'
+
+
+def _kind(cells: list[str]) -> str:
+    """A column's class: words that may be wrapped, or a figure with its range."""
+    if any(cell.count(" ") > 3 for cell in cells):
+        return ' class="words"'
+    return ' class="range"' if any(" to " in cell for cell in cells) else ""
 
 
 def _noise(all_places: list[Place]) -> str:
     found = doubts(all_places) or ["Enough repetitions, and every spread is below 10 %."]
-    items = "".join(f"<li>{html.escape(one)}</li>" for one in found)
-    return f"<section><h2>Noise</h2><ul>{items}</ul></section>"
+    return f"<section><h2>Noise</h2>{_list([html.escape(one) for one in found])}</section>"
+
+
+def _published(all_places: list[Place]) -> list[str]:
+    parts = ["<h2>Beside what was published</h2>", f"<p>{html.escape(published_words(all_places))}</p>"]
+    for source, rows in published_tables(all_places):
+        parts.append(f"<section><h3>{html.escape(source)}</h3>{_table(rows)}</section>")
+    return parts

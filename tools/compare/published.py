@@ -1,4 +1,4 @@
-"""What was published on QEMU with QATzip, to be laid beside ours. Figures copied, nothing computed.
+"""Published figures of QEMU with QATzip, for comparison with ours. Copied as they were printed.
 
 Sources: the cover letter of the series, v4, and Intel's reply to its review, both on qemu-devel in
 July 2024; QEMU's docs/devel/migration/qatzip-compression.rst. All with an idle guest whose RAM held

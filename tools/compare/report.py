@@ -6,29 +6,19 @@ import csv
 import io
 from typing import Any
 
+from pipeline.options import AUTO
 from pipeline.report.markdown import table
-from tools.compare.comparison import (
-    Crossing,
-    Link,
-    Place,
-    by_link,
-    completed,
-    crossings,
-    doubts,
-    places,
-    winner,
-)
+from tools.compare.comparison import Link, Place, by_link, completed, doubts, places, winner
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
+from tools.measuring.break_even import Crossing, Lines, break_evens
+from tools.measuring.columns import TITLES, cells
 
-HEAD = [
-    *("method", "total ms", "downtime ms", "throughput mbps", "pages/s", "send CPU %", "recv CPU %"),
-    *("ratio", "CPU s per GiB", "rounds"),
-]
+HEAD = ["method", *TITLES, "CPU s per GiB", "rounds"]
 
 
 def places_of(document: dict[str, Any]) -> list[Place]:
-    """The points of a document, repetitions together."""
+    """The points of a document, grouped by place."""
     return places((Point(**entry["point"]), entry["result"]) for entry in document["points"])
 
 
@@ -40,21 +30,15 @@ def row(place: Place) -> list[str]:
     gib = place.results[0]["options"]["size_bytes"] / 2**30
     return [
         place.method_name,
-        place.total_ms.show(),
-        f"{place.spread('time', 'downtime_ms').median:.1f}",
-        f"{place.spread('traffic', 'throughput_mbps').median:.0f}",
-        f"{place.spread('traffic', 'pages_per_second_mean').median:.0f}",
-        f"{place.spread('send', 'cpu_percent').median:.0f}",
-        f"{place.spread('recv', 'cpu_percent').median:.0f}",
-        f"{place.spread('traffic', 'compression_ratio').median:.2f}",
+        *cells(place.results),
         f"{place.cpu_seconds.median / gib:.2f}",
         f"{max(len(result['rounds']) for result in place.results)}",
     ]
 
 
-def lines_of(document: dict[str, Any]) -> dict[Link, dict[str, list[tuple[int, float]]]]:
+def lines_of(document: dict[str, Any]) -> dict[Link, Lines]:
     """Total ms over bandwidth, a line a method, for everything else that was compared."""
-    found: dict[Link, dict[str, list[tuple[int, float]]]] = {}
+    found: dict[Link, Lines] = {}
     for link, group in by_link(places_of(document)).items():
         whole = Link(link.channels, "0", link.prealloc, link.dirty_rate, link.image)
         for place in group:
@@ -65,12 +49,16 @@ def lines_of(document: dict[str, Any]) -> dict[Link, dict[str, list[tuple[int, f
 
 
 def crossings_of(document: dict[str, Any]) -> list[tuple[Link, Crossing]]:
-    """Every break-even bandwidth."""
-    return [(link, one) for link, lines in lines_of(document).items() for one in crossings(lines)]
+    """Every bandwidth at which the fastest method changes. Auto is left out: it changes along with it."""
+    found = []
+    for link, lines in lines_of(document).items():
+        fixed = {name: line for name, line in lines.items() if name.split()[0] != AUTO}
+        found += [(link, one) for one in break_evens(fixed)]
+    return found
 
 
 def markdown(document: dict[str, Any], *, published: bool) -> str:
-    """The whole report."""
+    """The whole report as Markdown."""
     host, scenario = document["host"], document["scenario"]
     parts = [
         f"# {scenario['title']}",
@@ -91,7 +79,7 @@ def markdown(document: dict[str, Any], *, published: bool) -> str:
     found = crossings_of(document)
     if found:
         parts += ["", "## Break-even bandwidths", ""]
-        parts += [f"- {one.words} ({link.channels} channels, {link.image})." for link, one in found]
+        parts += [f"- {one.words} ({link.channels_words}, {link.image})." for link, one in found]
     if uncertain := doubts(all_places):
         parts += ["", "## Noise", "", *(f"- {doubt}" for doubt in uncertain)]
     if published:
@@ -106,7 +94,7 @@ def measured_at(document: dict[str, Any]) -> str:
 
 
 def csv_text(document: dict[str, Any]) -> str:
-    """A line a point, raw."""
+    """The raw figures as CSV, one line per point."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     groups = {
@@ -143,34 +131,34 @@ BASE = "zstd"
 
 
 def published_text(all_places: list[Place]) -> list[str]:
-    """Every published table, its ratios between methods beside ours at the same channels."""
+    """Every published table, its ratios between methods beside ours at the same channels, as Markdown."""
+    parts = ["## Beside what was published", "", published_words(all_places)]
+    for source, rows in published_tables(all_places):
+        parts += ["", f"### {source}", "", table(rows)]
+    return parts
+
+
+def published_words(all_places: list[Place]) -> str:
+    """What is compared, and where both sides were measured."""
     host = all_places[0].results[0]["host"]
     days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
-    parts = ["## Beside what was published", ""]
-    parts += [
-        f"Ratios to {BASE} at the same channels: absolute figures of other hosts do not transfer.",
+    return (
+        f"Ratios to {BASE} at the same channels: absolute figures of other hosts do not transfer. "
         "Published: 2024, Xeon hosts with four QAT devices, no prealloc. "
-        f"Ours: {host['cpus']} CPUs, {host['cpu_model']}, {days[-1]}.",
-    ]
-    for published in TABLES:
-        parts += ["", f"### {published.source}", "", table(_published_rows(published, all_places))]
-    return parts
+        f"Ours: {host['cpus']} CPUs, {host['cpu_model']}, {days[-1]}."
+    )
+
+
+def published_tables(all_places: list[Place]) -> list[tuple[str, list[list[str]]]]:
+    """Each published table's source, and its rows, the first of which is their head."""
+    return [(published.source, _published_rows(published, all_places)) for published in TABLES]
 
 
 def _published_rows(published: PublishedTable, all_places: list[Place]) -> list[list[str]]:
     out = [
         [
-            *(
-                "method",
-                "channels",
-                "published ms",
-                "x zstd",
-                "send CPU x",
-                "ours ms",
-                "x zstd",
-                "send CPU x",
-            ),
-            "our link",
+            *("method", "channels", "their ms", "their x zstd", "their send CPU x"),
+            *("our ms", "our x zstd", "our send CPU x", "our link"),
         ]
     ]
     for channels in sorted({one.channels for one in published.rows}):

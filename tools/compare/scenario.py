@@ -38,7 +38,7 @@ AXES = ("methods", "levels", "channels", "bandwidths", "prealloc", "dirty_rates"
 
 @dataclass(frozen=True)
 class Point:
-    """One run to be made: a place in the grid, and which repetition of it."""
+    """One run: a place in the grid, and the number of the repetition."""
 
     method: str
     level: int | None
@@ -51,7 +51,7 @@ class Point:
 
     @property
     def key(self) -> str:
-        """A file name, and what --filter is held against."""
+        """The file name, and the text that --filter matches."""
         place = self.place.replace("/", "+")
         return f"{place}_r{self.repetition}"
 
@@ -65,7 +65,7 @@ class Point:
 
     @property
     def method_name(self) -> str:
-        """`zstd 3`; `none`."""
+        """Method and level: `zstd 3`, or `none`."""
         return self.method if self.level is None else f"{self.method} {self.level}"
 
     @property
@@ -76,7 +76,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario as written, checked."""
+    """A scenario as it was written in its file."""
 
     title: str
     size: str
@@ -94,7 +94,7 @@ class Scenario:
 
     @property
     def size_bytes(self) -> int:
-        """RAM of the guest."""
+        """RAM of the guest, in bytes."""
         return parse_size(self.size)
 
     def points(self) -> list[Point]:
@@ -160,7 +160,7 @@ def _frozen(text: str, raw: dict[str, Any], known: Any) -> dict[str, Any]:
 
 
 def check(scenario: Scenario) -> None:
-    """Raise UsageError for a value that no run would take."""
+    """Raise UsageError for a value that no run would accept."""
     for part in (scenario, *(replace(scenario, **axes) for axes in scenario.extra)):
         for method in part.methods:
             if method != AUTO and method not in METHODS:

@@ -1,1 +1,1 @@
-"""What measurements share: images, single runs, spreads, tables of figures, charts."""
+"""What measurements share: images, single runs, spreads, rows of figures, charts."""

@@ -24,24 +24,24 @@ FILLED = 0.9375
 
 
 def fill_corpus(ram: GuestRam, corpus: Path | None) -> None:
-    """15/16 corpus."""
+    """Corpus over 15/16 of RAM; the rest is zero."""
     Corpus(corpus, FILLED).fill(ram)
 
 
 def fill_zero_rich(ram: GuestRam, corpus: Path | None) -> None:
-    """A run of 64 KiB in four is corpus."""
+    """Every fourth run of 64 KiB is corpus; the others are zero."""
     Corpus(corpus, 1.0).fill(ram)
     for start in range(0, ram.pages, 4 * RUN_PAGES):
         ram.words[start + RUN_PAGES : start + 4 * RUN_PAGES] = 0
 
 
 def fill_incompressible(ram: GuestRam, corpus: Path | None) -> None:
-    """Random bytes, the same in every run."""
+    """Random bytes everywhere, the same ones in every run."""
     noise(ram, 0, ram.pages)
 
 
 def fill_mixed(ram: GuestRam, corpus: Path | None) -> None:
-    """Regions of corpus, zero, noise, corpus, and so on."""
+    """Regions of 16 MiB of corpus, zero and noise in turn."""
     Corpus(corpus, 1.0).fill(ram)
     for number, start in enumerate(range(0, ram.pages, REGION_PAGES)):
         end = min(start + REGION_PAGES, ram.pages)
@@ -52,7 +52,7 @@ def fill_mixed(ram: GuestRam, corpus: Path | None) -> None:
 
 
 def noise(ram: GuestRam, start: int, end: int) -> None:
-    """Fill pages with random bytes whose seed is the first page's number."""
+    """Fill pages with random bytes, seeded with the number of the first page."""
     random = np.random.default_rng(start)
     for first in range(start, end, REGION_PAGES):
         count = min(REGION_PAGES, end - first)
@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[GuestRam, Path | None], None]] = {
 
 
 def write_image(kind: str, size_bytes: int, corpus: Path | None, folder: Path) -> Path:
-    """Make an image file and return its path. Raises OSError."""
+    """Write an image of that kind into a folder; returns its path. Raises OSError."""
     ram = GuestRam.create(size_bytes, f"image-{kind}")
     KINDS[kind](ram, corpus)
     path = folder / f"{kind}-{size_bytes >> 20}M.raw"

@@ -1,4 +1,4 @@
-"""What a long measurement says while it goes on."""
+"""Progress of a long measurement."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 
 def say(text: str) -> None:
-    """Progress, on standard error."""
+    """Print a line of progress to standard error."""
     print(text, file=sys.stderr, flush=True)

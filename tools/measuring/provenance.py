@@ -1,16 +1,19 @@
-"""Where and how something was measured, in one sentence."""
+"""Where and how something was measured, in words."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def host_line(document: dict[str, Any]) -> str:
-    """One sentence on where this was measured."""
-    host = document["host"]
+def host_words(host: dict[str, Any]) -> str:
+    """The host of a result document."""
     devices = len(host["qat_devices"])
     return (
-        f"Host: {host['cpus']} CPUs, {host['cpu_model']}, {host['memory_bytes'] >> 30} GiB, "
-        f"Linux {host['kernel']}, Python {host['python']}, {devices or 'no'} QAT devices. "
-        f"Command: `{' '.join(document['command'])}`"
+        f"{host['cpus']} CPUs, {host['cpu_model']}, {host['memory_bytes'] >> 30} GiB, "
+        f"Linux {host['kernel']}, Python {host['python']}, {devices or 'no'} QAT devices"
     )
+
+
+def host_line(document: dict[str, Any]) -> str:
+    """Where a document's figures were measured, and with which command."""
+    return f"Host: {host_words(document['host'])}. Command: `{' '.join(document['command'])}`"

@@ -12,11 +12,11 @@ NAME_WIDTH = 18
 
 
 def note(rows: Rows, name: str, figures: dict[str, float]) -> None:
-    """Add a turn's figures, and say them."""
+    """Add the figures of one turn, and print them."""
     rows.setdefault(name, []).append(figures)
     say(f"  {name:{NAME_WIDTH}} " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
 
 
 def spread(values: list[dict[str, float]], *keys: str) -> Spread:
-    """One figure over the turns, or the sum of several."""
+    """One figure over all turns, or the sum of several figures."""
     return Spread(tuple(sum(value[key] for key in keys) for value in values))

@@ -1,4 +1,4 @@
-"""What several repetitions of a figure say, and whether two of them differ at all.
+"""Spreads of repeated figures, and whether two of them differ at all.
 
 After pyperf: raw values are kept, the median stands for them, and no winner is named inside the
 noise.
@@ -12,13 +12,12 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Spread:
-    """The repetitions of one figure, in the order in which they were measured."""
+    """The repetitions of one figure, in the order of measurement."""
 
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The median."""
         return median(self.values)
 
     @property
@@ -27,13 +26,15 @@ class Spread:
         return (max(self.values) - min(self.values)) / self.median if self.median else 0.0
 
     def overlaps(self, other: Spread) -> bool:
-        """Whether some repetition of one lies within the other's range."""
+        """Whether the ranges of the two overlap."""
         return min(self.values) <= max(other.values) and min(other.values) <= max(self.values)
 
     def show(self, digits: int = 0) -> str:
-        """`median (min to max)`."""
-        low, mid, high = min(self.values), self.median, max(self.values)
-        return f"{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        """`median (min to max)`; just the value where all are the same to that many digits."""
+        low, mid, high = (
+            f"{value:.{digits}f}" for value in (min(self.values), self.median, max(self.values))
+        )
+        return mid if low == high else f"{mid} ({low} to {high})"
 
 
 @dataclass(frozen=True)

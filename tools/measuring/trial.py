@@ -25,7 +25,7 @@ class Trial:
 
     @property
     def total_ms(self) -> float:
-        """From the first packet claimed to the last page applied."""
+        """Milliseconds from the first packet claimed to the last page applied."""
         return float(self.result["time"]["total_ms"])
 
     @property
@@ -35,7 +35,7 @@ class Trial:
 
     @property
     def cpu_seconds(self) -> float:
-        """Both sides."""
+        """CPU seconds of both sides."""
         return float(self.result["send"]["cpu_seconds"] + self.result["recv"]["cpu_seconds"])
 
     @property
@@ -49,17 +49,27 @@ NOT_CONVERGED = 3
 START = """
 import runpy, sys
 sys.path[0] = sys.argv.pop(1)
-runpy.run_module("pipeline.run", run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Starts this project's `pipeline.run`: `python -m` prefers a folder `pipeline` of the working directory."""
+"""Starts a module of this project: `python -m` prefers a folder of that name in the working directory."""
 
 
-def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
-    """Run `pipeline.run` in a process of its own. Raises RunFailed."""
-    options = ["--quiet", "--json", "-", *arguments]
+def command_of(module: str, *arguments: str) -> list[str]:
+    """What starts a command of ours, `pipeline.run` or another, in a process of its own."""
+    return [sys.executable, "-c", START, str(PROJECT), module, *arguments]
+
+
+def run_ours(
+    arguments: list[str],
+    *,
+    may_not_converge: bool = False,
+    module: str = "pipeline.run",
+    prefix: tuple[str, ...] = (),
+) -> Trial:
+    """Run a command of ours, after a `prefix` such as `ip netns exec NAME`. Raises RunFailed."""
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", START, str(PROJECT), *options],
+        [*prefix, *command_of(module, "--quiet", "--json", "-", *arguments)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
@@ -69,7 +79,5 @@ def run_ours(arguments: list[str], *, may_not_converge: bool = False) -> Trial:
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()
-        raise RunFailed(
-            f"pipeline.run {' '.join(options)}: {said[-1] if said else f'exit {ended.returncode}'}"
-        )
+        raise RunFailed(f"{module} {' '.join(arguments)}: {said[-1] if said else f'exit {ended.returncode}'}")
     return Trial(json.loads(ended.stdout), wall)

@@ -32,7 +32,7 @@ from pipeline.processes.child import die_with_parent
 from pipeline.processes.memory import check_memory
 from pipeline.report.files import save_json
 from qat.scripts import shipped_script
-from tools.qemu.qmp import Qmp, QmpError
+from tools.qemu.monitor import Monitor, MonitorError, why_not
 
 BINARY = "qemu-system-x86_64"
 METHODS = ("none", "zlib", "zstd", "qatzip")
@@ -81,11 +81,13 @@ class PeerRow:
 
 
 def find_qemu() -> str:
-    """The binary. Raises HostError where there is none."""
+    """The path of QEMU's binary. Raises HostError when QEMU or the package qemu.qmp is missing."""
     found = shutil.which(BINARY)
     if found is None:
         script = shipped_script("get_qemu.sh")
         raise HostError(f"{BINARY} is not here: run {script} (Debian), or install QEMU 9.0 or later")
+    if why := why_not():
+        raise HostError(why)
     return found
 
 
@@ -114,13 +116,19 @@ class Machine:
             preexec_fn=die_with_parent,
         )
         theirs.close()
-        self.qmp = Qmp(ours)
         try:
-            self.version = self.qmp.greet()
+            self.qmp = Monitor(ours)
+        except MonitorError as error:
+            raise HostError(f"{BINARY}: {self._last_words() or error}") from error
+        self.version = self.qmp.version
+        try:
             self._configure(options)
-        except QmpError as error:
-            said = self._last_words()
-            raise HostError(f"{BINARY}: {said or error}") from error
+        except MonitorError as error:
+            self.qmp.close()
+            raise HostError(f"{BINARY}: {self._last_words() or error}") from error
+        except HostError:
+            self.stop()
+            raise
 
     def _configure(self, options: PeerOptions) -> None:
         capabilities = [{"capability": name, "state": True} for name in ("events", "multifd")]
@@ -134,7 +142,7 @@ class Machine:
             settings[f"multifd_{options.method}_level"] = options.level
         try:
             self.qmp.run("migrate-set-parameters", **settings)
-        except QmpError as error:
+        except MonitorError as error:
             if options.method in str(error):
                 raise HostError(f"this QEMU ({self.version}) has no method {options.method}") from error
             raise
@@ -145,7 +153,8 @@ class Machine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """Kill it, whatever it does."""
+        """Kill QEMU, whatever state it is in."""
+        self.qmp.close()
         self._process.kill()
         self._process.wait()
         if self._process.stderr is not None:
@@ -179,7 +188,7 @@ def migrate(content: Content, size_bytes: int, options: PeerOptions) -> PeerRow:
         content.fill(source)
         try:
             return _migrate(sending, receiving, source, destination)
-        except QmpError as error:
+        except MonitorError as error:
             raise RunFailed(f"QEMU: {error}") from error
 
 
