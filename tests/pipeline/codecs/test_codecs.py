@@ -18,7 +18,7 @@ compressing = [name for name in METHODS if name != "none"]
 every_level = [
     (name, level)
     for name in compressing
-    for level in {METHODS[name].levels[0], METHODS[name].default_level, METHODS[name].levels[-1]}
+    for level in {*METHODS[name].levels[:1], METHODS[name].default_level, *METHODS[name].levels[-1:]}
 ]
 
 
