@@ -263,13 +263,7 @@ def _decide_as_qemu(settings: PolicySettings, now: Situation) -> Verdict:
     return Verdict(decision, expected, said + throttled, throttle, settings.downtime_limit_ms, None, wasted)
 
 
-def _decide_at_once(settings: PolicySettings, now: Situation) -> Verdict:
-    """The toy policy: switch over whatever it costs."""
-    return Verdict(Decision.SWITCH_OVER, 0.0, "at once", 0, now.downtime_limit_ms)
-
-
 POLICIES: dict[str, Callable[[PolicySettings, Situation], Verdict]] = {
     OWN_POLICY: _decide_by_guest_rate,
     "qemu": _decide_as_qemu,
-    "at-once": _decide_at_once,
 }

@@ -6,13 +6,12 @@ and one entry in `KINDS`. Command lines, the guest and the migration know logs o
 
 from __future__ import annotations
 
-from guestmem.dirty_log import everything, kernel, shared
+from guestmem.dirty_log import kernel, shared
 from guestmem.dirty_log.contract import LogKind
 
 KINDS: dict[str, LogKind] = {
     "kernel": kernel.KIND,
     "shared": shared.KIND,
-    "everything": everything.KIND,
 }
 """Every log, the preferred one first."""
 

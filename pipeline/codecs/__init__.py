@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zlib import ZLIB_RUNTIME_VERSION
 
-from pipeline.codecs import isal, lz4, none, qatzip, toy, zlib, zstd
+from pipeline.codecs import isal, lz4, none, qatzip, zlib, zstd
 from pipeline.codecs.method import Method
 
 
@@ -18,5 +18,5 @@ def library_versions() -> dict[str, str]:
 
 
 METHODS: dict[str, Method] = {
-    module.METHOD.name: module.METHOD for module in (none, lz4, zlib, isal, zstd, qatzip, toy)
+    module.METHOD.name: module.METHOD for module in (none, lz4, zlib, isal, zstd, qatzip)
 }

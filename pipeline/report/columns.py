@@ -41,7 +41,6 @@ MEASURED = (
     Column("pages/s", "traffic", "pages_per_second_mean", better=1),
     Column("send CPU %", "send", "cpu_percent", better=-1),
     Column("recv CPU %", "recv", "cpu_percent", better=-1),
-    Column("packets", "traffic", "packets"),
     Column("ratio", "traffic", "compression_ratio", 2, better=1),
 )
 COLUMNS = (CHANNELS, *MEASURED)

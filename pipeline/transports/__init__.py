@@ -11,7 +11,6 @@ from pipeline.source.send_side import PacketLayout
 from pipeline.transports.base import Transport
 
 TRANSPORTS = {
-    "toy": ("pipeline.transports.toy:ToyTransport", "the queue again"),
     "queue": ("pipeline.transports.queue:QueueTransport", "through shared memory"),
     "tcp": ("pipeline.transports.tcp.client.transport:TcpTransport", "a connection a channel, over loopback"),
 }

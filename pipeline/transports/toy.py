@@ -1,9 +1,0 @@
-"""The toy transport: the queue, under another name."""
-
-from __future__ import annotations
-
-from pipeline.transports.queue import QueueTransport
-
-
-class ToyTransport(QueueTransport):
-    """See `pipeline.transports.queue`."""
