@@ -414,16 +414,15 @@ class Migration:
     def _step(self, number: int, pages: int, timeout_seconds: float) -> None:
         """Wait for something to happen, within the user's time limit, and show where things stand."""
         self._supervisor.wait(timeout_seconds)
-        if self._still is not None:
-            if self._still.is_over() or not self._guest.renew():
-                self._let_run_again()
-            return
         if self._deadline.passed():
             raise NotConverged(
                 f"did not converge within --timeout {self._options.timeout_seconds:g} seconds "
                 f"(round {number}); the guest runs on"
             )
-        self._show(number, pages)
+        if self._still is None:
+            self._show(number, pages)
+        elif self._still.is_over() or not self._guest.renew():
+            self._let_run_again()
 
     def _show(self, number: int, pages: int) -> None:
         sent = self._sending.sent.totals()
