@@ -115,9 +115,13 @@ def image(pages: int) -> GuestRam:
 
 
 def test_an_output_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    ram, target = image(700), tmp_path / "copy"
+    target = tmp_path / "copy"
     target.write_text("old")
-    assert Output(str(target)).commit(ram) == f"file {target}"
+    reserved = Output(str(target)).reserve(700 * PAGE_BYTES)
+    ram = reserved.ram
+    ram.words[::3] = 7
+    assert target.read_text() == "old"
+    assert reserved.commit() == f"file {target}"
     assert target.read_bytes() == bytes(ram.memory)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
@@ -127,10 +131,11 @@ def test_named_shared_memory_appears_only_when_it_is_committed() -> None:
     name = f"ramferry-keep-{os.getpid()}"
     output, path = Output(shm_name=name), SHM / name
     try:
-        ram = output.create(1 << 20)
+        reserved = output.reserve(1 << 20)
+        ram = reserved.ram
         assert not path.exists()
         ram.words[5] = 9
-        output.commit(ram)
+        reserved.commit()
         assert path.read_bytes() == bytes(ram.memory)
         with pytest.raises(UsageError, match="already"):
             output.check()

@@ -93,11 +93,11 @@ class ReceiveRun:
             raise BadFrame(f"method_codes: {wanted.method_codes} are without {RAW.code}")
         check_memory(wanted.ram_bytes, 1, 0, wanted.channels)
         self._options = options
-        self._output = Output(options.output, options.output_shm)
         self.wanted = wanted
         pages = wanted.ram_bytes // PAGE_BYTES
         try:
-            self.destination = self._output.create(wanted.ram_bytes)
+            self._reservation = Output(options.output, options.output_shm).reserve(wanted.ram_bytes)
+            self.destination = self._reservation.ram
             self.arrivals = Arrivals(pages, wanted.channels)
             self._written = WrittenMap(pages)
             self.counters = Counters(wanted.channels)
@@ -165,8 +165,12 @@ class ReceiveRun:
         missing = int(np.count_nonzero(self.arrivals.whole == 0))
         if missing:
             raise RunFailed(f"{missing} pages of RAM did not arrive whole: nothing is written")
-        self.output = self._output.commit(self.destination)
+        self.output = self._reservation.commit()
         return self.output
+
+    def give_up(self) -> None:
+        """The run has failed: nothing of what was reserved for it is left."""
+        self._reservation.give_up()
 
     def report(self, request: int) -> Report:
         """What this side used. The channels' figures have been added by then."""

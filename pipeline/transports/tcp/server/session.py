@@ -116,6 +116,8 @@ class Session:
             error = RunFailed(str(raised))
         if error is not None:
             self._tell_failed(error)
+            if self._receive_run is not None:
+                self._receive_run.give_up()
         self._acceptor.close()
         return Outcome(error, self._record())
 
