@@ -39,6 +39,7 @@ from guestmem.content import Content, OnShare
 from guestmem.dirty_log import KINDS
 from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
 from guestmem.ipc import Connection, Message, PeerGone
+from guestmem.names import end_guard
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from guestmem.workload import Workload
@@ -126,6 +127,7 @@ def run_guest(owner: Connection, spec: GuestSpec) -> None:
         guest = Guest(spec, _FillingReports(owner))
     except PeerGone:
         return
+    end_guard()  # a guest is killed in the end, and then nobody would reap its guard
     guest.serve(owner, listener)
 
 
@@ -328,6 +330,7 @@ class Guest:
                 return
             try:
                 log = KINDS[name].create(self._ram)
+                end_guard()
             except NoDirtyLog as error:
                 client.connection.send({"kind": "no-log", "text": str(error)})
                 return

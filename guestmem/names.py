@@ -9,6 +9,7 @@ the guard unlinks the names that were not taken back, and ends.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 import posix_ipc
 
 SEGMENT, QUEUE = "segment", "queue"
+QUIT = "="
 MAX_DESCRIPTORS = 4096
 """The guard closes the descriptors below this that it inherited."""
 
@@ -33,7 +35,8 @@ class _Guard:
         self.owner = os.getpid()
         reading, self._tell = os.pipe()
         ready, say_ready = os.pipe()
-        if os.fork() == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             _guard(reading, say_ready)
         os.close(reading)
         os.close(say_ready)
@@ -45,6 +48,15 @@ class _Guard:
             os.write(self._tell, line.encode() + b"\n")
         except BrokenPipeError:
             pass  # the guard was killed: no worse than having none
+
+    def end(self) -> None:
+        """Its creator ends in good order: no name is left to guard, and nobody else would reap it."""
+        self.tell(QUIT)
+        os.close(self._tell)
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # somebody reaped it already
 
 
 def _guard(reading: int, say_ready: int) -> None:
@@ -66,6 +78,8 @@ def _guard(reading: int, say_ready: int) -> None:
         told: set[tuple[str, str]] = set()
         with os.fdopen(3) as lines:
             for line in lines:
+                if line.strip() == QUIT:
+                    break
                 sign, kind, name = line.split()
                 (told.add if sign == "+" else told.discard)((kind, name))
         for kind, name in told:
@@ -78,6 +92,17 @@ def _guard(reading: int, say_ready: int) -> None:
 
 
 _current: _Guard | None = None
+
+
+def end_guard() -> None:
+    """End this process's guard and reap it. Called where a process ends; a later name gets a new guard."""
+    global _current
+    if _current is not None and _current.owner == os.getpid():
+        _current.end()
+    _current = None
+
+
+atexit.register(end_guard)
 
 
 @contextmanager

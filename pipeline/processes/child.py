@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterable
 
 from guestmem.ipc import Connection, Message, PeerGone
+from guestmem.names import end_guard
 from pipeline import errors
 from pipeline.errors import FerryError, InternalError, RunFailed, one_line, traceback_of
 from pipeline.processes.limits import limit_of
@@ -79,6 +80,7 @@ def become_worker(
         except PeerGone:
             pass
     finally:
+        end_guard()
         os._exit(code)
 
 

@@ -235,8 +235,15 @@ class TcpTransport:
             "control": control["control"],
             "receiver_host": report.host,
         }
+        self._await_local_end()
         figures = SideFigures(used, report.private_bytes_max)
         return TransportFigures(sending, figures, self._applied, set(report.fallback_reasons), record)
+
+    def _await_local_end(self) -> None:
+        """A receiver of this run's own has said all that it has to say, and ends by itself."""
+        until = time.monotonic() + FINISH_SECONDS
+        while self._local is not None and self._local.exit_status is None and time.monotonic() < until:
+            self._supervisor.wait(ANSWER_STEP_SECONDS)
 
     def _finish_senders(self) -> list[IpcMessage]:
         """What the senders say at their end. All of their packets are applied: who is still calling the
