@@ -118,6 +118,7 @@ class Options:
     tls: Tls | None = None
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     insecure: bool = False
+    secret: bytes | None = field(default=None, repr=False)
     auto_with_qat: bool = False
 
     @property
@@ -132,7 +133,7 @@ class Options:
 
     def record(self) -> dict[str, Any]:
         """For the result document: one flat record. An attached guest's size is added by the run."""
-        grouped = ("guest", "policy", "qat", "to", "tls")
+        grouped = ("guest", "policy", "qat", "to", "tls", "secret")
         record = {name: value for name, value in asdict(self).items() if name not in grouped}
         record |= {f"qat_{name}": value for name, value in asdict(self.qat).items()}
         record["to"] = None if self.to is None else str(self.to)
@@ -153,4 +154,5 @@ class ReceiveOptions:
     channels_max: int = MAX_WORKERS
     output: str | None = None
     output_shm: str | None = None
+    secret: bytes | None = field(default=None, repr=False)
     qat: QatOptions = field(default_factory=QatOptions)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pipeline.cli.values import Given, checked, option_of
 from pipeline.errors import UsageError
 from pipeline.net.address import Address, parse_address
+from pipeline.net.secret import read_secret
 from pipeline.net.tls import Tls
 from pipeline.options import DEFAULT_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS
 from qat.scripts import shipped_script
 
 ADDRESSES = "HOST:PORT, [IPV6]:PORT or unix:PATH"
 CONNECTION_OPTIONS = ("tls_dir", "tls_peer", "insecure", "reconnect")
+"""Those that `run --transport tcp` takes; `send` and `recv` also take --secret."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ConnectionOptions:
     tls: Tls | None
     insecure: bool
     reconnect_seconds: float
+    secret: bytes | None = field(default=None, repr=False)
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +60,26 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_secret_argument(parser: argparse.ArgumentParser) -> None:
+    """What a sender and a receiver of one host may share."""
+    parser.add_argument(
+        "--secret",
+        metavar="FILE",
+        help="a file (mode 0600, 16 bytes or more) that both sides have, and prove to each other that they "
+        "know; for plain TCP on one host, where any user may listen (default none)",
+    )
+
+
+def read_secret_option(given: Given, connection: ConnectionOptions) -> ConnectionOptions:
+    """The same, with the secret. Raises UsageError."""
+    text = given.text("secret")
+    if text is None:
+        return connection
+    if connection.tls is not None:
+        raise UsageError("--secret: is for plain TCP; leave it out, or --tls-dir")
+    return replace(connection, secret=read_secret("--secret", text))
+
+
 def read_connection(given: Given, *roles: str) -> ConnectionOptions:
     """The certificates for `roles` are read once, to see that they can be used. Raises UsageError."""
     folder = given.text("tls_dir")
@@ -73,7 +96,8 @@ def read_connection(given: Given, *roles: str) -> ConnectionOptions:
 
 
 def read_address(given: Given, name: str, connection: ConnectionOptions) -> Address:
-    """An address. Raises UsageError for plain TCP to another host that --insecure does not allow."""
+    """An address. Raises UsageError for plain TCP that is not allowed: to another host it needs TLS, on this
+    one TLS or a secret, unless --insecure says otherwise."""
     text = given.text(name)
     assert text is not None, "required"
     option = option_of(name)
@@ -84,6 +108,13 @@ def read_address(given: Given, name: str, connection: ConnectionOptions) -> Addr
         local = address.is_local()
     except OSError as error:
         raise UsageError(f"{option} {text}: {error}") from error
+    if address.path:
+        given.refuse(("secret",), "is for TCP; at a Unix socket the kernel says who is there")
+    elif local and connection.secret is None:
+        raise UsageError(
+            f"{option} {text}: any user of this host may listen or call there: give both sides --secret FILE "
+            "or --tls-dir, use unix:PATH, or say --insecure"
+        )
     if not local:
         raise UsageError(
             f"{option} {text}: the network is untrusted: give --tls-dir "

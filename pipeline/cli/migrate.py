@@ -84,6 +84,7 @@ def read_options(
         tls=link.tls,
         reconnect_seconds=link.reconnect_seconds,
         insecure=link.insecure,
+        secret=link.secret,
     )
 
 

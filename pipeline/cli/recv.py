@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from guestmem.units import show_size
 from pipeline.cli import channels
-from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
+from pipeline.cli.connection import (
+    ADDRESSES,
+    add_connection_arguments,
+    add_secret_argument,
+    read_address,
+    read_connection,
+    read_secret_option,
+)
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
@@ -70,14 +77,14 @@ def build_parser(program: str) -> Parser:
     )
     channels.add_decode_argument(parser)
     add_connection_arguments(parser)
+    add_secret_argument(parser)
     add_output_arguments(parser)
     return parser
 
 
 def read(given: Given) -> RecvRequest:
     """Raises UsageError."""
-    connection = read_connection(given, SERVER)
-    listen = read_address(given, "listen", connection)
+    connection = read_secret_option(given, read_connection(given, SERVER))
     output, shm = given.text("output"), given.text("output_shm")
     Output(output, shm).check()
     runs = given.whole("runs", 0, MAX_RUNS, 1)
@@ -94,9 +101,11 @@ def read(given: Given) -> RecvRequest:
         channels_max=given.whole("max_channels", 1, MAX_WORKERS, MAX_WORKERS),
         output=output,
         output_shm=shm,
+        secret=connection.secret,
         qat=QatOptions(decode=channels.read_decode(given)),
     )
     service = ServiceOptions(runs, given.flag("once"))
+    listen = read_address(given, "listen", connection)
     return RecvRequest(
         listen, receive, service, connection.insecure, given.new_file("json"), given.flag("quiet")
     )

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from pipeline.cli import channels
-from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
+from pipeline.cli.connection import (
+    ADDRESSES,
+    add_connection_arguments,
+    add_secret_argument,
+    read_address,
+    read_connection,
+    read_secret_option,
+)
 from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
@@ -26,13 +33,14 @@ def build_parser(program: str) -> Parser:
     add = parser.add_argument_group("transport").add_argument
     add("--to", metavar="ADDRESS", required=True, help=f"where pipeline.recv listens: {ADDRESSES}")
     add_connection_arguments(parser)
+    add_secret_argument(parser)
     add_migration_arguments(parser, several_methods=False)
     return parser
 
 
 def read(given: Given) -> Options:
     """Raises UsageError."""
-    connection = read_connection(given, CLIENT)
+    connection = read_secret_option(given, read_connection(given, CLIENT))
     to = read_address(given, "to", connection)
     return read_options(given, channels.read_method(given), connection, transport="tcp", to=to)
 

@@ -20,6 +20,7 @@ from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, advance, why
 from pipeline.transports.tcp.protocol import (
     HEADER,
     STALL_SECONDS,
+    VERSION,
     FrameHeader,
     FrameLimits,
     FrameType,
@@ -48,11 +49,12 @@ def prepare(sock: socket.socket) -> None:
 class Link:
     """Frames in both directions. Raises ConnectionLost, and BadFrame for what is no frame."""
 
-    def __init__(self, sock: socket.socket, received: int = 0) -> None:
-        """So many frames have been received already."""
+    def __init__(self, sock: socket.socket, received: int = 0, sent: int = 0, version: int = VERSION) -> None:
+        """So many frames have been received and sent already; frames go out in `version`."""
         self.socket = sock
+        self.version = version
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._sent, self._received = 0, received
+        self._sent, self._received = sent, received
         self._queued = bytearray(4)
         if self._tls is not None:
             sock.settimeout(STALL_SECONDS)
@@ -81,7 +83,7 @@ class Link:
         """One frame; the payload from where it lies."""
         length = sum(len(view) for view in payload)
         self._sent += 1
-        frame = memoryview(pack_frame(type_, self._sent, body, length))
+        frame = memoryview(pack_frame(type_, self._sent, body, length, self.version))
         try:
             if self._tls is not None:
                 for view in (frame, *payload):

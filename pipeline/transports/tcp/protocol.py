@@ -20,9 +20,10 @@ Everything is a frame: a header of 32 bytes, a body, a payload. All integers lit
     24  u32 0
     28  u32 CRC-32 of the 28 bytes above
 
-The body of HELLO is binary (below), that of PACKET the front of a packet (`pipeline.packets.packet`), that
-of all others one JSON object. Only PACKET and SETTLED have a payload. What is longer than its type allows,
-a sequence with a gap, a reserved field that is not 0, or a checksum that is wrong, ends the connection.
+The bodies of HELLO, CHALLENGE and PROOF are binary (below), that of PACKET is the front of a packet
+(`pipeline.packets.packet`), those of all others are one JSON object each. Only PACKET, SETTLED and PAGES have
+a payload. What is longer than its type allows, a sequence with a gap, a reserved field that is not 0, or a
+checksum that is wrong, ends the connection.
 
 HELLO is the first frame of a connection, and the only one that an unknown peer can send:
 
@@ -32,8 +33,17 @@ HELLO is the first frame of a connection, and the only one that an unknown peer 
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
-Version rule: a side takes its own version and the one before, and answers in the version of the
-HELLO. This is version 1, the first; 0 is not valid.
+Version rule: a side takes its own version and the one before, and answers in the version of the HELLO; a
+sender whose HELLO is refused for its version calls again with the one before. This is version 2; 0 is not
+valid. Version 2 added CHALLENGE, PROOF, VERIFY_PAGES and PAGES.
+
+Where both sides were given a secret (plain TCP on one host), HELLO is followed by a proof of it, on every
+connection, before anything else:
+
+    CHALLENGE (receiver)    32 nonce, 32 HMAC-SHA256(secret, "receiver" 0 body-of-HELLO nonce)
+    PROOF     (sender)      32 HMAC-SHA256(secret, "sender" 0 body-of-HELLO nonce)
+
+Over a Unix socket each side asks the kernel who the other is (SO_PEERCRED): its own user, or root.
 
 States of the receiver, and what it takes in each
 -------------------------------------------------
@@ -44,6 +54,7 @@ States of the receiver, and what it takes in each
                 END on k              -> (nothing: no more packets come on this connection, and it closes)
                 SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
                 VERIFY                -> VERIFIED
+                VERIFY_PAGES          -> PAGES: a CRC-32 for each page of one region
                 COMMIT                  -> COMMITTED; DONE
     any         PING                  -> PONG
                 HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
@@ -82,8 +93,9 @@ from typing import Any
 from isal import isal_zlib
 
 from pipeline.errors import BadFrame
+from pipeline.net.secret import NONCE_BYTES, PROOF_BYTES
 
-VERSION = 1
+VERSION = 2
 VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
 MAGIC = 0x314E4652
 HEADER = struct.Struct("<IBBHIIIIII")
@@ -128,9 +140,13 @@ class FrameType(IntEnum):
     REPORT = 16  # receiver
     FAILED = 17  # both
     END = 18  # sender: no more packets come on this connection
+    CHALLENGE = 19  # receiver
+    PROOF = 20  # sender
+    VERIFY_PAGES = 21  # sender
+    PAGES = 22  # receiver
 
 
-WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED})
+WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED, FrameType.PAGES})
 
 
 class Role(IntEnum):
@@ -177,13 +193,21 @@ class FrameLimits:
 
 
 HELLO_LIMITS = FrameLimits(frozenset({FrameType.HELLO}), HELLO.size)
+PROOF_LIMITS = FrameLimits(frozenset({FrameType.PROOF}), PROOF_BYTES)
+CHALLENGE_BYTES = NONCE_BYTES + PROOF_BYTES
 
 
-def pack_frame(type_: FrameType, sequence: int, body: bytes | memoryview, payload_bytes: int = 0) -> bytes:
+def pack_frame(
+    type_: FrameType,
+    sequence: int,
+    body: bytes | memoryview,
+    payload_bytes: int = 0,
+    version: int = VERSION,
+) -> bytes:
     """Header and body; the payload follows by itself."""
     head = _BEFORE_CRC.pack(
         MAGIC,
-        VERSION,
+        version,
         type_,
         0,
         sequence,

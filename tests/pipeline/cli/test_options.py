@@ -51,8 +51,8 @@ def test_what_was_given_reaches_the_options() -> None:
     assert options.reconnect_seconds == 7.0
     assert one("--method", "qatzip", "--no-qat-fallback").qat.fallback is False
     assert one("--max-bandwidth", "1M").max_bandwidth == 1 << 20
-    assert read(send, "--to", "127.0.0.1:7").to.port == 7
-    assert read(recv, "--listen", "127.0.0.1:7", "--max-size", "1G").receive.ram_bytes_max == 1 << 30
+    assert read(send, "--to", "127.0.0.1:7", "--insecure").to.port == 7
+    assert read(recv, "--listen", "unix:/tmp/x", "--max-size", "1G").receive.ram_bytes_max == 1 << 30
 
 
 REFUSED = [
@@ -93,7 +93,7 @@ def test_a_list_may_hold_one_method_that_uses_the_device() -> None:
 
 def test_send_takes_one_method() -> None:
     with pytest.raises(UsageError, match="name one"):
-        read(send, "--to", "127.0.0.1:7", "--method", "none,zstd")
+        read(send, "--to", "unix:/tmp/x", "--method", "none,zstd")
 
 
 @pytest.mark.parametrize(

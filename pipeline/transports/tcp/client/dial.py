@@ -8,18 +8,29 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import BadFrame, ConnectionLost, PeerBusy, PeerRefused, RunFailed
 from pipeline.net.address import Address
+from pipeline.net.secret import NONCE_BYTES, RECEIVER, SENDER, proof, same
 from pipeline.net.tls import CLIENT, Tls, tls_reason
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
-from pipeline.transports.tcp.protocol import FrameLimits, FrameType, Hello, pack_hello
+from pipeline.transports.tcp.protocol import (
+    CHALLENGE_BYTES,
+    VERSION,
+    FrameLimits,
+    FrameType,
+    Hello,
+    pack_hello,
+    read_json,
+)
 
 CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
+PROOF_SECONDS = 5.0
 ANSWERS = FrameLimits(frozenset({FrameType.WELCOME, FrameType.REFUSED}))
+CHALLENGES = FrameLimits(frozenset({FrameType.CHALLENGE, FrameType.WELCOME, FrameType.REFUSED}))
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Peer:
     tls: Tls | None
     reconnect_seconds: float
     welcome_seconds: float
+    secret: bytes | None = None
 
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         """One attempt: a link, and the body of its WELCOME.
@@ -37,14 +49,24 @@ class Peer:
         Raises ConnectionLost for what may be better later, PeerRefused for what will not.
         """
         try:
+            return self._call(hello, VERSION)
+        except PeerRefused as error:
+            # A receiver of the version before says so of the frame that it could not read.
+            if "frame version" not in str(error) or self.secret is not None:
+                raise
+        return self._call(hello, VERSION - 1)
+
+    def _call(self, hello: Hello, version: int) -> tuple[Link, dict[str, Any]]:
+        try:
             sock = self.address.connect(CONNECT_SECONDS)
         except OSError as error:
             raise PeerBusy(f"{self.address}: {error.strerror or error}") from error
         try:
             prepare(sock)
             sock = self._secured(sock)
-            link = Link(sock)
+            link = Link(sock, version=version)
             link.send_frame(FrameType.HELLO, pack_hello(hello))
+            self._prove(link, hello)
             if not link.wait(self.welcome_seconds):
                 raise ConnectionLost(f"{self.address} does not answer for {self.welcome_seconds:.0f} s")
             type_, body = link.receive(ANSWERS)
@@ -60,17 +82,41 @@ class Peer:
             raise ConnectionLost(f"{self.address}: {error}{hint}") from error
         except BadFrame as error:
             sock.close()
-            raise PeerRefused(f"{self.address}: is no receiver of ours, or speaks TLS: {error}") from error
+            wants = " wants a --secret of its sender" if FrameType.CHALLENGE.name in str(error) else ""
+            why = wants or f": is no receiver of ours, or speaks TLS: {error}"
+            raise PeerRefused(f"{self.address}{why}") from error
         except BaseException:
             sock.close()
             raise
         if type_ is FrameType.REFUSED:
             link.close()
-            refusal = Refusal.of(body)
-            if refusal.busy:
-                raise PeerBusy(f"{self.address} refuses: {refusal.text}")
-            raise PeerRefused(f"{self.address} refuses: {refusal.text}")
+            self._refused(body)
         return link, body
+
+    def _refused(self, body: dict[str, Any]) -> NoReturn:
+        refusal = Refusal.of(body)
+        kind = PeerBusy if refusal.busy else PeerRefused
+        raise kind(f"{self.address} refuses: {refusal.text}")
+
+    def _prove(self, link: Link, hello: Hello) -> None:
+        """Where there is a secret the receiver proves first that it knows it, then this side does."""
+        if self.secret is None:
+            return
+        if not link.wait(PROOF_SECONDS):
+            raise ConnectionLost(f"{self.address} does not answer for {PROOF_SECONDS:.0f} s")
+        header = link.header(CHALLENGES)
+        body = bytes(link.body(header))
+        if header.type is FrameType.REFUSED:
+            self._refused(read_json(body))
+        said = pack_hello(hello)
+        nonce, found = body[:NONCE_BYTES], body[NONCE_BYTES:]
+        if header.type is not FrameType.CHALLENGE or len(body) != CHALLENGE_BYTES:
+            raise PeerRefused(
+                f"{self.address}: the receiver does not ask for the --secret; give it to both sides"
+            )
+        if not same(found, proof(self.secret, RECEIVER, said, nonce)):
+            raise PeerRefused(f"{self.address}: whoever listens there does not know the --secret")
+        link.send_frame(FrameType.PROOF, proof(self.secret, SENDER, said, nonce))
 
     def _secured(self, sock: socket.socket) -> socket.socket:
         if self.tls is None:

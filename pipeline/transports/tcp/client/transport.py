@@ -19,6 +19,7 @@ from guestmem.ram import GuestRam
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
+from pipeline.net.secret import new_secret
 from pipeline.options import CHECKS, Options, ReceiveOptions
 from pipeline.packets.counters import Count, Totals
 from pipeline.processes.supervisor import Supervisor, Worker
@@ -68,9 +69,10 @@ class TcpTransport:
         self._supervisor = supervisor
         self._source = source
         self._local: Worker | None = None
+        self._secret = options.secret
         address = options.to if options.to is not None else self._start_receiver()
         welcome = WELCOME_SECONDS + source.size_bytes / PREALLOC_BYTES_PER_SECOND
-        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome)
+        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome, self._secret)
         self._run_id = secrets.token_bytes(RUN_ID_BYTES)
         self._requests = 0
         self._offset_ns = 0
@@ -91,11 +93,15 @@ class TcpTransport:
     def _start_receiver(self) -> Address:
         """A receiver of this run's own, on this host."""
         options = self._options
+        if options.tls is None:
+            self._secret = new_secret()
         try:
             listener = TESTED_HERE.listen()
         except OSError as error:
             raise HostError(f"cannot listen on {TESTED_HERE}: {error.strerror}") from error
-        receive = ReceiveOptions(options.tls, options.reconnect_seconds, options.prealloc, qat=options.qat)
+        receive = ReceiveOptions(
+            options.tls, options.reconnect_seconds, options.prealloc, secret=self._secret, qat=options.qat
+        )
         serve = functools.partial(_serve_here, options=receive, listener=listener)
         self._local = self._supervisor.start("receiver", "recv", serve)
         address = address_of(listener)

@@ -82,7 +82,7 @@ class Session:
         self._supervisor = supervisor
         self._say, self._warn = say, warn
         tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
-        self._acceptor = Acceptor(supervisor, listener, tls, self._welcome, warn)
+        self._acceptor = Acceptor(supervisor, listener, tls, options.secret, self._welcome, warn)
         self._state = State.LISTENING
         self._run_id = self._identity = b""
         self._offer: Offer
