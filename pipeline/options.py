@@ -116,9 +116,9 @@ class Options:
     transport: str = DEFAULT_TRANSPORT
     to: Address | None = None
     tls: Tls | None = None
+    secret: bytes | None = field(default=None, repr=False)
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     insecure: bool = False
-    secret: bytes | None = field(default=None, repr=False)
     auto_with_qat: bool = False
 
     @property
@@ -148,11 +148,11 @@ class ReceiveOptions:
     where the copy goes in the end, a file or a name in shared memory, or nowhere."""
 
     tls: Tls | None = None
+    secret: bytes | None = field(default=None, repr=False)
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     prealloc: bool = False
     ram_bytes_max: int | None = None
     channels_max: int = MAX_WORKERS
     output: str | None = None
     output_shm: str | None = None
-    secret: bytes | None = field(default=None, repr=False)
     qat: QatOptions = field(default_factory=QatOptions)

@@ -62,7 +62,7 @@ def read_options(
         own = guest.read_guest(given, self_checking=result.self_checking(verify))
     count = channels.read_channels(given)
     receivers = count if receivers is None else receivers
-    link = connection or ConnectionOptions(None, False, Options.reconnect_seconds)
+    link = connection or ConnectionOptions(None, None, False, Options.reconnect_seconds)
     return Options(
         attach=attach,
         guest=own,
@@ -82,9 +82,9 @@ def read_options(
         transport=transport,
         to=to,
         tls=link.tls,
+        secret=link.secret,
         reconnect_seconds=link.reconnect_seconds,
         insecure=link.insecure,
-        secret=link.secret,
     )
 
 

@@ -12,7 +12,6 @@ from pipeline.cli.connection import (
     add_secret_argument,
     read_address,
     read_connection,
-    read_secret_option,
 )
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
@@ -84,7 +83,8 @@ def build_parser(program: str) -> Parser:
 
 def read(given: Given) -> RecvRequest:
     """Raises UsageError."""
-    connection = read_secret_option(given, read_connection(given, SERVER))
+    connection = read_connection(given, SERVER)
+    listen = read_address(given, "listen", connection)
     output, shm = given.text("output"), given.text("output_shm")
     Output(output, shm).check()
     runs = given.whole("runs", 0, MAX_RUNS, 1)
@@ -95,17 +95,16 @@ def read(given: Given) -> RecvRequest:
     size = given.size("max_size", 1, MAX_RAM_BYTES, 0)
     receive = ReceiveOptions(
         tls=connection.tls,
+        secret=connection.secret,
         reconnect_seconds=connection.reconnect_seconds,
         prealloc=given.flag("prealloc"),
         ram_bytes_max=size or None,
         channels_max=given.whole("max_channels", 1, MAX_WORKERS, MAX_WORKERS),
         output=output,
         output_shm=shm,
-        secret=connection.secret,
         qat=QatOptions(decode=channels.read_decode(given)),
     )
     service = ServiceOptions(runs, given.flag("once"))
-    listen = read_address(given, "listen", connection)
     return RecvRequest(
         listen, receive, service, connection.insecure, given.new_file("json"), given.flag("quiet")
     )

@@ -9,7 +9,6 @@ from pipeline.cli.connection import (
     add_secret_argument,
     read_address,
     read_connection,
-    read_secret_option,
 )
 from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
@@ -40,7 +39,7 @@ def build_parser(program: str) -> Parser:
 
 def read(given: Given) -> Options:
     """Raises UsageError."""
-    connection = read_secret_option(given, read_connection(given, CLIENT))
+    connection = read_connection(given, CLIENT)
     to = read_address(given, "to", connection)
     return read_options(given, channels.read_method(given), connection, transport="tcp", to=to)
 

@@ -29,6 +29,10 @@ class Given:
         """Whether the option was given. Flags are added with default=None, so that this can be told."""
         return self._values[name] is not None
 
+    def knows(self, name: str) -> bool:
+        """Whether the command has such an option."""
+        return name in self._values
+
     def flag(self, name: str) -> bool:
         return bool(self._values[name])
 

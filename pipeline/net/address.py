@@ -7,16 +7,11 @@ import os
 import re
 import socket
 import stat
-import struct
 from dataclasses import dataclass
-
-from pipeline.errors import PeerRefused
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
 MAX_UNIX_PATH = 107
 BACKLOG = 128
-UCRED = struct.Struct("3i")
-"""struct ucred of unix(7): pid, uid, gid."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Address:
         return listener
 
     def connect(self, timeout_seconds: float) -> socket.socket:
-        """A connected socket. Raises OSError, PeerRefused where another user listens at a path."""
+        """A connected socket. Raises OSError."""
         if not self.path:
             return socket.create_connection((self.host, self.port), timeout_seconds)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,10 +71,6 @@ class Address:
         except OSError:
             sock.close()
             raise
-        uid = peer_uid(sock)
-        if uid not in (os.geteuid(), 0):
-            sock.close()
-            raise PeerRefused(f"{self}: a process of another user (uid {uid}) listens there")
         return sock
 
 
@@ -126,12 +117,6 @@ def address_of(listener: socket.socket) -> Address:
     if listener.family == socket.AF_UNIX:
         return Address("", 0, str(name))
     return Address(str(name[0]), int(name[1]))
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end of a Unix socket, as the kernel says (SO_PEERCRED of unix(7))."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-    return int(UCRED.unpack(raw)[1])
 
 
 def name_of(peer: object) -> str:

@@ -1,60 +1,44 @@
-"""A secret that both ends of a plain connection know, and each proves to the other without saying it.
-
-Loopback TCP is open to every user of a host: anybody may listen where a sender calls, or call where a
-receiver listens. HMAC-SHA256 (RFC 2104) over both sides' nonces says who is who; it does not hide or protect
-what follows, which stays on this host.
-"""
+"""A secret that both ends of a plain connection share, in a file that nobody else can read."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
-import secrets
 import stat
-from pathlib import Path
 
 from pipeline.errors import UsageError
 
-NONCE_BYTES = PROOF_BYTES = 32
-MIN_SECRET_BYTES = 16
-MAX_SECRET_BYTES = 4096
+MIN_BYTES, MAX_BYTES = 16, 1024
+HOW_TO_MAKE = "`umask 077; openssl rand -hex 32 >FILE`"
 TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
-RECEIVER, SENDER = b"receiver", b"sender"
-"""Whose proof it is, so that neither side can be answered with its own."""
 
 
-def read_secret(option: str, text: str) -> bytes:
-    """The secret in a file that only its owner can read. Raises UsageError."""
-    path = Path(text)
+def read_secret(option: str, path: str) -> bytes:
+    """What the file holds, without white space around it. Raises UsageError."""
     try:
-        there = path.stat()
-        data = path.read_bytes()[: MAX_SECRET_BYTES + 1].strip()
+        # A pipe without a writer would hold open(2) up.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise UsageError(f"{option} {text}: cannot be read ({error.strerror})") from error
-    if there.st_uid not in (os.geteuid(), 0):
-        raise UsageError(f"{option} {text}: belongs to another user")
-    if there.st_mode & TOO_OPEN:
-        raise UsageError(f"{option} {text}: is open to others; chmod 600 {text}")
-    if not MIN_SECRET_BYTES <= len(data) <= MAX_SECRET_BYTES:
+        raise UsageError(f"{option} {path}: {error.strerror}; {HOW_TO_MAKE} makes one") from error
+    try:
+        why = _refusal(os.fstat(fd), path)
+        secret = b"" if why else os.read(fd, MAX_BYTES + 1).strip()
+    finally:
+        os.close(fd)
+    if why:
+        raise UsageError(f"{option} {path}: {why}")
+    if not MIN_BYTES <= len(secret) <= MAX_BYTES:
         raise UsageError(
-            f"{option} {text}: holds {len(data)} bytes, must be {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}; "
-            f"openssl rand -hex 32 > {text} makes one"
+            f"{option} {path}: holds {len(secret)} bytes, must be {MIN_BYTES} to {MAX_BYTES}; "
+            f"{HOW_TO_MAKE} makes one"
         )
-    return data
+    return secret
 
 
-def new_secret() -> bytes:
-    """For a run whose both ends are made here."""
-    return secrets.token_bytes(32)
-
-
-def proof(secret: bytes, who: bytes, hello: bytes, nonce: bytes) -> bytes:
-    """That `who` knows the secret: over the sender's HELLO, which is never twice the same, and the receiver's
-    nonce."""
-    return hmac.new(secret, who + b"\0" + hello + nonce, hashlib.sha256).digest()
-
-
-def same(one: bytes, other: bytes) -> bool:
-    """Compared in constant time."""
-    return hmac.compare_digest(one, other)
+def _refusal(status: os.stat_result, path: str) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"belongs to user {status.st_uid}; the secret must be in a file of your own"
+    if status.st_mode & TOO_OPEN:
+        return f"is open to others; chmod 600 {path}"
+    return ""

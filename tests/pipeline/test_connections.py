@@ -80,12 +80,12 @@ def test_a_run_over_tcp_that_cannot_be(arguments: list[str], text: str) -> None:
     [
         ([], "--listen"),
         (["--listen", "x"], "must be HOST:PORT"),
-        (["--listen", "127.0.0.1:0", "--output", "/nowhere/x"], "folder that can be written"),
-        (["--listen", "127.0.0.1:0", "--output", "/tmp"], "folder that can be written"),
-        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--output-shm", "x"], "name one of them"),
-        (["--listen", "127.0.0.1:0", "--output-shm", "a/b"], "letters, digits"),
-        (["--listen", "127.0.0.1:0", "--output", "/tmp/no-copy", "--runs", "2"], "takes one copy"),
-        (["--listen", "127.0.0.1:0", "--max-channels", "65"], "must be 1 to 64"),
+        (["--listen", "unix:/tmp/x", "--output", "/nowhere/x"], "folder that can be written"),
+        (["--listen", "unix:/tmp/x", "--output", "/tmp"], "folder that can be written"),
+        (["--listen", "unix:/tmp/x", "--output", "/tmp/no-copy", "--output-shm", "x"], "name one of them"),
+        (["--listen", "unix:/tmp/x", "--output-shm", "a/b"], "letters, digits"),
+        (["--listen", "unix:/tmp/x", "--output", "/tmp/no-copy", "--runs", "2"], "takes one copy"),
+        (["--listen", "unix:/tmp/x", "--max-channels", "65"], "must be 1 to 64"),
         (["--listen", "nowhere.invalid:7000"], "cannot be resolved"),
     ],
 )

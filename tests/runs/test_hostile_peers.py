@@ -23,12 +23,12 @@ RUN_ID = bytes(range(16))
 @pytest.fixture(scope="module")
 def here() -> Iterator[Receiver]:
     """One receiver for all of them: none may keep it from the next."""
-    with receiver("--runs", "0", "--reconnect", "1", "--insecure") as listening:
+    with receiver("--runs", "0", "--reconnect", "1") as listening:
         yield listening
 
 
 def assert_serves(here: Receiver) -> None:
-    ended = sent(here.address, "--size", "4M", "--dirty-rate", "0", "--quiet", "--insecure")
+    ended = sent(here.address, "--size", "4M", "--dirty-rate", "0", "--quiet")
     assert ended.code == 0, ended.err
     here.run.wait_for("complete")
 

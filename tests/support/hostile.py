@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from typing import Any
 
 import numpy as np
 
 from guestmem.page import PAGE_BYTES
+from pipeline.net.address import parse_address
 from pipeline.packets.checksums import block_crcs
 from pipeline.packets.packet import Packet, front_room, write_packet
 from pipeline.transports.tcp.messages import Open
 from pipeline.transports.tcp.protocol import (
     HEADER,
+    VERSION,
     FrameType,
     Hello,
     Role,
@@ -62,10 +63,11 @@ def raw_packet(
 class Conversation:
     """One connection."""
 
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.sock = socket.create_connection((host, int(port)), 10)
+    def __init__(self, address: str, version: int = VERSION) -> None:
+        self.sock = parse_address(address).connect(10)
         self.sock.settimeout(15)
+        self.version = version
+        self.versions: set[int] = set()
         self.sent = 0
 
     def hello(self, role: Role, run_id: bytes, number: int = 0, generation: int = 1) -> Conversation:
@@ -76,7 +78,7 @@ class Conversation:
     def frame(self, type_: FrameType, body: bytes, payload: bytes = b"") -> None:
         """A frame as it should be."""
         self.sent += 1
-        self.raw(pack_frame(type_, self.sent, body, len(payload)) + payload)
+        self.raw(pack_frame(type_, self.sent, body, len(payload), self.version) + payload)
 
     def json(self, type_: FrameType, **body: Any) -> None:
         """A frame of JSON."""
@@ -96,6 +98,7 @@ class Conversation:
             if len(head) < HEADER.size:
                 return None, {}
             fields = HEADER.unpack(head)
+            self.versions.add(fields[1])
             body = self._read(fields[5])
             self._read(fields[6])
             if fields[2] != FrameType.PONG:
@@ -132,10 +135,10 @@ class Conversation:
 class Sender:
     """A run as far as its channels: control is open and each channel is welcome."""
 
-    def __init__(self, address: str, channels: int = CHANNELS) -> None:
-        self.address = address
+    def __init__(self, address: str, channels: int = CHANNELS, version: int = VERSION) -> None:
+        self.address, self.version = address, version
         self.run_id = os.urandom(16)
-        self.control = Conversation(address).hello(Role.CONTROL, self.run_id)
+        self.control = Conversation(address, version).hello(Role.CONTROL, self.run_id)
         assert self.control.answer()[0] is FrameType.WELCOME
         self.open()
         self.channels = [self.channel(number) for number in range(channels)]
@@ -147,7 +150,7 @@ class Sender:
 
     def channel(self, number: int, generation: int = 1) -> Conversation:
         """One channel's connection."""
-        talk = Conversation(self.address).hello(Role.PACKETS, self.run_id, number, generation)
+        talk = Conversation(self.address, self.version).hello(Role.PACKETS, self.run_id, number, generation)
         deadline = time.monotonic() + 10
         type_, body = talk.answer()
         assert type_ is FrameType.WELCOME, body

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import select
 import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.harness import ROOT, Ended, Run, assert_clean, leftovers
+
+PLAIN = "--insecure"
+"""On this host any user may listen and connect: a test that is about something else says that it may."""
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -30,28 +30,18 @@ def certificates(folder: Path, *names: str) -> Path:
     return folder
 
 
-@functools.cache
-def secret() -> str:
-    """A file that both sides of a plain connection on this host share."""
-    handle, path = tempfile.mkstemp(prefix="ramferry-test-secret-")
-    os.write(handle, os.urandom(16).hex().encode())
-    os.close(handle)
-    atexit.register(os.unlink, path)
-    return path
-
-
-def trusted(address: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments, with a secret where an address on this host needs one."""
-    if address.startswith("unix:") or {"--tls-dir", "--insecure", "--secret"} & set(arguments):
-        return arguments
-    return (*arguments, "--secret", secret())
+def with_plain(address: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments of an end, with what plain TCP needs."""
+    said = {"--tls-dir", "--secret", PLAIN} & set(arguments)
+    return arguments if said or address.startswith("unix:") else (*arguments, PLAIN)
 
 
 class Receiver:
     """`python -m pipeline.recv`, listening."""
 
     def __init__(self, *arguments: str, listen: str = "127.0.0.1:0", prefix: tuple[str, ...] = ()) -> None:
-        self.run = Run("--listen", listen, *trusted(listen, arguments), module="pipeline.recv", prefix=prefix)
+        arguments = with_plain(listen, arguments)
+        self.run = Run("--listen", listen, *arguments, module="pipeline.recv", prefix=prefix)
         self.address = self.run.wait_for("waiting for a sender at").split()[-1]
 
     @property
@@ -85,7 +75,8 @@ def receiver(
 
 def send(address: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Run:
     """A sender that was started."""
-    return Run("--to", address, *trusted(address, arguments), module="pipeline.send", prefix=prefix)
+    arguments = with_plain(address, arguments)
+    return Run("--to", address, *arguments, module="pipeline.send", prefix=prefix)
 
 
 def sent(address: str, *arguments: str, prefix: tuple[str, ...] = (), timeout: float = 60) -> Ended:

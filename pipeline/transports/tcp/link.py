@@ -49,8 +49,10 @@ def prepare(sock: socket.socket) -> None:
 class Link:
     """Frames in both directions. Raises ConnectionLost, and BadFrame for what is no frame."""
 
-    def __init__(self, sock: socket.socket, received: int = 0, sent: int = 0, version: int = VERSION) -> None:
-        """So many frames have been received and sent already; frames go out in `version`."""
+    def __init__(
+        self, sock: socket.socket, *, received: int = 0, sent: int = 0, version: int = VERSION
+    ) -> None:
+        """So many frames have been received and sent already; `version` is of those that are sent."""
         self.socket = sock
         self.version = version
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None

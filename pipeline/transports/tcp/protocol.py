@@ -20,10 +20,10 @@ Everything is a frame: a header of 32 bytes, a body, a payload. All integers lit
     24  u32 0
     28  u32 CRC-32 of the 28 bytes above
 
-The bodies of HELLO, CHALLENGE and PROOF are binary (below), that of PACKET is the front of a packet
-(`pipeline.packets.packet`), those of all others are one JSON object each. Only PACKET, SETTLED and PAGES have
-a payload. What is longer than its type allows, a sequence with a gap, a reserved field that is not 0, or a
-checksum that is wrong, ends the connection.
+The bodies of HELLO, CHALLENGE, RESPONSE and PROOF are binary (below), that of PACKET is the front of a packet
+(`pipeline.packets.packet`), that of all others one JSON object. Only PACKET and SETTLED have a payload. What
+is longer than its type allows, a sequence with a gap, a reserved field that is not 0, or a checksum that is
+wrong, ends the connection.
 
 HELLO is the first frame of a connection, and the only one that an unknown peer can send:
 
@@ -33,17 +33,27 @@ HELLO is the first frame of a connection, and the only one that an unknown peer 
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
-Version rule: a side takes its own version and the one before, and answers in the version of the HELLO; a
-sender whose HELLO is refused for its version calls again with the one before. This is version 2; 0 is not
-valid. Version 2 added CHALLENGE, PROOF, VERIFY_PAGES and PAGES.
+Version rule: a receiver takes its own version and the one before, and answers in the version of the
+HELLO; what it says before it has read one is of the older version. This is version 2. Version 1 is that of
+0.1.0; 0 is not valid. Version 1 has no secret, and is refused where one is asked for.
 
-Where both sides were given a secret (plain TCP on one host), HELLO is followed by a proof of it, on every
-connection, before anything else:
+The shared secret
+-----------------
+Any user of a host can listen on its loopback ports, and connect to them. Where there is no TLS, both sides
+can be given a secret. Then a receiver answers HELLO with CHALLENGE, on every connection, and reads nothing
+but RESPONSE next; a sender that was given one takes nothing but CHALLENGE:
 
-    CHALLENGE (receiver)    32 nonce, 32 HMAC-SHA256(secret, "receiver" 0 body-of-HELLO nonce)
-    PROOF     (sender)      32 HMAC-SHA256(secret, "sender" 0 body-of-HELLO nonce)
+    CHALLENGE   32  the receiver's nonce, random
+    RESPONSE    32  the sender's nonce, random
+                32  HMAC-SHA256(secret, "ramferry 2 sender" 0 and what follows)
+    PROOF       32  HMAC-SHA256(secret, "ramferry 2 receiver" 0 and what follows)
 
-Over a Unix socket each side asks the kernel who the other is (SO_PEERCRED): its own user, or root.
+What follows is both nonces, the receiver's first, the body of HELLO, and the receiver's address and port as
+each side sees them, in text with a space between (`127.0.0.1 7000`). So nobody between the two can pass on
+what they say. A proof that is wrong ends the connection: REFUSED at the receiver, and at the sender for good.
+The secret says who is there. It neither hides nor protects what comes after, as TLS does.
+
+On a Unix socket each side asks its kernel instead, and speaks with its own user and with root only.
 
 States of the receiver, and what it takes in each
 -------------------------------------------------
@@ -54,7 +64,6 @@ States of the receiver, and what it takes in each
                 END on k              -> (nothing: no more packets come on this connection, and it closes)
                 SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
                 VERIFY                -> VERIFIED
-                VERIFY_PAGES          -> PAGES: a CRC-32 for each page of one region
                 COMMIT                  -> COMMITTED; DONE
     any         PING                  -> PONG
                 HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
@@ -93,15 +102,16 @@ from typing import Any
 from isal import isal_zlib
 
 from pipeline.errors import BadFrame
-from pipeline.net.secret import NONCE_BYTES, PROOF_BYTES
 
 VERSION = 2
 VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
+OLDEST_VERSION = min(VERSIONS)
 MAGIC = 0x314E4652
 HEADER = struct.Struct("<IBBHIIIIII")
 _BEFORE_CRC = struct.Struct("<IBBHIIIII")
 HELLO = struct.Struct("<BBHI16s")
 RUN_ID_BYTES = 16
+NONCE_BYTES = PROOF_BYTES = 32
 
 MAX_JSON_BYTES = 60 << 10
 """A body of JSON: digests of 1024 regions are 36 KiB, a report of 64 channels 20."""
@@ -141,12 +151,11 @@ class FrameType(IntEnum):
     FAILED = 17  # both
     END = 18  # sender: no more packets come on this connection
     CHALLENGE = 19  # receiver
-    PROOF = 20  # sender
-    VERIFY_PAGES = 21  # sender
-    PAGES = 22  # receiver
+    RESPONSE = 20  # sender
+    PROOF = 21  # receiver
 
 
-WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED, FrameType.PAGES})
+WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED})
 
 
 class Role(IntEnum):
@@ -193,8 +202,7 @@ class FrameLimits:
 
 
 HELLO_LIMITS = FrameLimits(frozenset({FrameType.HELLO}), HELLO.size)
-PROOF_LIMITS = FrameLimits(frozenset({FrameType.PROOF}), PROOF_BYTES)
-CHALLENGE_BYTES = NONCE_BYTES + PROOF_BYTES
+RESPONSE_LIMITS = FrameLimits(frozenset({FrameType.RESPONSE}), NONCE_BYTES + PROOF_BYTES)
 
 
 def pack_frame(

@@ -7,18 +7,18 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import BadFrame, ConnectionLost, PeerBusy, PeerRefused, RunFailed
 from pipeline.net.address import Address
-from pipeline.net.secret import NONCE_BYTES, RECEIVER, SENDER, proof, same
 from pipeline.net.tls import CLIENT, Tls, tls_reason
+from pipeline.net.unix_peer import unix_peer_refusal
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
+from pipeline.transports.tcp.proof import RECEIVER, SENDER, listening_end, new_nonce, proof, same
 from pipeline.transports.tcp.protocol import (
-    CHALLENGE_BYTES,
-    VERSION,
+    NONCE_BYTES,
     FrameLimits,
     FrameType,
     Hello,
@@ -28,9 +28,9 @@ from pipeline.transports.tcp.protocol import (
 
 CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
-PROOF_SECONDS = 5.0
 ANSWERS = FrameLimits(frozenset({FrameType.WELCOME, FrameType.REFUSED}))
-CHALLENGES = FrameLimits(frozenset({FrameType.CHALLENGE, FrameType.WELCOME, FrameType.REFUSED}))
+FIRST_ANSWERS = FrameLimits(ANSWERS.types | {FrameType.CHALLENGE})
+PROOFS = FrameLimits(frozenset({FrameType.PROOF, FrameType.REFUSED}))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Peer:
     tls: Tls | None
     reconnect_seconds: float
     welcome_seconds: float
-    secret: bytes | None = None
+    secret: bytes | None = field(default=None, repr=False)
 
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         """One attempt: a link, and the body of its WELCOME.
@@ -49,27 +49,16 @@ class Peer:
         Raises ConnectionLost for what may be better later, PeerRefused for what will not.
         """
         try:
-            return self._call(hello, VERSION)
-        except PeerRefused as error:
-            # A receiver of the version before says so of the frame that it could not read.
-            if "frame version" not in str(error) or self.secret is not None:
-                raise
-        return self._call(hello, VERSION - 1)
-
-    def _call(self, hello: Hello, version: int) -> tuple[Link, dict[str, Any]]:
-        try:
             sock = self.address.connect(CONNECT_SECONDS)
         except OSError as error:
             raise PeerBusy(f"{self.address}: {error.strerror or error}") from error
         try:
             prepare(sock)
+            self._check_user(sock)
             sock = self._secured(sock)
-            link = Link(sock, version=version)
+            link = Link(sock)
             link.send_frame(FrameType.HELLO, pack_hello(hello))
-            self._prove(link, hello)
-            if not link.wait(self.welcome_seconds):
-                raise ConnectionLost(f"{self.address} does not answer for {self.welcome_seconds:.0f} s")
-            type_, body = link.receive(ANSWERS)
+            type_, body = self._answer(link, hello)
         except ssl.SSLError as error:
             sock.close()
             raise PeerRefused(f"{self.address}: {tls_reason(error)}") from error
@@ -82,41 +71,60 @@ class Peer:
             raise ConnectionLost(f"{self.address}: {error}{hint}") from error
         except BadFrame as error:
             sock.close()
-            wants = " wants a --secret of its sender" if FrameType.CHALLENGE.name in str(error) else ""
-            why = wants or f": is no receiver of ours, or speaks TLS: {error}"
-            raise PeerRefused(f"{self.address}{why}") from error
+            raise PeerRefused(f"{self.address}: is no receiver of ours, or speaks TLS: {error}") from error
         except BaseException:
             sock.close()
             raise
         if type_ is FrameType.REFUSED:
             link.close()
-            self._refused(body)
+            refusal = Refusal.of(body)
+            if refusal.busy:
+                raise PeerBusy(f"{self.address} refuses: {refusal.text}")
+            raise PeerRefused(f"{self.address} refuses: {refusal.text}")
         return link, body
 
-    def _refused(self, body: dict[str, Any]) -> NoReturn:
-        refusal = Refusal.of(body)
-        kind = PeerBusy if refusal.busy else PeerRefused
-        raise kind(f"{self.address} refuses: {refusal.text}")
+    def _check_user(self, sock: socket.socket) -> None:
+        """Raises PeerRefused for a Unix socket on which another user listens."""
+        why = unix_peer_refusal(sock) if sock.family == socket.AF_UNIX else ""
+        if why:
+            raise PeerRefused(f"{self.address}: {why}")
 
-    def _prove(self, link: Link, hello: Hello) -> None:
-        """Where there is a secret the receiver proves first that it knows it, then this side does."""
-        if self.secret is None:
-            return
-        if not link.wait(PROOF_SECONDS):
-            raise ConnectionLost(f"{self.address} does not answer for {PROOF_SECONDS:.0f} s")
-        header = link.header(CHALLENGES)
-        body = bytes(link.body(header))
-        if header.type is FrameType.REFUSED:
-            self._refused(read_json(body))
-        said = pack_hello(hello)
-        nonce, found = body[:NONCE_BYTES], body[NONCE_BYTES:]
-        if header.type is not FrameType.CHALLENGE or len(body) != CHALLENGE_BYTES:
+    def _answer(self, link: Link, hello: Hello) -> tuple[FrameType, dict[str, Any]]:
+        """WELCOME or REFUSED, after the proofs where there is a secret. Raises what `call` does, BadFrame."""
+        type_, body = self._frame(link, FIRST_ANSWERS)
+        if type_ is FrameType.CHALLENGE:
+            type_, body = self._prove(link, hello, body)
+            if type_ is FrameType.PROOF:
+                type_, body = self._frame(link, ANSWERS)
+        elif self.secret is not None and type_ is FrameType.WELCOME:
             raise PeerRefused(
-                f"{self.address}: the receiver does not ask for the --secret; give it to both sides"
+                f"{self.address}: the receiver asks for no secret, so it may be anybody's; "
+                "give it --secret too"
             )
-        if not same(found, proof(self.secret, RECEIVER, said, nonce)):
-            raise PeerRefused(f"{self.address}: whoever listens there does not know the --secret")
-        link.send_frame(FrameType.PROOF, proof(self.secret, SENDER, said, nonce))
+        return type_, read_json(body)
+
+    def _prove(self, link: Link, hello: Hello, challenge: bytes) -> tuple[FrameType, bytes]:
+        if self.secret is None:
+            raise PeerRefused(f"{self.address}: the receiver asks for its shared secret; give --secret FILE")
+        if len(challenge) != NONCE_BYTES:
+            raise BadFrame(f"challenge: {len(challenge)} bytes, not {NONCE_BYTES}")
+        nonce = new_nonce()
+        try:
+            receiver = listening_end(link.socket, ours=False)
+        except OSError as error:
+            raise ConnectionLost(error.strerror or str(error)) from error
+        both = challenge + nonce
+        link.send_frame(FrameType.RESPONSE, nonce + proof(self.secret, SENDER, both, hello, receiver))
+        type_, body = self._frame(link, PROOFS)
+        if type_ is FrameType.PROOF and not same(body, proof(self.secret, RECEIVER, both, hello, receiver)):
+            raise PeerRefused(f"{self.address}: the receiver does not know the secret of --secret")
+        return type_, body
+
+    def _frame(self, link: Link, limits: FrameLimits) -> tuple[FrameType, bytes]:
+        if not link.wait(self.welcome_seconds):
+            raise ConnectionLost(f"{self.address} does not answer for {self.welcome_seconds:.0f} s")
+        header = link.header(limits)
+        return header.type, bytes(link.body(header))
 
     def _secured(self, sock: socket.socket) -> socket.socket:
         if self.tls is None:

@@ -19,7 +19,6 @@ from guestmem.ram import GuestRam
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
-from pipeline.net.secret import new_secret
 from pipeline.options import CHECKS, Options, ReceiveOptions
 from pipeline.packets.counters import Count, Totals
 from pipeline.processes.supervisor import Supervisor, Worker
@@ -54,6 +53,8 @@ FINISH_SECONDS = 1.0
 PREALLOC_BYTES_PER_SECOND = 100 << 20
 """No host is so slow that it takes longer to give a destination its pages."""
 
+SECRET_BYTES = 32
+
 TESTED_HERE = Address("127.0.0.1", 0)
 
 
@@ -69,10 +70,15 @@ class TcpTransport:
         self._supervisor = supervisor
         self._source = source
         self._local: Worker | None = None
-        self._secret = options.secret
-        address = options.to if options.to is not None else self._start_receiver()
+        secret = options.secret
+        if options.to is not None:
+            address = options.to
+        else:
+            # Both ends are here, on a port that any user of this host can reach.
+            secret = None if options.tls is not None else secrets.token_bytes(SECRET_BYTES)
+            address = self._start_receiver(secret)
         welcome = WELCOME_SECONDS + source.size_bytes / PREALLOC_BYTES_PER_SECOND
-        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome, self._secret)
+        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome, secret)
         self._run_id = secrets.token_bytes(RUN_ID_BYTES)
         self._requests = 0
         self._offset_ns = 0
@@ -90,17 +96,15 @@ class TcpTransport:
         self._senders = [self._start_sender(number) for number in range(options.channels)]
         self.sending.start()
 
-    def _start_receiver(self) -> Address:
+    def _start_receiver(self, secret: bytes | None) -> Address:
         """A receiver of this run's own, on this host."""
         options = self._options
-        if options.tls is None:
-            self._secret = new_secret()
         try:
             listener = TESTED_HERE.listen()
         except OSError as error:
             raise HostError(f"cannot listen on {TESTED_HERE}: {error.strerror}") from error
         receive = ReceiveOptions(
-            options.tls, options.reconnect_seconds, options.prealloc, secret=self._secret, qat=options.qat
+            options.tls, secret, options.reconnect_seconds, options.prealloc, qat=options.qat
         )
         serve = functools.partial(_serve_here, options=receive, listener=listener)
         self._local = self._supervisor.start("receiver", "recv", serve)

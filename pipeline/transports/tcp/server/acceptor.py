@@ -1,15 +1,12 @@
 """Who comes in: accept, the TLS handshake, HELLO. Nothing else is done for a peer that is not known.
 
-Until its HELLO, and a proof where there is a secret, is whole a peer costs a socket, OpenSSL's state, some
-hundred bytes of ours, and HELLO_SECONDS at most; so many at a time, and only some of them from one address.
-When there are too many the oldest makes room, so that a crowd of silent ones keeps nobody out.
+Until its HELLO is whole, and its proof where there is a secret, a peer costs a socket, OpenSSL's state, 128
+bytes of ours, and HELLO_SECONDS at most; so many at a time, and only some of them from one address.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import socket
 import ssl
 import time
@@ -17,18 +14,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import BadFrame
-from pipeline.net.address import name_of, peer_uid
-from pipeline.net.secret import NONCE_BYTES, PROOF_BYTES, RECEIVER, SENDER, proof, same
+from pipeline.net.address import name_of
 from pipeline.net.tls import Tls, fingerprint, tls_reason
+from pipeline.net.unix_peer import unix_peer_refusal
 from pipeline.processes.supervisor import Supervisor
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
+from pipeline.transports.tcp.proof import (
+    RECEIVER,
+    SENDER,
+    listening_end,
+    new_nonce,
+    proof,
+    same,
+    split_response,
+)
 from pipeline.transports.tcp.protocol import (
     HEADER,
-    HELLO,
     HELLO_LIMITS,
     HELLO_SECONDS,
-    PROOF_LIMITS,
+    OLDEST_VERSION,
+    RESPONSE_LIMITS,
     VERSION,
     FrameHeader,
     FrameLimits,
@@ -36,39 +42,35 @@ from pipeline.transports.tcp.protocol import (
     Hello,
     check_body,
     pack_frame,
-    pack_hello,
     pack_json,
     read_header,
     read_hello,
 )
 
-CHALLENGE_VERSION = 2
 MAX_PENDING, MAX_PENDING_OF_ONE = 128, 80
 """Handshakes under way; 64 channels and control may call at the same moment."""
-
-HELLO_FRAME_BYTES = HEADER.size + HELLO.size
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who said HELLO. `identity` is the hash of the certificate, or nothing without TLS."""
+    """Somebody who said HELLO. `identity` is the hash of the certificate, or nothing without TLS; so many
+    frames have been received and sent."""
 
     name: str
     sock: socket.socket
     hello: Hello
     identity: bytes
     version: int
-    proven: bool
+    received: int
+    sent: int
 
     def link(self) -> Link:
-        """For the process that will speak with it, after HELLO and, if there is a secret, its proof."""
-        more = int(self.proven)
-        return Link(self.sock, received=1 + more, sent=more, version=self.version)
+        """For the process that will speak with it."""
+        return Link(self.sock, received=self.received, sent=self.sent, version=self.version)
 
     def refuse(self, text: str, *, busy: bool = False) -> None:
         body = pack_json(Refusal(text, busy).body())
-        frame = pack_frame(FrameType.REFUSED, 1 + int(self.proven), body, version=self.version)
-        _last_words(self.sock, frame)
+        _last_words(self.sock, pack_frame(FrameType.REFUSED, self.sent + 1, body, version=self.version))
 
 
 class Acceptor:
@@ -83,7 +85,7 @@ class Acceptor:
         welcome: Callable[[Caller], None],
         say: Callable[[str], None],
     ) -> None:
-        """`secret` must be known to callers; `welcome` takes them; `say` a line about who is sent away."""
+        """`welcome` takes the callers; `say` a line about each that is sent away."""
         self.secret = secret
         self._supervisor = supervisor
         self._listener = listener
@@ -91,7 +93,6 @@ class Acceptor:
         self._welcome = welcome
         self._say = say
         self._handshakes: list[_Handshake] = []
-        self._sent_away = OneLineASecond(say)
         listener.setblocking(False)
         supervisor.watch(listener, self._accept)
 
@@ -102,12 +103,16 @@ class Acceptor:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.05)
             return
-        if sock.family == socket.AF_UNIX and peer_uid(sock) not in (os.geteuid(), 0):
-            sock.close()
-            self._sent_away.say("a process of another user: this socket is not for it")
-            return
         host = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._make_room(host)
+        why = unix_peer_refusal(sock) if sock.family == socket.AF_UNIX else ""
+        if why:
+            self._say(f"refused {name_of(peer)}: {why}")
+            _last_words(sock, _refused(why))
+            return
+        from_one = sum(handshake.host == host for handshake in self._handshakes)
+        if len(self._handshakes) >= MAX_PENDING or from_one >= MAX_PENDING_OF_ONE:
+            sock.close()
+            return
         try:
             handshake = _Handshake(self, sock, name_of(peer), host)
         except OSError:
@@ -116,26 +121,16 @@ class Acceptor:
         self._handshakes.append(handshake)
         handshake.go_on()
 
-    def _make_room(self, host: str) -> None:
-        """The oldest that has said nothing makes room: first of the same address, where that has many."""
-        of_host = [handshake for handshake in self._handshakes if handshake.host == host]
-        if len(of_host) >= MAX_PENDING_OF_ONE:
-            self.send_away(of_host[0], "too many handshakes from one address")
-        elif len(self._handshakes) >= MAX_PENDING:
-            self.send_away(self._handshakes[0], "too many handshakes")
-
     def tick(self) -> None:
         """Send away who takes too long."""
-        self._sent_away.tick()
         now = time.monotonic()
         for handshake in [handshake for handshake in self._handshakes if now > handshake.deadline]:
             self.send_away(handshake, f"no hello within {HELLO_SECONDS:g} s ({handshake.got} bytes came)")
 
     def send_away(self, handshake: _Handshake, why: str) -> None:
         self.forget(handshake)
-        self._sent_away.say(f"refused {handshake.name}: {why}")
-        body = pack_json(Refusal(why[:200], False).body())
-        refusal = pack_frame(FrameType.REFUSED, 1 + handshake.sent, body, version=handshake.version)
+        self._say(f"refused {handshake.name}: {why}")
+        refusal = _refused(why, handshake.sent, handshake.version)
         _last_words(handshake.sock, refusal if handshake.secured else b"")
 
     def forget(self, handshake: _Handshake) -> None:
@@ -154,8 +149,17 @@ class Acceptor:
                 return
             identity = fingerprint(handshake.sock)
         self.forget(handshake)
-        proven = self.secret is not None
-        self._welcome(Caller(handshake.name, handshake.sock, hello, identity, handshake.version, proven))
+        self._welcome(
+            Caller(
+                handshake.name,
+                handshake.sock,
+                hello,
+                identity,
+                handshake.version,
+                handshake.received,
+                handshake.sent,
+            )
+        )
 
     def secure(self, sock: socket.socket) -> socket.socket:
         """The same with TLS, its handshake to be done; as it is without."""
@@ -188,12 +192,12 @@ class _Handshake:
         self._door = door
         self.name, self.host = name, host
         self.deadline = time.monotonic() + HELLO_SECONDS
-        self.got = self.sent = 0
-        self.version = VERSION
+        self.got = self.received = self.sent = 0
+        self.version = OLDEST_VERSION
         self.secured = not door.speaks_tls
-        self._data = bytearray(HELLO_FRAME_BYTES)
+        self._data = bytearray()
         self._hello: Hello | None = None
-        self._nonce = b""
+        self._challenge = b""
         self._watched = False
         sock.setblocking(False)
         prepare(sock)
@@ -208,7 +212,7 @@ class _Handshake:
                 assert isinstance(self.sock, ssl.SSLSocket)
                 self.sock.do_handshake()
                 self.secured = True
-            hello = self._proven_hello()
+            hello = self._read()
         except (ssl.SSLWantReadError, BlockingIOError):
             self._watch(to_write=False)
         except ssl.SSLWantWriteError:
@@ -222,45 +226,55 @@ class _Handshake:
         if hello is not None:
             self._door.let_in(self, hello)
 
-    def _proven_hello(self) -> Hello:
-        """HELLO, and the proof behind it where this side has a secret."""
-        if self._hello is None:
-            header, body = self._read_frame(1, HELLO_LIMITS, HELLO.size)
-            self._hello, self.version = read_hello(body), header.version
-            if self._door.secret is None:
-                return self._hello
-            self._challenge(self._door.secret, body)
+    def _read(self) -> Hello:
+        """HELLO, and the proof that goes with it. Raises BadFrame, OSError, and what says: later."""
         secret = self._door.secret
+        if self._hello is None:
+            body = self._frame(HELLO_LIMITS)
+            hello = read_hello(body)
+            if secret is None:
+                return hello
+            if self.version < VERSION:
+                raise BadFrame(f"version {self.version} knows no shared secret, and this receiver has one")
+            self._hello, self._challenge = hello, new_nonce()
+            self._send(FrameType.CHALLENGE, self._challenge)
         assert secret is not None
-        _, found = self._read_frame(2, PROOF_LIMITS, PROOF_BYTES)
-        if not same(found, proof(secret, SENDER, pack_hello(self._hello), self._nonce)):
-            raise BadFrame("proof: the sender does not know the secret of this receiver")
+        nonce, shown = split_response(self._frame(RESPONSE_LIMITS))
+        said = self._challenge + nonce, self._hello, listening_end(self.sock, ours=True)
+        if not same(shown, proof(secret, SENDER, *said)):
+            raise BadFrame("the secret is another, or somebody stands between; see --secret")
+        self._send(FrameType.PROOF, proof(secret, RECEIVER, *said))
         return self._hello
 
-    def _challenge(self, secret: bytes, hello: bytes) -> None:
-        if self.version < CHALLENGE_VERSION:
-            raise BadFrame(f"frame version: {self.version} knows no secret")
-        self._nonce = secrets.token_bytes(NONCE_BYTES)
-        body = self._nonce + proof(secret, RECEIVER, hello, self._nonce)
-        self.sent = 1
-        self.sock.send(pack_frame(FrameType.CHALLENGE, 1, body, version=self.version))
-        self._data, self.got = bytearray(HEADER.size + PROOF_BYTES), 0
+    def _send(self, type_: FrameType, body: bytes) -> None:
+        """So little always fits into a fresh socket."""
+        self.sent += 1
+        frame = pack_frame(type_, self.sent, body, version=self.version)
+        if self.sock.send(frame) != len(frame):
+            raise BadFrame("takes no answer")
 
-    def _read_frame(self, sequence: int, limits: FrameLimits, size: int) -> tuple[FrameHeader, bytes]:
-        """The next frame, whose body has `size` bytes. Raises BlockingIOError until it is there."""
-        while self.got < len(self._data):
-            count = self.sock.recv_into(memoryview(self._data)[self.got :])
-            if count == 0:
+    def _frame(self, limits: FrameLimits) -> bytes:
+        """The body of the next frame, of exactly the length that `limits` gives."""
+        whole = HEADER.size + limits.body_bytes
+        while len(self._data) < whole:
+            more = self.sock.recv(whole - len(self._data))
+            if not more:
                 raise BadFrame(f"closed after {self.got} bytes of a hello")
-            self.got += count
-            if self.got >= HEADER.size:
-                read_header(bytes(self._data[: HEADER.size]), sequence, limits)
-        header = read_header(bytes(self._data[: HEADER.size]), sequence, limits)
-        body = bytes(self._data[HEADER.size :])
-        if header.body_bytes != size:
-            raise BadFrame(f"hello: {header.body_bytes} bytes, not {size}")
+            self.got += len(more)
+            self._data += more
+            if len(self._data) >= HEADER.size:
+                version = self._header(limits).version
+                self.version = version if self._hello is None else self.version
+        header, body = self._header(limits), bytes(self._data[HEADER.size :])
+        if header.body_bytes != len(body):
+            raise BadFrame(f"{header.type.name.lower()}: {header.body_bytes} bytes, not {len(body)}")
         check_body(header, body)
-        return header, body
+        self.received += 1
+        self._data.clear()
+        return body
+
+    def _header(self, limits: FrameLimits) -> FrameHeader:
+        return read_header(bytes(self._data[: HEADER.size]), self.received + 1, limits)
 
     def _watch(self, *, to_write: bool) -> None:
         self._door.watch(self, to_write=to_write)
@@ -272,28 +286,10 @@ class _Handshake:
             self._watched = False
 
 
-class OneLineASecond:
-    """Lines about strangers: one a second, with how many were left out."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._next = 0.0
-        self._left_out, self._last = 0, ""
-
-    def say(self, text: str) -> None:
-        """Say it now, or count it."""
-        now = time.monotonic()
-        if now < self._next:
-            self._left_out, self._last = self._left_out + 1, text
-            return
-        self._next = now + 1.0
-        self._say(text)
-
-    def tick(self) -> None:
-        """Say how many were left out, when a second has passed."""
-        if self._left_out and time.monotonic() >= self._next:
-            count, self._left_out = self._left_out, 0
-            self.say(self._last if count == 1 else f"{count} more were refused; the last: {self._last}")
+def _refused(why: str, sent: int = 0, version: int = OLDEST_VERSION) -> bytes:
+    return pack_frame(
+        FrameType.REFUSED, sent + 1, pack_json(Refusal(why[:200], False).body()), version=version
+    )
 
 
 def _last_words(sock: socket.socket, frame: bytes) -> None:
