@@ -84,6 +84,7 @@ class TcpTransport:
         self._offset_ns = 0
         self._output = ""
         self._applied: Totals = np.zeros(len(Count), np.int64)
+        self._said: list[IpcMessage] | None = None
         bitmap = GuestRam.create(PAGE_BYTES * (1 + source.pages // 8 // PAGE_BYTES), "bitmap")
         self._bitmap = bitmap.memory[: -(-source.pages // 8)]
         plan = ControlClientPlan(self._peer, self._run_id, self._bitmap)
@@ -197,6 +198,7 @@ class TcpTransport:
         self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
     ) -> dict[str, str]:
         """Digests of both images, by region; the receiver makes its own meanwhile."""
+        self._finish_senders()
         wrong = {}
         region = region_bytes_of(self._source.size_bytes)
         for check in CHECKS[how]:
@@ -209,6 +211,7 @@ class TcpTransport:
 
     def commit(self) -> None:
         """The receiver puts the copy where it belongs. Raises RunFailed when that is not known."""
+        self._finish_senders()
         try:
             committed: Committed = self._ask(
                 FrameType.COMMIT, Asked(self._next()), Committed, self._supervisor.wait
@@ -256,22 +259,34 @@ class TcpTransport:
             self._supervisor.wait(ANSWER_STEP_SECONDS)
 
     def _finish_senders(self) -> list[IpcMessage]:
-        """What the senders say at their end. All of their packets are applied: who is still calling the
-        receiver, over a connection that broke, is not waited for."""
+        """End the senders, as soon as all of their packets are applied; what they say at their end.
+
+        Who is still calling the receiver then, over a connection that broke, is not waited for, and may fail.
+        """
+        if self._said is not None:
+            return self._said
         for worker in self._senders:
             worker.leaving = True
             self._supervisor.tell(worker, {"kind": "finish"})
         until = time.monotonic() + FINISH_SECONDS
-        while time.monotonic() < until and not all(worker.inbox for worker in self._senders):
-            self._supervisor.wait(ANSWER_STEP_SECONDS)
-        said = []
+        while time.monotonic() < until and (left := self._unfinished()):
+            try:
+                self._supervisor.wait(ANSWER_STEP_SECONDS)
+            except RunFailed:
+                if self._unfinished() == left:
+                    raise
+        said: list[IpcMessage] = []
         for number, worker in enumerate(self._senders):
             found = self._supervisor.take(worker, "usage")
             if found is None:
                 self._supervisor.dismiss(worker)
             calling = {"channel": number, "broken": ["was still calling when the run was over"]}
             said.append(found[0] if found else {"connection": calling})
+        self._said = said
         return said
+
+    def _unfinished(self) -> list[Worker]:
+        return [worker for worker in self._senders if worker.exit_status is None and not worker.inbox]
 
     def abandon(self, why: str) -> None:
         """Tell the receiver, which would wait for a sender that only lost its connection."""
