@@ -60,6 +60,21 @@ class Address:
             raise
         return listener
 
+    def file(self) -> tuple[int, int] | None:
+        """Which file a Unix socket's path names now, by device and inode. Raises OSError."""
+        if not self.path:
+            return None
+        status = os.lstat(self.path)
+        return status.st_dev, status.st_ino
+
+    def remove(self, file: tuple[int, int] | None) -> None:
+        """Take a Unix socket's file away, unless somebody did, or another stands in its place by now."""
+        try:
+            if file is not None and self.file() == file:
+                os.unlink(self.path)
+        except OSError:
+            pass  # it is left behind, and the next receiver replaces it
+
     def connect(self, timeout_seconds: float) -> socket.socket:
         """A connected socket. Raises OSError."""
         if not self.path:

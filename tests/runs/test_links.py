@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.transports.tcp.protocol import HEADER, FrameType, Hello, Role, pack_frame, pack_hello
 from tests.support.harness import migrate, read
 from tests.support.hostile import Conversation, Sender, raw_packet
-from tests.support.two_hosts import proxy, receiver, sent
+from tests.support.two_hosts import proxy, receiver, send, sent
 
 SMALL = ("--size", "16M", "--dirty-rate", "0")
 NOBODY = 65534
@@ -140,6 +142,54 @@ def test_a_sender_of_version_1_is_taken(listen: str, open_folder: Path) -> None:
         assert (type_, body["applied"]) == (FrameType.SETTLED, 2)
         assert sender.control.versions == {1}
         sender.close()
+
+
+def test_a_socket_file_that_somebody_removed(open_folder: Path) -> None:
+    output = open_folder / "copy"
+    path = open_folder / "socket"
+    with receiver("--output", str(output), listen=f"unix:{path}") as here:
+        running = send(here.address, "--size", "32M", "--max-bandwidth", "32M", "--method", "none")
+        here.run.wait_for("run of")
+        time.sleep(0.3)
+        path.unlink()
+        with receiver(listen=f"unix:{path}") as other:
+            assert running.end().code == 0
+            ended = here.end()
+            assert (ended.code, ended.errors) == (0, [])
+            assert "Traceback" not in ended.err
+            assert sent(other.address, *SMALL).code == 0
+    assert output.stat().st_size == 32 << 20
+    assert not path.exists()
+
+
+def test_a_channel_that_calls_in_vain_while_the_copy_is_checked() -> None:
+    """All of its packets have been applied: its time runs out, and the run goes on."""
+    paced = (
+        "--size",
+        "32M",
+        "--dirty-rate",
+        "0",
+        "--method",
+        "none",
+        "--max-bandwidth",
+        "24M",
+        "--json",
+        "-",
+    )
+    with receiver() as here, proxy(here.port) as network:
+        running = send(network.address, *paced, "--reconnect", "1")
+        network.wait_for(3, 1 << 20)
+        network.refusing.set()
+        network.pipes[1].cut(reset=True)
+        running.wait_for("checking the copy")
+        session = here.run.one("rf session")
+        os.kill(session, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(session, signal.SIGCONT)
+        ended = running.end()
+        assert ended.code == 0, ended.err
+        assert ended.result["verified"] is True
+        assert here.end().code == 0
 
 
 def as_nobody(program: str) -> subprocess.Popen[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ def serve(
     """The exit code, and the last session's record. Raises FerryError."""
     try:
         listener = listen.listen()
+        file = listen.file()
     except OSError as error:
         raise HostError(f"--listen {listen}: {error.strerror or error}") from error
     complete = 0
@@ -54,8 +54,7 @@ def serve(
                     return 0, record
     finally:
         listener.close()
-        if listen.path:
-            os.unlink(listen.path)
+        listen.remove(file)
 
 
 def _run_session(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
