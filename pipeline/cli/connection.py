@@ -13,7 +13,7 @@ from pipeline.net.tls import Tls
 from pipeline.options import DEFAULT_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS
 from qat.scripts import shipped_script
 
-ADDRESSES = "HOST:PORT, [IPV6]:PORT or unix:PATH"
+ADDRESSES = "HOST:PORT, [IPV6]:PORT, [IPV6%%ZONE]:PORT or unix:PATH"
 CONNECTION_OPTIONS = ("tls_dir", "tls_peer", "insecure", "reconnect")
 
 

@@ -1,4 +1,8 @@
-"""Where a receiver listens: `HOST:PORT`, `[IPV6]:PORT`, or `unix:PATH`."""
+"""Where a receiver listens: `HOST:PORT`, `[IPV6]:PORT`, `[IPV6%ZONE]:PORT`, or `unix:PATH`.
+
+A link-local address (fe80::) is of one link alone: its zone says which, by the name or number of the
+interface on this host (RFC 4007). The two ends of a link call it by names of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,16 @@ import re
 import socket
 import stat
 from dataclasses import dataclass
+from typing import Any
 
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[^\[\]/\s]+)?)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>\d{1,5})"
+)
 MAX_UNIX_PATH = 107
+
+SocketAddress = tuple[Any, ...]
+"""As the socket module has it: (host, port), and (host, port, flow, zone's number) of IPv6."""
+
 BACKLOG = 128
 
 
@@ -27,20 +38,29 @@ class Address:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def resolved(self) -> list[tuple[socket.AddressFamily, str]]:
-        """Families and numeric addresses of the host. Raises OSError with what cannot be resolved."""
+    def resolved(self) -> list[tuple[socket.AddressFamily, SocketAddress]]:
+        """Families and socket addresses of the host. Raises OSError with what cannot be resolved, and for a
+        link-local address without its zone."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise OSError(f"{self.host} cannot be resolved ({error.strerror})") from error
-        unique = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found)
-        return list(unique)
+        unique: list[tuple[socket.AddressFamily, SocketAddress]] = list(
+            dict.fromkeys((family, address) for family, _, _, _, address in found)
+        )
+        for family, address in unique:
+            if family == socket.AF_INET6 and _lacks_zone(address):
+                raise OSError(
+                    f"{address[0]} is link-local: say on which interface of this host, "
+                    f"[{address[0]}%eth0]:{self.port}"
+                )
+        return unique
 
     def is_local(self) -> bool:
         """Whether bytes to it never leave this host. Raises OSError."""
         if self.path:
             return True
-        return all(ipaddress.ip_address(address.split("%")[0]).is_loopback for _, address in self.resolved())
+        return all(_number_of(address).is_loopback for _, address in self.resolved())
 
     def listen(self) -> socket.socket:
         """A listening socket; port 0 takes a free one. Raises OSError."""
@@ -52,8 +72,8 @@ class Address:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 # `[::]` alone also takes IPv4; an address is what it says.
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
-            listener.bind((address, self.port))
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+            listener.bind(address)
             listener.listen(BACKLOG)
         except OSError:
             listener.close()
@@ -78,6 +98,7 @@ class Address:
     def connect(self, timeout_seconds: float) -> socket.socket:
         """A connected socket. Raises OSError."""
         if not self.path:
+            self.resolved()
             return socket.create_connection((self.host, self.port), timeout_seconds)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -131,11 +152,32 @@ def address_of(listener: socket.socket) -> Address:
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return Address("", 0, str(name))
-    return Address(str(name[0]), int(name[1]))
+    return _address(name)
 
 
 def name_of(peer: object) -> str:
     """What `accept` says of a peer, for a reader."""
     if isinstance(peer, tuple):
-        return str(Address(str(peer[0]), int(peer[1])))
+        return str(_address(peer))
     return "a local process"
+
+
+def _address(name: SocketAddress) -> Address:
+    """With the zone, where there is one."""
+    host = str(name[0]).partition("%")[0]
+    return Address(host + (f"%{_zone(int(name[3]))}" if len(name) == 4 and name[3] else ""), int(name[1]))
+
+
+def _zone(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
+
+
+def _number_of(address: SocketAddress) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(str(address[0]).partition("%")[0])
+
+
+def _lacks_zone(address: SocketAddress) -> bool:
+    return _number_of(address).is_link_local and not address[3]

@@ -16,7 +16,7 @@ from pipeline.cli import recv, run
 from pipeline.destination.output import Output
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import UsageError
-from pipeline.net.address import Address, parse_address
+from pipeline.net.address import Address, name_of, parse_address
 from pipeline.net.tls import certificate_names
 from pipeline.packets.checksums import block_crcs, crcs_in_ram
 from pipeline.packets.counters import Count, Counters
@@ -33,6 +33,8 @@ from tests.support.harness import read
         ("host:7000", Address("host", 7000)),
         ("10.0.0.1:1", Address("10.0.0.1", 1)),
         ("[fe80::1%eth0]:65535", Address("fe80::1%eth0", 65535)),
+        ("[fe80::1%br-LAN_0.100]:1", Address("fe80::1%br-LAN_0.100", 1)),
+        ("[fe80::1%3]:1", Address("fe80::1%3", 1)),
         ("unix:/run/x", Address("", 0, "/run/x")),
     ],
 )
@@ -57,6 +59,18 @@ def test_only_loopback_is_local() -> None:
     assert not Address("192.0.2.1", 1).is_local()
     assert not Address("0.0.0.0", 1).is_local()
     assert not Address("::", 1).is_local()
+
+
+def test_a_zone_is_of_this_host() -> None:
+    with pytest.raises(OSError, match="say on which interface"):
+        Address("fe80::1", 7000).listen()
+    with pytest.raises(OSError, match="say on which interface"):
+        Address("fe80::1", 7000).connect(1)
+    with pytest.raises(OSError, match="cannot be resolved"):
+        Address("fe80::1%nosuch", 7000).is_local()
+    assert not Address("fe80::1%lo", 7000).is_local()
+    assert name_of(("fe80::1", 7, 0, 1)) == "[fe80::1%lo]:7"
+    assert name_of(("2001:db8::1", 7, 0, 0)) == "[2001:db8::1]:7"
 
 
 @pytest.mark.parametrize(

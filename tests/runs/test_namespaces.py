@@ -59,6 +59,21 @@ def test_a_live_guest_over_a_link_that_drops_twice(gigabit: Cable, tls: tuple[st
     assert result["transport"]["retransmits"] > 0
 
 
+@pytest.mark.parametrize("secure", [True, False])
+def test_link_local_addresses_with_zones(secure: bool, gigabit: Cable, tmp_path: Path) -> None:
+    """Each end names the interface as it is called on its own host."""
+    there = gigabit.link_local("destination")
+    how: tuple[str, ...] = ("--insecure",)
+    if secure:
+        folder = certificates(tmp_path / "lab", gigabit.link_local("source"), there)
+        how = ("--tls-dir", str(folder))
+    with receiver(*how, listen=f"[{there}%cable]:0", prefix=gigabit.destination) as here:
+        assert here.address.startswith(f"[{there}%cable]:")
+        ended = send(here.address, *GUEST, *how, "--size", "16M", prefix=gigabit.source).end()
+        assert ended.code == 0, ended.err
+        assert f"run of [{gigabit.link_local('source')}%cable]:" in here.end().err
+
+
 def test_method_auto_sees_a_slow_link(tls: tuple[str, ...]) -> None:
     """Nobody tells it the bandwidth."""
     with cable(100) as slow:

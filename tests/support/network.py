@@ -45,6 +45,32 @@ class Cable:
     source: tuple[str, ...]
     destination: tuple[str, ...]
 
+    def link_local(self, end: str) -> str:
+        """The fe80:: address of `source` or `destination`, once it can be used."""
+        prefix = self.source if end == "source" else self.destination
+        show = (
+            *prefix,
+            "ip",
+            "-6",
+            "-brief",
+            "address",
+            "show",
+            "dev",
+            "cable",
+            "scope",
+            "link",
+            "-tentative",
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            shown = subprocess.run(
+                show, check=True, capture_output=True, text=True, timeout=20
+            ).stdout.split()
+            if len(shown) > 2:
+                return shown[2].partition("/")[0]
+            time.sleep(0.1)
+        raise AssertionError("the cable has no link-local address")
+
     def speed(self, mbit: int) -> None:
         """Both directions."""
         for end in (self.source, self.destination):
