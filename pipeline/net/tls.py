@@ -7,11 +7,13 @@ The files are those of Cloud Hypervisor's migration: `ca-cert.pem`, and `server-
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import ipaddress
-import os
+import re
 import ssl
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,13 @@ from pipeline.errors import UsageError
 from qat.scripts import shipped_script
 
 CA, SERVER, CLIENT = "ca-cert.pem", "server", "client"
+_PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_UTC_TIME_DIGITS = 12
+_VALIDITY = re.compile(
+    rb"\x30[\x1e-\x22](?:\x17\x0d|\x18\x0f)(?P<begin>\d{12,14}Z)(?:\x17\x0d|\x18\x0f)(?P<end>\d{12,14}Z)"
+)
+"""Validity in DER: a SEQUENCE of two times, each a UTCTime of 13 bytes or a GeneralizedTime of 15."""
+
 TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -38,11 +47,9 @@ class Tls:
         here = Path(self.folder)
         certificate, key, ca = here / f"{role}-cert.pem", here / f"{role}-key.pem", here / CA
         for path in (ca, certificate, key):
-            if not path.is_file() or not os.access(path, os.R_OK):
-                script = shipped_script("make_certs.sh")
-                raise UsageError(f"--tls-dir {self.folder}: {path.name} cannot be read; {script} makes one")
+            self._check_file(path, "PRIVATE KEY" if path is key else "CERTIFICATE")
         if key.stat().st_mode & TOO_OPEN:
-            raise UsageError(f"--tls-dir {self.folder}: {key.name} is open to others; chmod 600 {key}")
+            raise self._refused(key, f"is open to others; chmod 600 {key}")
         protocol = ssl.PROTOCOL_TLS_SERVER if role == SERVER else ssl.PROTOCOL_TLS_CLIENT
         context = ssl.SSLContext(protocol)
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
@@ -53,10 +60,64 @@ class Tls:
             context.num_tickets = 0
         try:
             context.load_verify_locations(ca)
-            context.load_cert_chain(certificate, key)
         except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"--tls-dir {self.folder}: {_reason(error)}") from error
+            raise self._refused(ca, f"cannot be used: {_reason(error)}") from error
+        self._load_pair(context, certificate, key)
+        self._check_dates(ca, certificate)
         return context
+
+    def _refused(self, path: Path, why: str) -> UsageError:
+        return UsageError(f"--tls-dir {self.folder}: {path.name} {why}")
+
+    def _check_file(self, path: Path, kind: str) -> None:
+        """Raises UsageError for what holds nothing of that kind in PEM."""
+        if not path.exists():
+            raise self._refused(path, f"cannot be read; {shipped_script('make_certs.sh')} makes one")
+        if not path.is_file():
+            raise self._refused(path, "is not a regular file")
+        try:
+            found = path.read_bytes()
+        except OSError as error:
+            raise self._refused(path, f"cannot be read: {error.strerror}") from error
+        if not found.strip():
+            raise self._refused(path, "is empty")
+        begin = re.compile(rb"-----BEGIN [A-Z0-9 ]*%s-----" % kind.encode())
+        if not begin.search(found):
+            what = f"a {kind.lower()}"
+            raise self._refused(path, f"is not {what} in PEM: no line says -----BEGIN ... {kind}-----")
+
+    def _load_pair(self, context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+        def refuse_phrase() -> str:
+            raise self._refused(
+                key,
+                f"is encrypted, and nobody is there to type its pass phrase: openssl pkey -in {key} -out ...",
+            )
+
+        try:
+            context.load_cert_chain(certificate, key, password=refuse_phrase)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise self._refused(key, f"is not the key of {certificate.name}") from error
+            if error.reason:
+                raise self._refused(certificate, f"cannot be used: {_reason(error)}") from error
+            # OpenSSL's PEM reader gives no reason, and does not say which of the two it stumbled on.
+            bad = certificate if _is_damaged(certificate) else key
+            raise self._refused(bad, "is damaged: OpenSSL cannot read it") from error
+        except OSError as error:
+            raise self._refused(key, f"cannot be read: {error.strerror or error}") from error
+
+    def _check_dates(self, ca: Path, certificate: Path) -> None:
+        """Raises UsageError for what has expired or is not valid yet, which the peer would say late."""
+        now = time.time()
+        for path in (ca, certificate):
+            dates = [_dates(der) for der in _certificates_in(path)]
+            # Of an authority's file any may be the one; the first of the other is this side's own.
+            judged = dates if path == ca else dates[:1]
+            if judged and not any(begin <= now <= end for begin, end in judged):
+                begin, end = judged[0]
+                when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(begin if now < begin else end))
+                what = "is not valid before" if now < begin else "expired"
+                raise self._refused(path, f"{what} {when}" + ("; is the clock right?" if now < begin else ""))
 
     def name_refusal(self, sock: ssl.SSLSocket, peer_host: str) -> str:
         """Why the peer's certificate is not that of the peer that is meant; empty when it is."""
@@ -90,6 +151,40 @@ def _same(name: str, wanted: str) -> bool:
 def fingerprint(sock: ssl.SSLSocket) -> bytes:
     """SHA-256 of the peer's certificate: the same peer shows the same on every connection."""
     return hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest()
+
+
+def _certificates_in(path: Path) -> list[bytes]:
+    """The certificates of a file, in DER."""
+    return [ssl.PEM_cert_to_DER_cert(text) for text in _PEM.findall(path.read_text(errors="replace"))]
+
+
+def _is_damaged(certificate: Path) -> bool:
+    try:
+        ssl.create_default_context(cadata=b"".join(_certificates_in(certificate)))
+    except (ssl.SSLError, ValueError):
+        return True
+    return False
+
+
+def _dates(der: bytes) -> tuple[float, float]:
+    """From when and until when a certificate is valid, seconds of the epoch (RFC 5280, 4.1: Validity).
+
+    The ssl module tells no dates of a certificate that is no authority's.
+    """
+    validity = _VALIDITY.search(der)
+    if validity is None:
+        return 0.0, float("inf")  # OpenSSL has read it, and judges it in the handshake
+    return _time_of(validity["begin"]), _time_of(validity["end"])
+
+
+def _time_of(text: bytes) -> float:
+    digits = text.decode().rstrip("Z")
+    if len(digits) == _UTC_TIME_DIGITS:
+        digits = ("19" if digits >= "5" else "20") + digits
+    try:
+        return float(calendar.timegm(time.strptime(digits, "%Y%m%d%H%M%S")))
+    except ValueError:
+        return 0.0
 
 
 def _reason(error: Exception) -> str:
