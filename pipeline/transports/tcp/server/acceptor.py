@@ -1,7 +1,10 @@
 """Who comes in: accept, the TLS handshake, HELLO. Nothing else is done for a peer that is not known.
 
 Until its HELLO is whole, and its proof where there is a secret, a peer costs a socket, OpenSSL's state, 128
-bytes of ours, and HELLO_SECONDS at most; so many at a time, and only some of them from one address.
+bytes of ours, and HELLO_SECONDS at most; so many at a time, and only some of them from one address. When
+there is no more room the oldest of the address that has the most makes way, and the running sender's own
+address comes last: who crowds the door pushes himself away, and an honest peer is through it in two round
+trips.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import errno
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,12 +55,17 @@ MAX_PENDING, MAX_PENDING_OF_ONE = 128, 80
 """Handshakes under way; 64 channels and control may call at the same moment."""
 
 
+ACCEPTED_AT_ONCE = 32
+"""Connections taken in one go: the kernel's queue of them is emptied faster than a stranger fills it."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Somebody who said HELLO. `identity` is the hash of the certificate, or nothing without TLS; so many
     frames have been received and sent."""
 
     name: str
+    host: str
     sock: socket.socket
     hello: Hello
     identity: bytes
@@ -85,8 +94,9 @@ class Acceptor:
         welcome: Callable[[Caller], None],
         say: Callable[[str], None],
     ) -> None:
-        """`welcome` takes the callers; `say` a line about each that is sent away."""
+        """`welcome` takes the callers; `say` a line about those that are sent away, not one about each."""
         self.secret = secret
+        self.running_host: str | None = None
         self._supervisor = supervisor
         self._listener = listener
         self._tls = tls
@@ -97,22 +107,27 @@ class Acceptor:
         supervisor.watch(listener, self._accept)
 
     def _accept(self) -> None:
-        try:
-            sock, peer = self._listener.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(0.05)
-            return
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._make_way(None)
+                    time.sleep(0.05)
+                return
+            self._take(sock, peer)
+
+    def _take(self, sock: socket.socket, peer: object) -> None:
         host = str(peer[0]) if isinstance(peer, tuple) else ""
         why = unix_peer_refusal(sock) if sock.family == socket.AF_UNIX else ""
         if why:
             self._say(f"refused {name_of(peer)}: {why}")
             _last_words(sock, _refused(why))
             return
-        from_one = sum(handshake.host == host for handshake in self._handshakes)
-        if len(self._handshakes) >= MAX_PENDING or from_one >= MAX_PENDING_OF_ONE:
-            sock.close()
-            return
+        if sum(handshake.host == host for handshake in self._handshakes) >= MAX_PENDING_OF_ONE:
+            self._make_way(host)
+        elif len(self._handshakes) >= MAX_PENDING:
+            self._make_way(None)
         try:
             handshake = _Handshake(self, sock, name_of(peer), host)
         except OSError:
@@ -120,6 +135,16 @@ class Acceptor:
             return
         self._handshakes.append(handshake)
         handshake.go_on()
+
+    def _make_way(self, host: str | None) -> None:
+        """Send away the oldest of a host, or of whichever has the most."""
+        if host is None:
+            counts = Counter(handshake.host for handshake in self._handshakes)
+            others = {name: count for name, count in counts.items() if name != self.running_host} or counts
+            host = max(others, key=lambda name: others[name], default=None)
+        oldest = next((handshake for handshake in self._handshakes if handshake.host == host), None)
+        if oldest is not None:
+            self.send_away(oldest, f"too many connections that say no hello ({oldest.got} bytes came)")
 
     def tick(self) -> None:
         """Send away who takes too long."""
@@ -152,6 +177,7 @@ class Acceptor:
         self._welcome(
             Caller(
                 handshake.name,
+                handshake.host,
                 handshake.sock,
                 hello,
                 identity,

@@ -39,6 +39,7 @@ from pipeline.transports.tcp.server.connections import (
     start,
 )
 from pipeline.transports.tcp.server.control_server import ControlServerPlan, run_control_server, send_answer
+from pipeline.transports.tcp.server.one_line_a_second import OneLineASecond
 from pipeline.transports.tcp.server.patience import Patience
 from pipeline.transports.tcp.server.receive_run import ReceiveRun, offer_of
 
@@ -81,8 +82,11 @@ class Session:
         self._options = options
         self._supervisor = supervisor
         self._say, self._warn = say, warn
+        self._refusals = OneLineASecond(warn)
         tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
-        self._acceptor = Acceptor(supervisor, listener, tls, options.secret, self._welcome, warn)
+        self._acceptor = Acceptor(
+            supervisor, listener, tls, options.secret, self._welcome, self._refusals.say
+        )
         self._state = State.LISTENING
         self._run_id = self._identity = b""
         self._offer: Offer
@@ -119,10 +123,12 @@ class Session:
             if self._receive_run is not None:
                 self._receive_run.give_up()
         self._acceptor.close()
+        self._refusals.flush()
         return Outcome(error, self._record())
 
     def _tick(self) -> None:
         self._acceptor.tick()
+        self._refusals.tick()
         self._watch_control()
         for number in list(self._connections):
             self._watch_connection(number)
@@ -187,6 +193,7 @@ class Session:
         if self._state is State.LISTENING:
             self._run_id, self._identity = caller.hello.run_id, caller.identity
             self._sender_name = caller.name
+            self._acceptor.running_host = caller.host
             self._offer = offer_of(self._options)
             self._state = State.OFFERED
             self._patience.asked()
@@ -206,7 +213,7 @@ class Session:
         self._admit_waiting()
 
     def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
-        self._warn(f"refused {caller.name}: {why}")
+        self._refusals.say(f"refused {caller.name}: {why}")
         caller.refuse(why, busy=busy)
 
     def _admit_waiting(self) -> None:
