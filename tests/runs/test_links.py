@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.transports.tcp.protocol import HEADER, FrameType, Hello, Role, pack_frame, pack_hello
 from tests.support.harness import migrate, read
 from tests.support.hostile import Conversation, Sender, raw_packet
-from tests.support.two_hosts import proxy, receiver, send, sent
+from tests.support.two_hosts import certificates, proxy, receiver, send, sent
 
 SMALL = ("--size", "16M", "--dirty-rate", "0")
 NOBODY = 65534
@@ -190,6 +190,49 @@ def test_a_channel_that_calls_in_vain_while_the_copy_is_checked() -> None:
         assert ended.code == 0, ended.err
         assert ended.result["verified"] is True
         assert here.end().code == 0
+
+
+class TestCertificatesThatGoAway:
+    """What was read while it was good stays in use."""
+
+    def test_the_receiver_goes_on_and_says_so_once(self, tmp_path: Path) -> None:
+        folder = certificates(tmp_path / "certs", "127.0.0.1")
+        own = shutil.copytree(folder, tmp_path / "sender")
+        with receiver("--tls-dir", str(folder), "--runs", "4") as here:
+            for round_ in range(4):
+                if round_ == 1:
+                    (folder / "server-key.pem").unlink()
+                if round_ == 3:
+                    shutil.copy(own / "server-key.pem", folder)
+                ended = sent(here.address, *SMALL, "--tls-dir", str(own))
+                assert ended.code == 0, ended.err
+            said = here.end()
+        assert said.code == 0
+        assert said.errors == []
+        assert len([line for line in said.err.splitlines() if "stay in use" in line]) == 1
+
+    def test_a_reconnection_of_the_sender_needs_no_file(self, tmp_path: Path) -> None:
+        folder = certificates(tmp_path / "certs", "127.0.0.1")
+        tls = ("--tls-dir", str(folder))
+        with receiver(*tls) as here, proxy(here.port) as network:
+            paced = ("--size", "32M", "--dirty-rate", "0", "--max-bandwidth", "24M", "--method", "none")
+            running = send(network.address, *paced, *tls)
+            network.wait_for(3, 1 << 20)
+            (folder / "client-key.pem").unlink()
+            network.pipes[1].cut(reset=True)
+            ended = running.end()
+            assert ended.code == 0, ended.err
+
+
+def test_a_session_that_ends_before_anybody_came_is_not_started_in_a_loop() -> None:
+    with receiver("--runs", "0") as here:
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            for pid in here.run.pids("rf session"):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        said = here.stop()
+    assert 2 <= len(said.errors) <= 8
 
 
 def as_nobody(program: str) -> subprocess.Popen[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import BadFrame, ConnectionLost, PeerBusy, PeerRefused, RunFailed
 from pipeline.net.address import Address
-from pipeline.net.tls import CLIENT, Tls, tls_reason
+from pipeline.net.tls import Tls, tls_reason
 from pipeline.net.unix_peer import unix_peer_refusal
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
@@ -35,13 +35,15 @@ PROOFS = FrameLimits(frozenset({FrameType.PROOF, FrameType.REFUSED}))
 
 @dataclass(frozen=True)
 class Peer:
-    """Whom to call, and how. `welcome_seconds` is how long the receiver may take to get ready."""
+    """Whom to call, and how. `welcome_seconds` is how long the receiver may take to get ready; `context` goes
+    with `tls`, made once: a run outlives the files of its certificates."""
 
     address: Address
     tls: Tls | None
     reconnect_seconds: float
     welcome_seconds: float
     secret: bytes | None = field(default=None, repr=False)
+    context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         """One attempt: a link, and the body of its WELCOME.
@@ -127,12 +129,11 @@ class Peer:
         return header.type, bytes(link.body(header))
 
     def _secured(self, sock: socket.socket) -> socket.socket:
-        if self.tls is None:
+        if self.tls is None or self.context is None:
             return sock
-        context = self.tls.context(CLIENT)
         sock.settimeout(CONNECT_SECONDS * 2)
         try:
-            wrapped = context.wrap_socket(sock, server_hostname=self.address.host or None)
+            wrapped = self.context.wrap_socket(sock, server_hostname=self.address.host or None)
         except TimeoutError as error:
             raise ConnectionLost("the TLS handshake is not answered") from error
         except ssl.SSLEOFError as error:

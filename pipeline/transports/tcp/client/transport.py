@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from guestmem.ram import GuestRam
 from pipeline.destination.verification import region_bytes_of, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
+from pipeline.net.tls import CLIENT, SERVER
 from pipeline.options import CHECKS, Options, ReceiveOptions
 from pipeline.packets.counters import Count, Totals
 from pipeline.processes.supervisor import Supervisor, Worker
@@ -78,7 +80,8 @@ class TcpTransport:
             secret = None if options.tls is not None else secrets.token_bytes(SECRET_BYTES)
             address = self._start_receiver(secret)
         welcome = WELCOME_SECONDS + source.size_bytes / PREALLOC_BYTES_PER_SECOND
-        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome, secret)
+        context = None if options.tls is None else options.tls.context(CLIENT)
+        self._peer = Peer(address, options.tls, options.reconnect_seconds, welcome, secret, context)
         self._run_id = secrets.token_bytes(RUN_ID_BYTES)
         self._requests = 0
         self._offset_ns = 0
@@ -107,7 +110,8 @@ class TcpTransport:
         receive = ReceiveOptions(
             options.tls, secret, options.reconnect_seconds, options.prealloc, qat=options.qat
         )
-        serve = functools.partial(_serve_here, options=receive, listener=listener)
+        context = None if options.tls is None else options.tls.context(SERVER)
+        serve = functools.partial(_serve_here, options=receive, listener=listener, context=context)
         self._local = self._supervisor.start("receiver", "recv", serve)
         address = address_of(listener)
         listener.close()
@@ -314,11 +318,16 @@ def _fields(message: IpcMessage) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name != "kind"}
 
 
-def _serve_here(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
+def _serve_here(
+    connection: Connection,
+    options: ReceiveOptions,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+) -> None:
     """The receiver of a run that has both ends here. Raises FerryError when it fails."""
     del connection
     with Supervisor() as supervisor:
-        outcome = Session(options, listener, supervisor, _quiet, _quiet).serve()
+        outcome = Session(options, listener, context, supervisor, _quiet, _quiet).serve()
         if outcome.error is not None:
             raise outcome.error
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import socket
+import ssl
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from guestmem.ipc import Connection, Message
-from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line, traceback_of
+from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, UsageError, one_line, traceback_of
 from pipeline.net.address import Address, address_of
+from pipeline.net.tls import SERVER, Tls
 from pipeline.options import ReceiveOptions
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor, Worker
@@ -19,6 +23,8 @@ from pipeline.transports.tcp.server.session import Session
 
 CANCEL_SECONDS = 1.5
 STEP_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 5.0
+"""Between sessions that end before anybody came."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,23 @@ def serve(
         file = listen.file()
     except OSError as error:
         raise HostError(f"--listen {listen}: {error.strerror or error}") from error
-    complete = 0
+    complete, pause = 0, 0.0
     try:
+        certificates = _Certificates(options.tls, progress.warn)
         with Supervisor() as supervisor, signals_cancel(supervisor):
             while True:
                 progress.say(f"waiting for a sender at {address_of(listener)}")
-                record = _receive_one(supervisor, options, listener, progress)
+                context = certificates.context()
+                record = _receive_one(supervisor, options, listener, context, progress)
                 if record["error"] is not None:
                     print(f"error: {record['error']}", file=sys.stderr, flush=True)
                     if service.once:
                         return RunFailed.exit_code, record
+                    # Where nobody came, the fault is on this side, and may be there again at once.
+                    pause = 0.0 if record.get("sender") else min(MAX_PAUSE_SECONDS, pause * 2 or STEP_SECONDS)
+                    _pause(supervisor, pause)
                     continue
+                pause = 0.0
                 complete += 1
                 if service.once or complete == service.runs:
                     return 0, record
@@ -57,7 +69,43 @@ def serve(
         listen.remove(file)
 
 
-def _run_session(connection: Connection, options: ReceiveOptions, listener: socket.socket) -> None:
+class _Certificates:
+    """Read again for each session, so that renewed ones are used. Those that were good stay in use while the
+    files cannot be."""
+
+    def __init__(self, tls: Tls | None, warn: Callable[[str], None]) -> None:
+        """Raises UsageError for certificates that cannot be used."""
+        self._tls = tls
+        self._warn = warn
+        self._good = None if tls is None else tls.context(SERVER)
+        self._warned = ""
+
+    def context(self) -> ssl.SSLContext | None:
+        """What the next session uses."""
+        if self._tls is None:
+            return None
+        try:
+            self._good, self._warned = self._tls.context(SERVER), ""
+        except UsageError as error:
+            if self._warned != str(error):
+                self._warned = str(error)
+                self._warn(f"{error}; the certificates that were read before stay in use")
+        return self._good
+
+
+def _pause(supervisor: Supervisor, seconds: float) -> None:
+    """Raises Cancelled."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        supervisor.wait(left)
+
+
+def _run_session(
+    connection: Connection,
+    options: ReceiveOptions,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+) -> None:
 
     def cancel() -> None:
         order, _ = connection.receive()
@@ -69,7 +117,7 @@ def _run_session(connection: Connection, options: ReceiveOptions, listener: sock
     with Supervisor() as supervisor:
         supervisor.watch(connection.socket, cancel)
         say, warn = functools.partial(line, "say"), functools.partial(line, "warn")
-        outcome = Session(options, listener, supervisor, say, warn).serve()
+        outcome = Session(options, listener, context, supervisor, say, warn).serve()
     error = outcome.error
     connection.send(
         {
@@ -83,10 +131,14 @@ def _run_session(connection: Connection, options: ReceiveOptions, listener: sock
 
 
 def _receive_one(
-    supervisor: Supervisor, options: ReceiveOptions, listener: socket.socket, progress: Progress
+    supervisor: Supervisor,
+    options: ReceiveOptions,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """One session, to its end: what it says of itself. Raises Cancelled, HostError."""
-    main = functools.partial(_run_session, options=options, listener=listener)
+    main = functools.partial(_run_session, options=options, listener=listener, context=context)
     worker = supervisor.start("session", "recv", main)
     worker.leaving = True
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hmac
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ import numpy as np
 from guestmem.ipc import Connection, Message
 from guestmem.units import show_size
 from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
-from pipeline.net.tls import SERVER
 from pipeline.options import ReceiveOptions
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import usage_of
@@ -74,16 +74,17 @@ class Session:
         self,
         options: ReceiveOptions,
         listener: socket.socket,
+        context: ssl.SSLContext | None,
         supervisor: Supervisor,
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        """Raises UsageError for certificates that cannot be used."""
+        """`context` goes with the TLS of the options."""
         self._options = options
         self._supervisor = supervisor
         self._say, self._warn = say, warn
         self._refusals = OneLineASecond(warn)
-        tls = None if options.tls is None else (options.tls, options.tls.context(SERVER))
+        tls = None if options.tls is None or context is None else (options.tls, context)
         self._acceptor = Acceptor(
             supervisor, listener, tls, options.secret, self._welcome, self._refusals.say
         )
