@@ -95,7 +95,7 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
     if options.insecure:
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
     try:
-        with Supervisor() as supervisor, signals_cancel(supervisor):
+        with Supervisor(progress.warn) as supervisor, signals_cancel(supervisor):
             options = _with_device_asked(options, progress)
             Migration(options, supervisor, progress, metrics).run()
     except FerryError as raised:

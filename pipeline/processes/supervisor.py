@@ -57,7 +57,9 @@ class Worker:
 class Supervisor:
     """All processes of a run. Use as a context manager: leaving it kills what still runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Callable[[str], None] = lambda text: None) -> None:
+        """`warn` shows the user a worker's {"kind": "warning", "text": ...}."""
+        self._warn = warn
         self.workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._cancelled_by = 0
@@ -226,6 +228,9 @@ class Supervisor:
         if message["kind"] == "error":
             self._collect(worker)
             self._raise(error_of(message, worker.place))
+        if message["kind"] == "warning":
+            self._warn(str(message["text"]))
+            return
         worker.inbox.append((message, descriptors))
 
     def _reap(self, worker: Worker) -> None:

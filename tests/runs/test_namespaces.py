@@ -82,6 +82,26 @@ def test_method_auto_sees_a_slow_link(tls: tuple[str, ...]) -> None:
     assert result["auto"]["switches"]
 
 
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_path_on_which_large_packets_vanish(secure: bool, gigabit: Cable, tls: tuple[str, ...]) -> None:
+    """Connections are made as ever, and nothing comes over them; with TLS not even the certificates."""
+    tls = tls if secure else ("--insecure",)
+    with receiver(*tls, "--once", listen=LISTEN, prefix=gigabit.destination) as here:
+        limits = ("--reconnect", "8", "--max-bandwidth", "24M", "--method", "none")
+        running = send(LISTEN, *GUEST, *limits, *tls, prefix=gigabit.source)
+        here.run.wait_for("run of")
+        time.sleep(1)
+        gigabit.shrink(700)
+        ended = running.end(60)
+        assert ended.code == 1
+        assert len(ended.errors) == 1
+        why = "no connection within 8 s" if secure else "nothing of what was sent was applied for"
+        assert why in ended.errors[0]
+        assert "check the MTU" in ended.errors[0] and "firewall" in ended.errors[0]
+        assert secure or ("broke (stalled" in ended.err and "was made again" in ended.err)
+        assert "check the MTU" in "".join(here.end(30).errors)
+
+
 def test_a_link_that_stays_down_ends_both_sides(gigabit: Cable, tls: tuple[str, ...], tmp_path: Path) -> None:
     output = tmp_path / "copy"
     receive = ("--reconnect", "2", "--once", "--output", str(output))

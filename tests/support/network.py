@@ -80,6 +80,13 @@ class Cable:
                 *("rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms"),
             )
 
+    def shrink(self, mtu: int) -> None:
+        """Frames above a size vanish on the way to the destination, which does not know of it."""
+        network = f"{DESTINATION_ADDRESS.rpartition('.')[0]}.0/24"
+        _do(*self.source, "ip", "link", "set", "cable", "gso_max_segs", "1")
+        _do(*self.destination, "ip", "route", "replace", network, "dev", "cable", "advmss", "1460")
+        _do(*self.destination, "ip", "link", "set", "cable", "mtu", str(mtu))
+
     def unplug(self) -> None:
         """Pull the plug."""
         _do(*self.source, "ip", "link", "set", "cable", "down")

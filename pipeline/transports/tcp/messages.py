@@ -126,16 +126,25 @@ class Offer(Message):
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """WELCOME on a connection for packets: its worker is ready."""
+    """WELCOME on a connection for packets: its worker is ready, and so many packets of the run were applied
+    so far. Version 1 does not say how many."""
 
     prealloc_ms: float
     fallback_reason: str
     simulated: bool
+    packets: int
+
+    def body_of(self, version: int) -> dict[str, Any]:
+        """As a version of the protocol has it."""
+        return {name: value for name, value in self.body().items() if version > 1 or name != "packets"}
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Ready:
         return cls(
-            number(body, "prealloc_ms", 0, 1e12), text(body, "fallback_reason"), flag(body, "simulated")
+            number(body, "prealloc_ms", 0, 1e12),
+            text(body, "fallback_reason"),
+            flag(body, "simulated"),
+            integer(body, "packets", 0, 1 << 62),
         )
 
 

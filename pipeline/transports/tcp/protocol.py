@@ -87,6 +87,10 @@ broken, and answers which pages of the round have been applied: all that SETTLE 
 that were not are dirty again. So nothing that was applied is sent twice, whatever broke, and no packet of
 one round can overwrite one of the next.
 
+WELCOME on a connection for packets says how many packets of the run were applied so far. A sender whose
+connections break again and again, with packets sent on them and none applied, gives up after its `reconnect`
+seconds: something on the way lets small packets through and no large ones.
+
 The end of a run without COMMIT is a failure, and what the receiver had is gone. Before it answers COMMIT
 it looks itself whether every page of RAM has been applied, and none was torn since.
 """

@@ -20,6 +20,7 @@ from guestmem.ipc import Connection
 from pipeline.errors import BadFrame, ConnectionLost, PeerRefused, RunFailed
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
+from pipeline.transports.tcp.client.standstill import Unanswered, no_connection_again
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Failure, Offer, Ping
 from pipeline.transports.tcp.protocol import (
@@ -80,6 +81,7 @@ class ControlClient:
         self._round_trip_ns: int | None = None
         self._offset_ns = 0
         self._broken: list[str] = []
+        self._waiting = Unanswered(plan.peer)
         self._link: Link
 
     def open(self) -> None:
@@ -92,6 +94,7 @@ class ControlClient:
         peer = self._plan.peer
         self._link, body, self._generation = peer.keep_calling(hello, peer.reconnect_seconds, lambda: None)
         self._heard_at = time.monotonic()
+        self._waiting.connected()
         self._ping_at = 0.0
         return Offer.of(body)
 
@@ -107,13 +110,20 @@ class ControlClient:
         """Call again, and ask again. Raises RunFailed when the time is over."""
         self._link.close()
         self._broken.append(why)
+        self._waiting.lost(asked=self._unanswered is not None)
         self._connection.send({"kind": "lost", "why": why})
         self._generation += 1
         try:
             self._call(Role.RESUME)
-        except (RunFailed, PeerRefused) as error:
+        except PeerRefused as error:
             raise RunFailed(f"the control connection was lost ({why}); {error}") from error
+        except RunFailed as error:
+            said = no_connection_again(self._plan.peer, error)
+            raise RunFailed(f"the control connection was lost ({why}); {said}") from error
         self._connection.send({"kind": "resumed"})
+        self._connection.send(
+            {"kind": "warning", "text": f"the control connection broke ({why}) and was made again"}
+        )
         try:
             if self._unanswered is not None:
                 self._link.send(*self._unanswered)
@@ -166,6 +176,7 @@ class ControlClient:
             self._link.incoming.fill([bitmap])
         if self._unanswered is not None and body.get("request") == self._unanswered[1]["request"]:
             self._unanswered = None
+            self._waiting.answered()
             self._connection.send(
                 {"kind": "answer", "type": header.type, "body": body, "offset_ns": self._offset_ns}
             )

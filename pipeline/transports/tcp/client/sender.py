@@ -29,6 +29,7 @@ from pipeline.packets.page_runs import bytes_of, runs
 from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
+from pipeline.transports.tcp.client.standstill import Standstill, no_connection_again
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Ready
 from pipeline.transports.tcp.protocol import HEADER as FRAME_HEADER
@@ -123,6 +124,8 @@ class Sender:
         self._generation = 1
         self._peer = plan.peer
         self._seen = 0
+        self._standstill = Standstill(plan.peer)
+        self._carried_here = 0
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
         self._link: Link
 
@@ -134,7 +137,10 @@ class Sender:
             hello, plan.peer.reconnect_seconds, self._more_time
         )
         self._row[CONNECTION] = self._generation << 32
-        return Ready.of(body)
+        ready = Ready.of(body)
+        self._standstill.welcomed(ready.packets, sent=self._carried_here > 0)
+        self._carried_here = 0
+        return ready
 
     def _more_time(self) -> float:
         """While other senders make way, this one may go on calling. Raises _Finished."""
@@ -165,6 +171,7 @@ class Sender:
         slot, row = self._plan.queue.slot(number), self._row
         front, payload = self._parts(slot)
         why = ""
+        self._carried_here += 1
         try:
             self._link.send_frame(FrameType.PACKET, front, payload)
         except ConnectionLost as error:
@@ -217,6 +224,11 @@ class Sender:
             self.open()
         except PeerRefused as error:
             raise RunFailed(f"the connection broke ({why}); {error}") from error
+        except RunFailed as error:
+            raise no_connection_again(self._peer, error) from error
+        self._connection.send(
+            {"kind": "warning", "text": f"connection {self._plan.number} broke ({why}) and was made again"}
+        )
 
     def _note(self) -> None:
         self._record = added_up(self._record, socket_record(self._link.socket))

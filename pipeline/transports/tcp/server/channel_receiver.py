@@ -56,10 +56,11 @@ def run_channel_receiver(connection: Connection, plan: ChannelReceiverPlan, link
     before = Usage.now()
     why = ""
     try:
-        ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated)
+        applied = int(plan.counters.totals()[Count.PACKETS])
+        ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated, applied)
         landing = ChannelReceiver(plan, placer, link)
         before = Usage.now()
-        link.send(FrameType.WELCOME, ready.body())
+        link.send(FrameType.WELCOME, ready.body_of(link.version))
         landing.work()
     except ConnectionLost as error:
         why = str(error)
