@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
+from pipeline.packets.checksums import block_crcs
 
 CHUNK_PAGES = 4096
 MIN_REGION_BYTES = 16 << 20
@@ -56,6 +57,18 @@ def region_bytes_of(size_bytes: int) -> int:
     return max(MIN_REGION_BYTES, -(-size_bytes // MAX_REGIONS // PAGE_BYTES) * PAGE_BYTES)
 
 
+def page_crcs(ram: GuestRam, region_bytes: int, region: int) -> npt.NDArray[np.uint32]:
+    """The CRC-32 of each page of a region."""
+    memory = ram.memory[region * region_bytes : (region + 1) * region_bytes]
+    return np.array(block_crcs(memory, 1), "<u4")
+
+
+def region_digest(ram: GuestRam, region_bytes: int, region: int) -> str:
+    """A BLAKE2b digest of 128 bits, in hex."""
+    memory = ram.memory[region * region_bytes : (region + 1) * region_bytes]
+    return hashlib.blake2b(memory, digest_size=DIGEST_BYTES).hexdigest()
+
+
 def region_digests(
     ram: GuestRam, region_bytes: int, between: Callable[[float], None] = lambda share: None
 ) -> list[str]:
@@ -64,14 +77,9 @@ def region_digests(
     hashlib lets other threads run while it reads, so a thread a CPU does it. `between` is called
     ten times a second with the share that is done.
     """
-    starts = range(0, ram.size_bytes, region_bytes)
-
-    def digest(start: int) -> str:
-        region = ram.memory[start : start + region_bytes]
-        return hashlib.blake2b(region, digest_size=DIGEST_BYTES).hexdigest()
-
+    regions = range(-(-ram.size_bytes // region_bytes))
     with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        jobs = [pool.submit(digest, start) for start in starts]
+        jobs = [pool.submit(region_digest, ram, region_bytes, region) for region in regions]
         try:
             while left := len(futures.wait(jobs, timeout=WAIT_SECONDS).not_done):
                 between(1 - left / len(jobs))

@@ -313,6 +313,14 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
         lambda s: s.control.json(FrameType.FINISH, request=2),
         "frame type: FINISH in state RUNNING",
     ),
+    "pages of a region that is none": (
+        lambda s: s.control.json(FrameType.VERIFY_PAGES, request=2, region_bytes=16 << 20, region=1),
+        "region: 1 of 1",
+    ),
+    "pages of a region too large": (
+        lambda s: s.control.json(FrameType.VERIFY_PAGES, request=2, region_bytes=32 << 20, region=0),
+        "region_bytes: 33554432 of 16777216 at most",
+    ),
     "regions of one page": (
         lambda s: s.control.json(FrameType.VERIFY, request=2, how="images", region_bytes=4095),
         "region_bytes: 4095",

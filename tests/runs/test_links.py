@@ -19,7 +19,7 @@ from pipeline.cli import run as run_command
 from pipeline.cli import send as send_command
 from pipeline.errors import UsageError
 from pipeline.transports.tcp.protocol import HEADER, FrameType, Hello, Role, pack_frame, pack_hello
-from tests.support.harness import migrate, read
+from tests.support.harness import Run, migrate, read
 from tests.support.hostile import Conversation, Sender, raw_packet
 from tests.support.two_hosts import certificates, proxy, receiver, send, sent
 
@@ -190,6 +190,69 @@ def test_a_channel_that_calls_in_vain_while_the_copy_is_checked() -> None:
         assert ended.code == 0, ended.err
         assert ended.result["verified"] is True
         assert here.end().code == 0
+
+
+@pytest.fixture
+def visited() -> Iterator[str]:
+    """A guest that keeps writing, and does not know of migrations."""
+    name = f"links-{os.getpid()}"
+    writes = ("--dirty-rate", "2M", "--dirty-pattern", "sequential")
+    owner = Run("--create", name, "--size", "64M", *writes, module="tools.dirtyrate")
+    try:
+        owner.wait_for(name)
+        yield name
+    finally:
+        os.kill(owner.process.pid, signal.SIGINT)
+        owner.end(10)
+
+
+class TestAVisitedGuestRunsOnWhileItsCopyIsChecked:
+    def test_what_it_writes_meanwhile_may_differ(self, visited: str) -> None:
+        with receiver() as here:
+            ended = sent(here.address, "--attach", visited, "--json", "-", "--downtime-limit", "1000")
+            assert ended.code == 0, ended.err
+            assert here.end().code == 0
+        assert ended.result["verification"] == {"images": True}
+        assert ended.result["guest"]["state"] == "running"
+
+    def test_what_it_did_not_write_may_not(self, visited: str) -> None:
+        """A copy that is harmed where the guest does not write."""
+        paced = ("--max-bandwidth", "24M", "--method", "none", "--downtime-limit", "1000")
+        with receiver("--once") as here:
+            running = send(here.address, "--attach", visited, *paced)
+            here.run.wait_for("run of")
+            time.sleep(2)
+            harm(here.run.one("rf session"), 64 << 20, 8000)
+            ended = running.end()
+        assert ended.code == 1
+        assert "the copy is not the source: page 8000 differs" in ended.errors[0]
+
+
+def test_a_copy_that_is_harmed_is_told_by_its_page(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(48 << 20))
+    paced = ("--image", str(image), "--dirty-rate", "0", "--max-bandwidth", "24M", "--method", "none")
+    with receiver("--once") as here:
+        running = send(here.address, *paced)
+        here.run.wait_for("run of")
+        time.sleep(1)
+        harm(here.run.one("rf session"), 48 << 20, 5)
+        ended = running.end()
+        assert ended.code == 1
+        assert "the copy is not the source: page 5 differs" in ended.errors[0]
+
+
+def harm(session: int, size_bytes: int, page: int) -> None:
+    """Flip a byte of a page of the destination, which is the segment of that size."""
+    for entry in Path(f"/proc/{session}/fd").iterdir():
+        if entry.stat().st_size == size_bytes:
+            with entry.open("r+b") as file:
+                file.seek(page * 4096 + 7)
+                byte = file.read(1)
+                file.seek(page * 4096 + 7)
+                file.write(bytes([byte[0] ^ 1]))
+            return
+    raise AssertionError("no destination")
 
 
 class TestCertificatesThatGoAway:

@@ -297,6 +297,40 @@ class Verified(Message):
 
 
 @dataclass(frozen=True)
+class VerifyPages(Message):
+    """VERIFY_PAGES: one of the regions of so many bytes that VERIFY counts, by its index."""
+
+    request: int
+    region_bytes: int
+    region: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> VerifyPages:
+        return cls(
+            integer(body, "request", 1, U32),
+            integer(body, "region_bytes", PAGE_BYTES, 1 << 60),
+            integer(body, "region", 0, MAX_REGIONS - 1),
+        )
+
+
+@dataclass(frozen=True)
+class VerifiedPages(Message):
+    """VERIFIED_PAGES: the payload is one u32 a page of the region, its CRC-32; `crc32` is the payload's."""
+
+    request: int
+    pages: int
+    crc32: int
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> VerifiedPages:
+        return cls(
+            integer(body, "request", 1, U32),
+            integer(body, "pages", 1, U32),
+            integer(body, "crc32", 0, U32),
+        )
+
+
+@dataclass(frozen=True)
 class Committed(Message):
     """COMMITTED: where the copy is now, in words; empty where nobody wanted it."""
 

@@ -21,9 +21,9 @@ Everything is a frame: a header of 32 bytes, a body, a payload. All integers lit
     28  u32 CRC-32 of the 28 bytes above
 
 The bodies of HELLO, CHALLENGE, RESPONSE and PROOF are binary (below), that of PACKET is the front of a packet
-(`pipeline.packets.packet`), that of all others one JSON object. Only PACKET and SETTLED have a payload. What
-is longer than its type allows, a sequence with a gap, a reserved field that is not 0, or a checksum that is
-wrong, ends the connection.
+(`pipeline.packets.packet`), that of all others one JSON object. Only PACKET, SETTLED and
+VERIFIED_PAGES have a payload. What is longer than its type allows, a sequence with a gap, a reserved field
+that is not 0, or a checksum that is wrong, ends the connection.
 
 HELLO is the first frame of a connection, and the only one that an unknown peer can send:
 
@@ -64,6 +64,7 @@ States of the receiver, and what it takes in each
                 END on k              -> (nothing: no more packets come on this connection, and it closes)
                 SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
                 VERIFY                -> VERIFIED
+                VERIFY_PAGES          -> VERIFIED_PAGES
                 COMMIT                  -> COMMITTED; DONE
     any         PING                  -> PONG
                 HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
@@ -90,6 +91,14 @@ one round can overwrite one of the next.
 WELCOME on a connection for packets says how many packets of the run were applied so far. A sender whose
 connections break again and again, with packets sent on them and none applied, gives up after its `reconnect`
 seconds: something on the way lets small packets through and no large ones.
+
+Is the copy the source?
+-----------------------
+VERIFY asks for digests of regions: `region_bytes` each, from the start of RAM, the last may be shorter;
+BLAKE2b of 16 bytes, in hex. Both sides make theirs at the same time. Of a region whose digests differ
+VERIFY_PAGES (not in version 1) asks for the pages, by `region_bytes` and the region's index from 0; the
+payload of VERIFIED_PAGES is one u32 a page of the region, in order: the page's CRC-32. A guest that runs on
+at the source has written some of the pages that differ; the others may not.
 
 The end of a run without COMMIT is a failure, and what the receiver had is gone. Before it answers COMMIT
 it looks itself whether every page of RAM has been applied, and none was torn since.
@@ -157,9 +166,11 @@ class FrameType(IntEnum):
     CHALLENGE = 19  # receiver
     RESPONSE = 20  # sender
     PROOF = 21  # receiver
+    VERIFY_PAGES = 22  # sender
+    VERIFIED_PAGES = 23  # receiver
 
 
-WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED})
+WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED, FrameType.VERIFIED_PAGES})
 
 
 class Role(IntEnum):

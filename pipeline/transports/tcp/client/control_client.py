@@ -39,6 +39,7 @@ ANSWERS = frozenset(
         FrameType.OPENED,
         FrameType.SETTLED,
         FrameType.VERIFIED,
+        FrameType.VERIFIED_PAGES,
         FrameType.COMMITTED,
         FrameType.REPORT,
         FrameType.FAILED,
@@ -49,11 +50,11 @@ TICK_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class ControlClientPlan:
-    """Whom to ask. `bitmap` is shared memory for the one that comes with SETTLED."""
+    """Whom to ask. `payload` is shared memory for the one that comes with an answer."""
 
     peer: Peer
     run_id: bytes
-    bitmap: memoryview
+    payload: memoryview
 
 
 def run_control_client(connection: Connection, plan: ControlClientPlan) -> None:
@@ -74,7 +75,7 @@ class ControlClient:
     def __init__(self, connection: Connection, plan: ControlClientPlan) -> None:
         self._connection = connection
         self._plan = plan
-        self._limits = FrameLimits(ANSWERS, payload_bytes=len(plan.bitmap))
+        self._limits = FrameLimits(ANSWERS, payload_bytes=len(plan.payload))
         self._generation = 1
         self._unanswered: tuple[FrameType, dict[str, Any]] | None = None
         self._finished = False
@@ -172,8 +173,7 @@ class ControlClient:
         if header.type is FrameType.FAILED:
             raise RunFailed(f"recv side: {Failure.of(body).text}")
         if header.payload_bytes:
-            bitmap = self._plan.bitmap[: header.payload_bytes]
-            self._link.incoming.fill([bitmap])
+            self._link.incoming.fill([self._plan.payload[: header.payload_bytes]])
         if self._unanswered is not None and body.get("request") == self._unanswered[1]["request"]:
             self._unanswered = None
             self._waiting.answered()

@@ -17,7 +17,7 @@ from guestmem.ipc import Connection
 from guestmem.ipc import Message as IpcMessage
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from pipeline.destination.verification import region_bytes_of, region_digests
+from pipeline.destination.verification import page_crcs, region_bytes_of, region_digest, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
 from pipeline.net.tls import CLIENT, SERVER
@@ -42,7 +42,9 @@ from pipeline.transports.tcp.messages import (
     Settle,
     Settled,
     Verified,
+    VerifiedPages,
     Verify,
+    VerifyPages,
 )
 from pipeline.transports.tcp.protocol import HEADER, RUN_ID_BYTES, FrameType
 from pipeline.transports.tcp.server.receive_run import misfit
@@ -56,6 +58,9 @@ PREALLOC_BYTES_PER_SECOND = 100 << 20
 """No host is so slow that it takes longer to give a destination its pages."""
 
 SECRET_BYTES = 32
+CRC_BYTES = 4
+MAX_LOOKS = 3
+"""At a region whose digest differs, and the checksum of no page, before all of it counts as different."""
 
 TESTED_HERE = Address("127.0.0.1", 0)
 
@@ -88,9 +93,10 @@ class TcpTransport:
         self._output = ""
         self._applied: Totals = np.zeros(len(Count), np.int64)
         self._said: list[IpcMessage] | None = None
-        bitmap = GuestRam.create(PAGE_BYTES * (1 + source.pages // 8 // PAGE_BYTES), "bitmap")
-        self._bitmap = bitmap.memory[: -(-source.pages // 8)]
-        plan = ControlClientPlan(self._peer, self._run_id, self._bitmap)
+        region_pages = region_bytes_of(source.size_bytes) // PAGE_BYTES
+        room = max(-(-source.pages // 8), CRC_BYTES * region_pages)
+        self._payload = GuestRam.create(-(-room // PAGE_BYTES) * PAGE_BYTES, "answers").memory
+        plan = ControlClientPlan(self._peer, self._run_id, self._payload)
         self._control = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))
         self._offer = Offer.of(_fields(supervisor.await_message(self._control, "offer")))
         self._open_run()
@@ -185,11 +191,10 @@ class TcpTransport:
         return RoundOutcome(applied_at, self._missing(settled, pages))
 
     def _missing(self, settled: Settled, pages: Pages) -> Pages:
-        if isal_zlib.crc32(self._bitmap) != settled.bitmap_crc32:
+        bitmap = self._payload[: -(-self._source.pages // 8)]
+        if isal_zlib.crc32(bitmap) != settled.bitmap_crc32:
             raise RunFailed(f"{self._peer.address}: the bitmap of applied pages is damaged")
-        applied = np.unpackbits(
-            np.frombuffer(self._bitmap, np.uint8), count=self._source.pages, bitorder="little"
-        )
+        applied = np.unpackbits(np.frombuffer(bitmap, np.uint8), count=self._source.pages, bitorder="little")
         missing: Pages = pages[applied[pages] == 0].copy()
         if len(missing) != len(pages) - settled.applied:
             raise RunFailed(f"{self._peer.address}: says {settled.applied} pages, its bitmap says otherwise")
@@ -201,7 +206,8 @@ class TcpTransport:
     def verify(
         self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
     ) -> dict[str, str]:
-        """Digests of both images, by region; the receiver makes its own meanwhile."""
+        """Digests of both images, by region, and of those that differ checksums of their pages; the receiver
+        makes its own meanwhile."""
         self._finish_senders()
         wrong = {}
         region = region_bytes_of(self._source.size_bytes)
@@ -210,8 +216,45 @@ class TcpTransport:
             self._tell(FrameType.VERIFY, asked)
             ours = region_digests(self._source, region, between) if check == "images" else []
             verified: Verified = self._hear(Verified, self._supervisor.wait)
-            wrong[check] = verified.wrong or _differing(ours, verified.digests, region)
+            wrong[check] = verified.wrong
+            if check == "images":
+                wrong[check] = self._what_differs(ours, verified.digests, region, unexplained)
         return wrong
+
+    def _what_differs(
+        self, ours: list[str], theirs: list[str], region_bytes: int, unexplained: Callable[[Pages], Pages]
+    ) -> str:
+        """Which page is not the same on both sides and may not differ; empty when there is none."""
+        if len(ours) != len(theirs):
+            return f"{len(theirs)} regions there, {len(ours)} here"
+        differing = [NO_PAGES]
+        for region, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if one != other:
+                differing.append(self._differing_pages(region, region_bytes, other))
+        left = unexplained(np.concatenate(differing))
+        return f"page {left[0]} differs" if len(left) else ""
+
+    def _differing_pages(self, region: int, region_bytes: int, theirs: str) -> Pages:
+        """Of a region whose digest is not `theirs`: the pages whose checksum is not. All of them, where no
+        checksum tells what the digest does; none, where a guest that runs on wrote the same again."""
+        first = region * region_bytes // PAGE_BYTES
+        self._tell(FrameType.VERIFY_PAGES, VerifyPages(self._next(), region_bytes, region))
+        ours = page_crcs(self._source, region_bytes, region)
+        verified: VerifiedPages = self._hear(VerifiedPages, self._supervisor.wait)
+        payload = bytes(self._payload[: CRC_BYTES * len(ours)])
+        if verified.pages != len(ours) or isal_zlib.crc32(payload) != verified.crc32:
+            raise RunFailed(f"{self._peer.address}: the checksums of region {region} are damaged")
+        pages = np.flatnonzero(ours != np.frombuffer(payload, "<u4"))
+        looks = 1
+        while not len(pages) and region_digest(self._source, region_bytes, region) != theirs:
+            if looks == MAX_LOOKS:
+                pages = np.arange(len(ours))
+                break
+            looks += 1
+            ours = page_crcs(self._source, region_bytes, region)
+            pages = np.flatnonzero(ours != np.frombuffer(payload, "<u4"))
+        differing: Pages = (first + pages).astype(np.uint32)
+        return differing
 
     def commit(self) -> None:
         """The receiver puts the copy where it belongs. Raises RunFailed when that is not known."""
@@ -301,17 +344,6 @@ class TcpTransport:
                 self._supervisor.wait(ANSWER_STEP_SECONDS)
             except FerryError:
                 continue  # the run has failed already, and its reason is known
-
-
-def _differing(ours: list[str], theirs: list[str], region_bytes: int) -> str:
-    """Which region is not the same on both sides; empty when all are."""
-    if len(ours) != len(theirs):
-        return f"{len(theirs)} regions there, {len(ours)} here"
-    for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-        if one != other:
-            first = index * region_bytes // PAGE_BYTES
-            return f"the region of {region_bytes >> 20} MiB from page {first} on differs"
-    return ""
 
 
 def _fields(message: IpcMessage) -> dict[str, Any]:

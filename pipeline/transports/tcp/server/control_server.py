@@ -27,6 +27,7 @@ REQUESTS = FrameLimits(
             FrameType.PING,
             FrameType.SETTLE,
             FrameType.VERIFY,
+            FrameType.VERIFY_PAGES,
             FrameType.COMMIT,
             FrameType.FINISH,
             FrameType.FAILED,
@@ -62,12 +63,12 @@ def run_control_server(connection: Connection, plan: ControlServerPlan, link: Li
     connection.send({**usage_message(before, ""), **end})
 
 
-def send_answer(to: Connection, type_: FrameType, body: dict[str, Any], bitmap: bytes) -> None:
-    """For the session: an answer, with a bitmap in shared memory if there is one."""
+def send_answer(to: Connection, type_: FrameType, body: dict[str, Any], payload: bytes) -> None:
+    """For the session: an answer, with a payload in shared memory if there is one."""
     descriptors: tuple[int, ...] = ()
-    if bitmap:
-        descriptors = (create_segment("bitmap", len(bitmap), reserve=True),)
-        os.pwrite(descriptors[0], bitmap, 0)
+    if payload:
+        descriptors = (create_segment("answer", len(payload), reserve=True),)
+        os.pwrite(descriptors[0], payload, 0)
     try:
         to.send({"kind": "answer", "type": type_, "body": body}, descriptors)
     except PeerGone:
@@ -114,10 +115,10 @@ class _ControlServer:
         if message["kind"] == "failed":
             self.say_failed(str(message["text"]))
             return False
-        bitmap = [memoryview(map_segment(fd, writable=False)) for fd in descriptors]
+        payload = [memoryview(map_segment(fd, writable=False)) for fd in descriptors]
         for fd in descriptors:
             os.close(fd)
-        self._link.send_frame(FrameType(message["type"]), pack_json(message["body"]), bitmap)
+        self._link.send_frame(FrameType(message["type"]), pack_json(message["body"]), payload)
         return True
 
     def say_failed(self, text: str) -> None:

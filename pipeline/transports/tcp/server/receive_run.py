@@ -15,7 +15,7 @@ from pipeline.codecs import METHODS, library_versions
 from pipeline.codecs.method import CodecSettings, Method
 from pipeline.destination.output import Output
 from pipeline.destination.placer import PlacerPlan, WrittenMap
-from pipeline.destination.verification import MAX_REGIONS, region_digests
+from pipeline.destination.verification import MAX_REGIONS, page_crcs, region_bytes_of, region_digests
 from pipeline.errors import BadFrame, HostError, RunFailed, one_line
 from pipeline.options import MAX_PACKET_BYTES, ReceiveOptions
 from pipeline.packets.counters import Counters
@@ -25,7 +25,17 @@ from pipeline.processes.memory import available_bytes, check_memory, shm_free_by
 from pipeline.processes.usage import SideFigures, Usage, private_bytes
 from pipeline.report.host import host_record
 from pipeline.source.send_side import RAW, payload_room
-from pipeline.transports.tcp.messages import Offer, Open, Report, Settle, Settled, Verified, Verify
+from pipeline.transports.tcp.messages import (
+    Offer,
+    Open,
+    Report,
+    Settle,
+    Settled,
+    Verified,
+    VerifiedPages,
+    Verify,
+    VerifyPages,
+)
 from pipeline.transports.tcp.server.arrivals import Arrivals
 from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan
 
@@ -159,6 +169,17 @@ class ReceiveRun:
         if self.wanted.ram_bytes > asked.region_bytes * MAX_REGIONS:
             raise BadFrame(f"region_bytes: {asked.region_bytes} makes more than {MAX_REGIONS} regions")
         return Verified(asked.request, region_digests(self.destination, asked.region_bytes), "")
+
+    def verified_pages(self, asked: VerifyPages) -> tuple[VerifiedPages, bytes]:
+        """The CRC-32 of each page of a region of the destination. Raises BadFrame."""
+        ram_bytes = self.wanted.ram_bytes
+        if asked.region_bytes % PAGE_BYTES or asked.region_bytes > region_bytes_of(ram_bytes):
+            raise BadFrame(f"region_bytes: {asked.region_bytes} of {region_bytes_of(ram_bytes)} at most")
+        if asked.region * asked.region_bytes >= ram_bytes:
+            raise BadFrame(f"region: {asked.region} of {-(-ram_bytes // asked.region_bytes)}")
+        crcs = page_crcs(self.destination, asked.region_bytes, asked.region)
+        payload = crcs.tobytes()
+        return VerifiedPages(asked.request, len(crcs), isal_zlib.crc32(payload)), payload
 
     def commit(self) -> str:
         """All of RAM is here and whole: put it where it belongs, and say where. Raises FerryError."""

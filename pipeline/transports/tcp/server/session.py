@@ -25,7 +25,16 @@ from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
 from pipeline.options import ReceiveOptions
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import usage_of
-from pipeline.transports.tcp.messages import Asked, Committed, Failure, Offer, Open, Settle, Verify
+from pipeline.transports.tcp.messages import (
+    Asked,
+    Committed,
+    Failure,
+    Offer,
+    Open,
+    Settle,
+    Verify,
+    VerifyPages,
+)
 from pipeline.transports.tcp.protocol import FrameType, Role
 from pipeline.transports.tcp.server.acceptor import Acceptor, Caller
 from pipeline.transports.tcp.server.barrier import Barrier
@@ -315,6 +324,9 @@ class Session:
         elif type_ is FrameType.VERIFY and self._state is State.RUNNING:
             verified = self._running.verified(Verify.of(body))
             self._answer(FrameType.VERIFIED, verified.body())
+        elif type_ is FrameType.VERIFY_PAGES and self._state is State.RUNNING:
+            pages, payload = self._running.verified_pages(VerifyPages.of(body))
+            self._answer(FrameType.VERIFIED_PAGES, pages.body(), payload)
         elif type_ is FrameType.COMMIT and self._state is State.RUNNING:
             commit = Asked.of(body)
             where = self._running.commit()
@@ -333,14 +345,14 @@ class Session:
         self._say(f"run of {self._sender_name}: {show_size(wanted.ram_bytes)} in {wanted.channels} channels")
         self._answer(FrameType.OPENED, Asked(wanted.request).body())
 
-    def _answer(self, type_: FrameType, body: dict[str, Any], bitmap: bytes = b"") -> None:
+    def _answer(self, type_: FrameType, body: dict[str, Any], payload: bytes = b"") -> None:
         """Answer the request in hand, and keep the answer for a sender that did not hear it."""
-        self._answered = (int(body["request"]), type_, body, bitmap)
-        self._send(type_, body, bitmap)
+        self._answered = (int(body["request"]), type_, body, payload)
+        self._send(type_, body, payload)
 
-    def _send(self, type_: FrameType, body: dict[str, Any], bitmap: bytes) -> None:
+    def _send(self, type_: FrameType, body: dict[str, Any], payload: bytes) -> None:
         if self._control is not None:
-            send_answer(self._control.worker.connection, type_, body, bitmap)
+            send_answer(self._control.worker.connection, type_, body, payload)
 
     def _try_to_settle(self, barrier: Barrier) -> None:
         """Answer when nothing of the round can be on its way any more."""
