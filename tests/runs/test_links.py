@@ -255,6 +255,19 @@ def harm(session: int, size_bytes: int, page: int) -> None:
     raise AssertionError("no destination")
 
 
+@pytest.mark.parametrize("prealloc", [True, False])
+def test_a_connection_made_again_does_not_give_ram_its_pages_again(prealloc: bool) -> None:
+    with receiver(*(("--prealloc",) if prealloc else ())) as here:
+        sender = Sender(here.address, channels=0)
+        for number, generation in ((0, 1), (0, 2), (1, 1), (0, 3), (1, 2)):
+            talk = Conversation(here.address).hello(Role.PACKETS, sender.run_id, number, generation)
+            type_, body = talk.answer()
+            assert type_ is FrameType.WELCOME
+            assert (body["prealloc_ms"] > 0) is (prealloc and generation == 1), (number, generation)
+            talk.close()
+        sender.close()
+
+
 class TestCertificatesThatGoAway:
     """What was read while it was good stays in use."""
 

@@ -125,7 +125,13 @@ class ReceiveRun:
         self.rounds = 0
 
     def receiver_plan(self, number: int, generation: int) -> ChannelReceiverPlan:
-        """What a channel's worker needs."""
+        """What a channel's worker needs.
+
+        The first of each connection gives all of RAM its pages. One that follows finds them there: were it to
+        map them all beforehand again, a sender with much RAM would not be welcome in time. What is not mapped
+        beforehand costs a minor fault when a page is placed.
+        """
+        first = self.arrivals.packets(number)[0] == 0
         placing = PlacerPlan(
             destination=self.destination,
             written=self._written,
@@ -133,7 +139,7 @@ class ReceiveRun:
             raw=RAW,
             settings=CodecSettings.of(DECODE_LEVEL, self._options.qat),
             packet_pages=self.wanted.packet_pages,
-            prealloc=self._options.prealloc,
+            prealloc=self._options.prealloc and first,
             share=number / self.wanted.channels,
         )
         return ChannelReceiverPlan(number, generation, placing, self.arrivals, self.counters, self._limits)
