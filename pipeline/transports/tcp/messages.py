@@ -139,6 +139,11 @@ class Ready(Message):
         return {name: value for name, value in self.body().items() if version > 1 or name != "packets"}
 
     @classmethod
+    def of_version(cls, body: dict[str, Any], version: int) -> Ready:
+        """`of`, for a body as a version of the protocol has it."""
+        return cls.of(body if version > 1 else {**body, "packets": 0})
+
+    @classmethod
     def read(cls, body: dict[str, Any]) -> Ready:
         return cls(
             number(body, "prealloc_ms", 0, 1e12),

@@ -33,9 +33,11 @@ HELLO is the first frame of a connection, and the only one that an unknown peer 
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
-Version rule: a receiver takes its own version and the one before, and answers in the version of the
-HELLO; what it says before it has read one is of the older version. This is version 2. Version 1 is that of
-0.1.0; 0 is not valid. Version 1 has no secret, and is refused where one is asked for.
+Version rule: a receiver takes its own version and the one before, and answers in the version of the HELLO;
+what it says before it has read one is of the older version. A sender whose HELLO is refused for its version
+(the text of REFUSED begins with `frame version`) calls again in the one before. This is version 2. Version 1
+is that of 0.1.0; 0 is not valid. Version 1 has no secret, and neither side speaks it where there is one; it
+has no VERIFY_PAGES, and its WELCOME for packets has no `packets`.
 
 The shared secret
 -----------------
@@ -119,6 +121,8 @@ from pipeline.errors import BadFrame
 VERSION = 2
 VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
 OLDEST_VERSION = min(VERSIONS)
+VERSION_REFUSED = "frame version"
+"""How a REFUSED begins that is for the version of a HELLO."""
 MAGIC = 0x314E4652
 HEADER = struct.Struct("<IBBHIIIIII")
 _BEFORE_CRC = struct.Struct("<IBBHIIIII")
@@ -250,7 +254,7 @@ def read_header(data: bytes, sequence: int, limits: FrameLimits) -> FrameHeader:
     _refuse(magic != MAGIC, "frame magic", f"{magic:#010x}, not {MAGIC:#010x}")
     found = isal_zlib.crc32(data[: _BEFORE_CRC.size])
     _refuse(crc != found, "frame header CRC-32", f"{crc:#010x}, computed {found:#010x}")
-    _refuse(version not in VERSIONS, "frame version", f"{version}, here {VERSION}")
+    _refuse(version not in VERSIONS, VERSION_REFUSED, f"{version}, here {VERSION}")
     _refuse(zero != 0 or zero_too != 0, "frame reserved field", zero or zero_too)
     if kind not in limits.types:
         names = ", ".join(sorted(known.name for known in limits.types))

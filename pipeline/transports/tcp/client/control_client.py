@@ -88,7 +88,7 @@ class ControlClient:
     def open(self) -> None:
         """The first call, and the receiver's offer. Raises RunFailed, PeerRefused, BadFrame."""
         offer = self._call(Role.CONTROL)
-        self._connection.send({"kind": "offer", **offer.body()})
+        self._connection.send({"kind": "offer", "version": self._link.version, "offer": offer.body()})
 
     def _call(self, role: Role) -> Offer:
         hello = Hello(role, 0, self._generation, self._plan.run_id)

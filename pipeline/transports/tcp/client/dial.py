@@ -19,6 +19,9 @@ from pipeline.transports.tcp.messages import Refusal
 from pipeline.transports.tcp.proof import RECEIVER, SENDER, listening_end, new_nonce, proof, same
 from pipeline.transports.tcp.protocol import (
     NONCE_BYTES,
+    OLDEST_VERSION,
+    VERSION,
+    VERSION_REFUSED,
     FrameLimits,
     FrameType,
     Hello,
@@ -33,6 +36,10 @@ FIRST_ANSWERS = FrameLimits(ANSWERS.types | {FrameType.CHALLENGE})
 PROOFS = FrameLimits(frozenset({FrameType.PROOF, FrameType.REFUSED}))
 
 
+class _OlderReceiver(PeerRefused):
+    """It does not know the version of this sender's HELLO."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """Whom to call, and how. `welcome_seconds` is how long the receiver may take to get ready; `context` goes
@@ -44,12 +51,21 @@ class Peer:
     welcome_seconds: float
     secret: bytes | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = field(default=None, repr=False)
+    version: int = VERSION
 
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
-        """One attempt: a link, and the body of its WELCOME.
+        """One attempt: a link, and the body of its WELCOME; another, to a receiver of the version before.
 
         Raises ConnectionLost for what may be better later, PeerRefused for what will not.
         """
+        try:
+            return self._call(hello)
+        except _OlderReceiver as error:
+            if self.secret is not None or self.version == OLDEST_VERSION:
+                raise PeerRefused(str(error)) from error
+        return dataclasses.replace(self, version=OLDEST_VERSION)._call(hello)
+
+    def _call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         try:
             sock = self.address.connect(CONNECT_SECONDS)
         except OSError as error:
@@ -58,7 +74,7 @@ class Peer:
             prepare(sock)
             self._check_user(sock)
             sock = self._secured(sock)
-            link = Link(sock)
+            link = Link(sock, version=self.version)
             link.send_frame(FrameType.HELLO, pack_hello(hello))
             type_, body = self._answer(link, hello)
         except ssl.SSLError as error:
@@ -82,7 +98,8 @@ class Peer:
             refusal = Refusal.of(body)
             if refusal.busy:
                 raise PeerBusy(f"{self.address} refuses: {refusal.text}")
-            raise PeerRefused(f"{self.address} refuses: {refusal.text}")
+            older = refusal.text.startswith(VERSION_REFUSED)
+            raise (_OlderReceiver if older else PeerRefused)(f"{self.address} refuses: {refusal.text}")
         return link, body
 
     def _check_user(self, sock: socket.socket) -> None:

@@ -137,8 +137,10 @@ class Sender:
             hello, plan.peer.reconnect_seconds, self._more_time
         )
         self._row[CONNECTION] = self._generation << 32
-        ready = Ready.of(body)
-        self._standstill.welcomed(ready.packets, sent=self._carried_here > 0)
+        version = self._link.version
+        ready = Ready.of_version(body, version)
+        # Version 1 does not say how much was applied, so nothing can be concluded.
+        self._standstill.welcomed(ready.packets, sent=self._carried_here > 0 and version > 1)
         self._carried_here = 0
         return ready
 

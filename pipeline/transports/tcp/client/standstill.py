@@ -18,10 +18,11 @@ LIVED_SECONDS = 3 * STALL_SECONDS
 
 def path_hint(peer: Peer) -> str:
     """What to check where connections are made and large packets do not arrive."""
-    host = peer.address.host or "the receiver"
+    if peer.address.path:
+        return f"{peer.address} takes connections, and nothing comes through: does the receiver work?"
     return (
         f"{peer.address} takes connections, so packets above a size may vanish on the way: check the MTU "
-        f"of each link (ping -M do -s 1472 {host}), and that no firewall drops ICMP"
+        f"of each link (ping -M do -s 1472 {peer.address.host}), and that no firewall drops ICMP"
     )
 
 

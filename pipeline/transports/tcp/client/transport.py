@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import secrets
 import socket
@@ -59,6 +60,9 @@ PREALLOC_BYTES_PER_SECOND = 100 << 20
 
 SECRET_BYTES = 32
 CRC_BYTES = 4
+PAGES_VERSION = 2
+"""Of the protocol, from which on there is VERIFY_PAGES."""
+
 MAX_LOOKS = 3
 """At a region whose digest differs, and the checksum of no page, before all of it counts as different."""
 
@@ -98,7 +102,9 @@ class TcpTransport:
         self._payload = GuestRam.create(-(-room // PAGE_BYTES) * PAGE_BYTES, "answers").memory
         plan = ControlClientPlan(self._peer, self._run_id, self._payload)
         self._control = supervisor.start("control", "send", functools.partial(run_control_client, plan=plan))
-        self._offer = Offer.of(_fields(supervisor.await_message(self._control, "offer")))
+        said = supervisor.await_message(self._control, "offer")
+        self._offer = Offer.of(said["offer"])
+        self._peer = dataclasses.replace(self._peer, version=int(said["version"]))
         self._open_run()
         self._rows = SenderRows(options.channels)
         open_wire = functools.partial(SocketWire, rows=self._rows)
@@ -229,6 +235,9 @@ class TcpTransport:
             return f"{len(theirs)} regions there, {len(ours)} here"
         differing = [NO_PAGES]
         for region, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if one != other and self._peer.version < PAGES_VERSION:
+                first = region * region_bytes // PAGE_BYTES
+                return f"the region of {region_bytes >> 20} MiB from page {first} on differs"
             if one != other:
                 differing.append(self._differing_pages(region, region_bytes, other))
         left = unexplained(np.concatenate(differing))
@@ -344,10 +353,6 @@ class TcpTransport:
                 self._supervisor.wait(ANSWER_STEP_SECONDS)
             except FerryError:
                 continue  # the run has failed already, and its reason is known
-
-
-def _fields(message: IpcMessage) -> dict[str, Any]:
-    return {name: value for name, value in message.items() if name != "kind"}
 
 
 def _serve_here(
