@@ -25,7 +25,8 @@ The bodies of HELLO, CHALLENGE, RESPONSE and PROOF are binary (below), that of P
 VERIFIED_PAGES have a payload. What is longer than its type allows, a sequence with a gap, a reserved field
 that is not 0, or a checksum that is wrong, ends the connection.
 
-HELLO is the first frame of a connection, and the only one that an unknown peer can send:
+HELLO is the first frame of a connection. An unknown peer can send nothing else, but RESPONSE where there is a
+secret:
 
      0  u8  role (`Role`; 0 is never valid)
      1  u8  0
