@@ -96,7 +96,10 @@ class SenderPlan:
 def run_sender(connection: Connection, plan: SenderPlan) -> None:
     """Call the receiver, then send until the coordinator says finish. Raises FerryError."""
     sender = Sender(connection, plan)
-    ready = sender.open()
+    try:
+        ready = sender.open()
+    except PeerRefused as error:
+        raise RunFailed(f"the receiver had taken the run, and refuses a connection of it: {error}") from error
     connection.send({"kind": "ready", **ready.body()})
     before = Usage.now()
     try:
