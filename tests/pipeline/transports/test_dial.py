@@ -35,7 +35,10 @@ class OldReceiver:
 
     def _serve(self) -> None:
         while len(self.versions) < 2:
-            sock, _ = self._listener.accept()
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
             with sock:
                 said = sock.recv(HEADER.size + HELLO.size, socket.MSG_WAITALL)
                 self.versions.append(said[4])
@@ -46,6 +49,7 @@ class OldReceiver:
                     sock.sendall(pack_frame(FrameType.REFUSED, 1, pack_json(refusal.body()), version=1))
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
