@@ -284,7 +284,7 @@ class LandingRig:
         )
         self.arrivals = Arrivals(pages, 2)
         self.counters = Counters(2)
-        self.plan = ChannelReceiverPlan(0, 1, placing, self.arrivals, self.counters, LIMITS)
+        self.plan = ChannelReceiverPlan(0, placing, self.arrivals, self.counters, LIMITS)
         self.placer = Placer(placing)
 
     def feed(self, data: bytes) -> None:

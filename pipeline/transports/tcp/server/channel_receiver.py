@@ -1,18 +1,19 @@
 """A channel's connection on the receive side: read, check, place, count.
 
-One process a connection, forked when it has shown that it belongs to the run. Raw pages are read from
-the socket straight into the destination mapping.
+One process for all connections of a number, one after the other, forked when the first has shown that it
+belongs to the run. Raw pages are read from the socket straight into the destination mapping.
 """
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.ipc import Connection
+from guestmem.ipc import Connection, PeerGone
 from guestmem.page import PAGE_BYTES
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from pipeline.codecs.method import HEAP_PACKETS
@@ -32,18 +33,20 @@ READ_AHEAD_PACKETS = 2
 
 @dataclass(frozen=True)
 class ChannelReceiverPlan:
-    """What a channel lands with. Everything shared was created before the fork."""
+    """What a worker takes packets with. Everything shared was created before the fork."""
 
     number: int
-    generation: int
     placing: PlacerPlan
     arrivals: Arrivals
     counters: Counters
     limits: Limits
 
 
-def run_channel_receiver(connection: Connection, plan: ChannelReceiverPlan, link: Link) -> None:
-    """Set up, welcome the sender, then take packets until it ends or the connection does.
+def run_channel_receiver(
+    connection: Connection, plan: ChannelReceiverPlan, generation: int, link: Link
+) -> None:
+    """Set up, welcome the sender, then take packets until it ends; when the connection breaks, until it ends
+    on the next one that the session hands over.
 
     Raises RunFailed for what no honest sender sends.
     """
@@ -52,20 +55,50 @@ def run_channel_receiver(connection: Connection, plan: ChannelReceiverPlan, link
         warm_heap(HEAP_PACKETS * plan.limits.packet_pages * PAGE_BYTES)
     except NoMemoryBehind as error:
         raise HostError(str(error)) from error
-    plan.arrivals.delivered[plan.number] = plan.generation << 32
+    populate(plan.arrivals.mapping, write=True)
     before = Usage.now()
-    why = ""
-    try:
-        applied = int(plan.counters.totals()[Count.PACKETS])
-        ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated, applied)
-        landing = ChannelReceiver(plan, placer, link)
-        before = Usage.now()
-        link.send(FrameType.WELCOME, ready.body_of(link.version))
-        landing.work()
-    except ConnectionLost as error:
-        why = str(error)
+    following: tuple[int, Link] | None = (generation, link)
+    prealloc_ms = placer.prealloc_ms
+    while following is not None:
+        why = _serve(plan, placer, prealloc_ms, *following)
+        if not why:
+            break
+        connection.send({"kind": "broken", "why": why})
+        following, prealloc_ms = _next_link(connection), 0.0
     reason = placer.fallback_reason if placer.software_requests else ""
-    connection.send({**usage_message(before, reason), "broken": why})
+    connection.send(usage_message(before, reason))
+
+
+def _serve(plan: ChannelReceiverPlan, placer: Placer, prealloc_ms: float, generation: int, link: Link) -> str:
+    """One connection, for which so long was populated, to its end: why it broke, or nothing after END.
+
+    Raises RunFailed.
+    """
+    plan.arrivals.delivered[plan.number] = generation << 32
+    applied = int(plan.counters.totals()[Count.PACKETS])
+    ready = Ready(prealloc_ms, placer.fallback_reason, placer.simulated, applied)
+    try:
+        receiver = ChannelReceiver(plan, placer, link)
+        link.send(FrameType.WELCOME, ready.body_of(link.version))
+        receiver.work()
+    except ConnectionLost as error:
+        return str(error) or "closed by the peer"
+    finally:
+        link.close()
+    return ""
+
+
+def _next_link(connection: Connection) -> tuple[int, Link] | None:
+    """The next connection's generation and link, as the session hands it over; None at the end."""
+    try:
+        order, descriptors = connection.receive()
+    except PeerGone:
+        return None
+    if order["kind"] != "connection":
+        return None
+    sock = socket.socket(fileno=descriptors[0])
+    link = Link(sock, received=order["received"], sent=order["sent"], version=order["version"])
+    return int(order["generation"]), link
 
 
 class ChannelReceiver:
@@ -78,7 +111,6 @@ class ChannelReceiver:
         self._row = plan.counters.row(plan.number)
         room = front_room(plan.limits.packet_pages) + plan.limits.payload_bytes
         link.incoming.reserve(READ_AHEAD_PACKETS * room)
-        populate(plan.arrivals.mapping, write=True)
         self._frames = FrameLimits(
             frozenset({FrameType.PACKET, FrameType.END}),
             front_room(plan.limits.packet_pages),

@@ -124,14 +124,9 @@ class ReceiveRun:
         self.output = ""
         self.rounds = 0
 
-    def receiver_plan(self, number: int, generation: int) -> ChannelReceiverPlan:
-        """What a channel's worker needs.
-
-        The first of each connection gives all of RAM its pages. One that follows finds them there: were it to
-        map them all beforehand again, a sender with much RAM would not be welcome in time. What is not mapped
-        beforehand costs a minor fault when a page is placed.
-        """
-        first = self.arrivals.packets(number)[0] == 0
+    def receiver_plan(self, number: int, first: bool) -> ChannelReceiverPlan:
+        """What the worker of a number needs. One that follows a killed one leaves prealloc to that: its
+        sender waits, and most of RAM has its pages."""
         placing = PlacerPlan(
             destination=self.destination,
             written=self._written,
@@ -142,7 +137,7 @@ class ReceiveRun:
             prealloc=self._options.prealloc and first,
             share=number / self.wanted.channels,
         )
-        return ChannelReceiverPlan(number, generation, placing, self.arrivals, self.counters, self._limits)
+        return ChannelReceiverPlan(number, placing, self.arrivals, self.counters, self._limits)
 
     def check_settle(self, asked: Settle) -> None:
         """Raises BadFrame for a round that is not this one, or channels that are not these."""
@@ -198,6 +193,11 @@ class ReceiveRun:
     def give_up(self) -> None:
         """The run has failed: nothing of what was reserved for it is left."""
         self._reservation.give_up()
+
+    def note_receivers(self, figures: SideFigures, reasons: set[str]) -> None:
+        """What the workers used, and why software did a device's work."""
+        self.figures.add(figures.usage, figures.private_bytes_max)
+        self.reasons |= reasons
 
     def report(self, request: int) -> Report:
         """What this side used. The channels' figures have been added by then."""

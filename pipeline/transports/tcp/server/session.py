@@ -7,7 +7,6 @@ It waits for nothing but events.
 
 from __future__ import annotations
 
-import functools
 import hmac
 import socket
 import ssl
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from guestmem.ipc import Connection, Message
+from guestmem.ipc import Message
 from guestmem.units import show_size
 from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
 from pipeline.options import ReceiveOptions
@@ -38,7 +37,6 @@ from pipeline.transports.tcp.messages import (
 from pipeline.transports.tcp.protocol import FrameType, Role
 from pipeline.transports.tcp.server.acceptor import Acceptor, Caller
 from pipeline.transports.tcp.server.barrier import Barrier
-from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan, run_channel_receiver
 from pipeline.transports.tcp.server.connections import (
     END_SECONDS,
     PeerConnection,
@@ -51,6 +49,7 @@ from pipeline.transports.tcp.server.control_server import ControlServerPlan, run
 from pipeline.transports.tcp.server.one_line_a_second import OneLineASecond
 from pipeline.transports.tcp.server.patience import Patience
 from pipeline.transports.tcp.server.receive_run import ReceiveRun, offer_of
+from pipeline.transports.tcp.server.receivers import Receivers
 
 TICK_SECONDS = 0.05
 SETTLE_TICK_SECONDS = 0.001
@@ -101,13 +100,11 @@ class Session:
         self._run_id = self._identity = b""
         self._offer: Offer
         self._receive_run: ReceiveRun | None = None
+        self._receivers: Receivers | None = None
         self._control: PeerConnection | None = None
         self._control_generation = 0
         self._waiting_control: Caller | None = None
         self._patience = Patience(options.reconnect_seconds)
-        self._connections: dict[int, PeerConnection] = {}
-        self._generations: dict[int, int] = {}
-        self._waiting: dict[int, Caller] = {}
         self._answered: tuple[int, FrameType, dict[str, Any], bytes] | None = None
         self._asked = 0
         self._barrier: Barrier | None = None
@@ -140,9 +137,9 @@ class Session:
         self._acceptor.tick()
         self._refusals.tick()
         self._watch_control()
-        for number in list(self._connections):
-            self._watch_connection(number)
-        self._admit_waiting()
+        if self._receivers is not None:
+            self._receivers.tick()
+        self._admit_control()
         if self._barrier is not None:
             self._try_to_settle(self._barrier)
         if self._finish_asked is not None:
@@ -163,7 +160,7 @@ class Session:
         """Whether a connection's process has not welcomed its sender yet: it gives RAM its pages, perhaps."""
         return any(
             self._running.arrivals.packets(number)[0] != connection.generation
-            for number, connection in self._connections.items()
+            for number, connection in self._taking.connections.items()
         )
 
     # ---------------------------------------------------------------- who comes in
@@ -183,17 +180,10 @@ class Session:
             self._refuse(caller, "the run is complete", busy=True)
         elif hello.number >= self._running.wanted.channels:
             self._refuse(caller, f"connection: {hello.number} of {self._running.wanted.channels}")
-        elif hello.generation <= self._generations.get(hello.number, 0):
-            last = self._generations[hello.number]
+        elif hello.generation <= (last := self._taking.generation(hello.number)):
             self._refuse(caller, f"generation: {hello.generation} of connection {hello.number} after {last}")
         else:
-            self._generations[hello.number] = hello.generation
-            drop(self._supervisor, self._waiting.pop(hello.number, None))
-            self._waiting[hello.number] = caller
-            mark_private(self._supervisor, caller)
-            if hello.number in self._connections:
-                self._connections[hello.number].shut()
-            self._admit_waiting()
+            self._taking.welcome(hello.number, caller)
 
     def _welcome_control(self, caller: Caller, ours: bool) -> None:
         anew = caller.hello.role is Role.CONTROL
@@ -220,14 +210,14 @@ class Session:
         self._patience.control_back()
         if self._control is not None:
             self._control.shut()
-        self._admit_waiting()
+        self._admit_control()
 
     def _refuse(self, caller: Caller, why: str, *, busy: bool = False) -> None:
         self._refusals.say(f"refused {caller.name}: {why}")
         caller.refuse(why, busy=busy)
 
-    def _admit_waiting(self) -> None:
-        """Start a process for each caller whose predecessor has ended."""
+    def _admit_control(self) -> None:
+        """Start a process for the caller, when its predecessor has ended."""
         if self._waiting_control is not None and self._control is None:
             caller, self._waiting_control = self._waiting_control, None
             plan = ControlServerPlan(self._offer.body())
@@ -237,33 +227,13 @@ class Session:
                 "control",
                 lambda connection: run_control_server(connection, plan, caller.link()),
             )
-        for number in [number for number in self._waiting if number not in self._connections]:
-            caller = self._waiting.pop(number)
-            plan_ = self._running.receiver_plan(number, caller.hello.generation)
-            self._connections[number] = start(
-                self._supervisor,
-                caller,
-                f"receiver {number}",
-                functools.partial(_receive, plan=plan_, caller=caller),
-            )
 
-    def _close(self, connection: PeerConnection) -> Message | None:
+    def _close_control(self, control: PeerConnection) -> Message | None:
         """What its process said last, with what it used added up."""
-        last = close(self._supervisor, connection)
+        last = close(self._supervisor, control)
         if last is not None and self._receive_run is not None:
             self._receive_run.figures.add(usage_of(last), int(last["private_bytes"]))
-            self._receive_run.reasons |= {str(last["fallback_reason"])} - {""}
         return last
-
-    def _watch_connection(self, number: int) -> None:
-        connection = self._connections[number]
-        if not connection.has_ended():
-            return
-        last = self._close(connection)
-        del self._connections[number]
-        why = "its process was killed" if last is None else str(last["broken"])
-        if why and self._state is State.RUNNING and connection.shut_at is None:
-            self._warn(f"connection {number} broken: {why}")
 
     def _watch_control(self) -> None:
         control = self._control
@@ -274,7 +244,7 @@ class Session:
             self._request(FrameType(message["type"]), message["body"])
         if not control.has_ended():
             return
-        last = self._close(control)
+        last = self._close_control(control)
         self._control = None
         why = "control's process was killed" if last is None else str(last["why"])
         if self._waiting_control is None:
@@ -295,6 +265,11 @@ class Session:
     def _running(self) -> ReceiveRun:
         assert self._receive_run is not None
         return self._receive_run
+
+    @property
+    def _taking(self) -> Receivers:
+        assert self._receivers is not None
+        return self._receivers
 
     def _request(self, type_: FrameType, body: dict[str, Any]) -> None:
         """Answer a request, now or when what it asks for has come. Raises FerryError, BadFrame."""
@@ -340,10 +315,21 @@ class Session:
 
     def _open(self, wanted: Open) -> None:
         self._receive_run = ReceiveRun(self._options, self._offer, wanted)
+        run = self._receive_run
+        self._receivers = Receivers(
+            self._supervisor,
+            run.receiver_plan,
+            lambda number: run.arrivals.packets(number)[0] > 0,
+            self._warn_of_connection,
+        )
         self._state = State.RUNNING
         self._patience.run_opened(wanted.ram_bytes)
         self._say(f"run of {self._sender_name}: {show_size(wanted.ram_bytes)} in {wanted.channels} channels")
         self._answer(FrameType.OPENED, Asked(wanted.request).body())
+
+    def _warn_of_connection(self, text: str) -> None:
+        if self._state is State.RUNNING:
+            self._warn(text)
 
     def _answer(self, type_: FrameType, body: dict[str, Any], payload: bytes = b"") -> None:
         """Answer the request in hand, and keep the answer for a sender that did not hear it."""
@@ -356,7 +342,7 @@ class Session:
 
     def _try_to_settle(self, barrier: Barrier) -> None:
         """Answer when nothing of the round can be on its way any more."""
-        if not barrier.is_reached(self._connections):
+        if not barrier.is_reached(self._taking.connections):
             return
         self._barrier = None
         settled, bitmap = self._running.settled(barrier.asked)
@@ -364,12 +350,13 @@ class Session:
 
     def _try_to_finish(self, asked: Asked) -> None:
         """Report when every connection's process has said what it used."""
-        for connection in self._connections.values():
+        for connection in self._taking.connections.values():
             if self._patience.since_asked() > END_SECONDS:
                 connection.shut()
-        if self._connections:
+        if not self._taking.finish():
             return
         self._finish_asked = None
+        self._running.note_receivers(self._taking.figures, self._taking.reasons)
         self._answer(FrameType.REPORT, self._running.report(asked.request).body())
 
     # ---------------------------------------------------------------- the end
@@ -397,7 +384,3 @@ class Session:
             "output": (run.output or None) if run else None,
             "complete": self._state is State.DONE,
         }
-
-
-def _receive(connection: Connection, plan: ChannelReceiverPlan, caller: Caller) -> None:
-    run_channel_receiver(connection, plan, caller.link())
