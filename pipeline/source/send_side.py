@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
@@ -72,6 +72,10 @@ class PacketLayout:
         methods = (RAW, *(METHODS[name] for name in sorted(names - {RAW.name})))
         pages = paced_packet_pages(options.packet_pages, options.max_bandwidth)
         return cls(methods, settings, candidates, pages, payload_room(methods, settings, pages))
+
+    def decoded_on_qat(self, wanted: bool) -> PacketLayout:
+        """The same where a receiver `wanted` a device to decompress, or not."""
+        return replace(self, settings=replace(self.settings, decode_on_qat=wanted))
 
     @property
     def slot_bytes(self) -> int:

@@ -116,13 +116,13 @@ def seeds_of(kind: str) -> list[bytes]:
 
 GOOD_HELLO = pack_hello(Hello(Role.PACKETS, 1, 3, bytes(range(16))))
 BODIES: list[messages.Message] = [
-    messages.Offer(1 << 30, 64, 1024, 1 << 22, [1, 2, 3], True, "x", 30.0),
+    messages.Offer(1 << 30, 64, 1024, 1 << 22, [1, 2, 3], True, "x", 30.0, True),
     messages.VerifyPages(3, 16 << 20, 7),
     messages.VerifiedPages(3, 4096, 9),
     messages.Ready(1.5, "", False, 7),
     messages.Refusal("busy", True),
     messages.Failure("why"),
-    messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3]),
+    messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 16, False),
     messages.Asked(9),
     messages.Ping(123456789, 0),
     messages.Settle(2, 1, 100, [[1, 5], [2, 0]]),

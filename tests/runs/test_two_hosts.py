@@ -343,3 +343,24 @@ def test_a_break_while_the_guest_stands_still() -> None:
         assert "stands still" in rounds[-1]["reason"]
         assert rounds[-1]["decision"] is None
         assert rounds[-2]["decision"] == "switch over"
+
+
+def test_members_are_cut_for_a_receiver_that_decodes_on_a_device() -> None:
+    """In software too, at the size that the sender says in OPEN: there are 900 of 32 KiB at least."""
+    requests = []
+    for decode in ("cpu", "hardware"):
+        with receiver("--qat-decode", decode) as here:
+            qat = ("--method", "qatzip", "--qat-buffer", "32K", "--json", "-")
+            ended = sent(here.address, "--size", "32M", "--dirty-rate", "0", *qat)
+            assert ended.code == 0, ended.err
+            requests.append(
+                ended.result["qat"]["hardware_requests"] + ended.result["qat"]["software_requests"]
+            )
+    assert requests[1] >= 1800 > requests[0]
+
+
+def test_the_largest_packets_of_the_smallest_members_are_taken() -> None:
+    with receiver() as here:
+        qat = ("--method", "qatzip", "--qat-buffer", "4K", "--packet-size", "4M")
+        ended = sent(here.address, "--size", "32M", "--dirty-rate", "0", *qat)
+        assert ended.code == 0, ended.err

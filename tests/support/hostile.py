@@ -24,6 +24,7 @@ from pipeline.transports.tcp.protocol import (
     pack_json,
     read_json,
 )
+from pipeline.transports.tcp.version1 import VERSION_1, to_version_1
 
 RAM_PAGES = 1024
 PACKET_PAGES = 128
@@ -82,7 +83,7 @@ class Conversation:
 
     def json(self, type_: FrameType, **body: Any) -> None:
         """A frame of JSON."""
-        self.frame(type_, pack_json(body))
+        self.frame(type_, pack_json(to_version_1(type_, body) if self.version == VERSION_1 else body))
 
     def raw(self, data: bytes) -> None:
         """Bytes; a peer that hung up does not matter here."""
@@ -144,7 +145,16 @@ class Sender:
         self.channels = [self.channel(number) for number in range(channels)]
 
     def open(self, **changed: Any) -> None:
-        wanted = Open(1, RAM_PAGES * PAGE_BYTES, CHANNELS, PACKET_PAGES, PACKET_PAGES * PAGE_BYTES, CODES)
+        wanted = Open(
+            1,
+            RAM_PAGES * PAGE_BYTES,
+            CHANNELS,
+            PACKET_PAGES,
+            PACKET_PAGES * PAGE_BYTES,
+            CODES,
+            1 << 16,
+            False,
+        )
         self.control.json(FrameType.OPEN, **{**wanted.body(), **changed})
         assert self.control.answer()[0] is FrameType.OPENED
 

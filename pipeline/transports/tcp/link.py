@@ -15,7 +15,7 @@ import termios
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import ConnectionLost
+from pipeline.errors import BadFrame, ConnectionLost
 from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, advance, why_broken
 from pipeline.transports.tcp.protocol import (
     HEADER,
@@ -30,6 +30,7 @@ from pipeline.transports.tcp.protocol import (
     read_header,
     read_json,
 )
+from pipeline.transports.tcp.version1 import VERSION_1, from_version_1, to_version_1
 
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 TIMEVAL = struct.Struct("ll")
@@ -75,9 +76,11 @@ class Link:
         """Whether there is something to read that the descriptor does not show."""
         return self.incoming.pending()
 
-    def send(self, type_: FrameType, body: dict[str, Any]) -> None:
-        """One frame of JSON."""
-        self.send_frame(type_, pack_json(body))
+    def send(self, type_: FrameType, body: dict[str, Any], payload: Sequence[memoryview] = ()) -> None:
+        """One frame of JSON, in the words of the connection's version."""
+        if self.version == VERSION_1:
+            body = to_version_1(type_, body)
+        self.send_frame(type_, pack_json(body), payload)
 
     def send_frame(
         self, type_: FrameType, body: bytes | memoryview, payload: Sequence[memoryview] = ()
@@ -120,7 +123,10 @@ class Link:
         """Read the next header and check it; all of it is due now."""
         head = bytes(self.incoming.take(HEADER.size))
         self._received += 1
-        return read_header(head, self._received, limits)
+        header = read_header(head, self._received, limits)
+        if header.version != self.version and header.type is not FrameType.REFUSED:
+            raise BadFrame(f"frame version: {header.version} on a connection of version {self.version}")
+        return header
 
     def body(self, header: FrameHeader) -> memoryview:
         """Read a frame's body; good until more is read."""
@@ -128,10 +134,14 @@ class Link:
         check_body(header, body)
         return body
 
-    def receive(self, limits: FrameLimits) -> tuple[FrameType, dict[str, Any]]:
-        """A whole frame of JSON, without a payload."""
-        header = self.header(limits)
-        return header.type, read_json(self.body(header))
+    def json(self, header: FrameHeader) -> dict[str, Any]:
+        """Read a frame's body of JSON."""
+        return self.decode(header.type, self.body(header))
+
+    def decode(self, type_: FrameType, body: bytes | memoryview) -> dict[str, Any]:
+        """A body of JSON in the words of this version, whichever the connection's is. Raises BadFrame."""
+        found = read_json(body)
+        return from_version_1(type_, found) if self.version == VERSION_1 else found
 
     def close(self) -> None:
         self.socket.close()

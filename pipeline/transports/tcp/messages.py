@@ -8,11 +8,12 @@ must say so in the frame, not here.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from guestmem.page import PAGE_BYTES
 from pipeline.destination.verification import MAX_REGIONS
 from pipeline.errors import BadFrame
+from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
 U32 = (1 << 32) - 1
 MAX_TEXT = 2000
@@ -72,18 +73,15 @@ def _shown(value: object) -> str:
 
 
 class Message:
-    """A body. `ON_WIRE` names fields that the JSON calls otherwise."""
-
-    ON_WIRE: ClassVar[dict[str, str]] = {}
+    """A body."""
 
     def body(self) -> dict[str, Any]:
-        fields_ = asdict(self)  # type: ignore[call-overload]
-        return {self.ON_WIRE.get(name, name): value for name, value in fields_.items()}
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     @classmethod
     def of(cls: type[M], body: dict[str, Any]) -> M:
         """Check and build. Raises BadFrame."""
-        known = {cls.ON_WIRE.get(field.name, field.name) for field in fields(cls)}  # type: ignore[arg-type]
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(body) - known)
         if unknown:
             raise BadFrame(f"{_shown(unknown[0])}: not a field of {cls.__name__}")
@@ -97,9 +95,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Offer(Message):
-    """WELCOME on control: what the receiver has, and where the copy goes. The sender must fit."""
+    """WELCOME on control: what the receiver has, and where the copy goes. The sender must fit.
 
-    ON_WIRE: ClassVar = {"output": "keeps"}
+    `decode_on_qat`: the receiver wants a QAT device to decompress, which takes members of at most
+    `qat_buffer_bytes` of OPEN.
+    """
 
     ram_bytes_max: int
     channels_max: int
@@ -109,6 +109,7 @@ class Offer(Message):
     prealloc: bool
     output: str
     reconnect_seconds: float
+    decode_on_qat: bool
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Offer:
@@ -119,29 +120,21 @@ class Offer(Message):
             integer(body, "payload_bytes_max", PAGE_BYTES, U32),
             integers(body, "method_codes", MAX_LISTED, 1, 255),
             flag(body, "prealloc"),
-            text(body, "keeps"),
+            text(body, "output"),
             number(body, "reconnect_seconds", 0, 1e6),
+            flag(body, "decode_on_qat"),
         )
 
 
 @dataclass(frozen=True)
 class Ready(Message):
     """WELCOME on a connection for packets: its worker is ready, and so many packets of the run were applied
-    so far. Version 1 does not say how many."""
+    so far; 0 where version 1 does not say."""
 
     prealloc_ms: float
     fallback_reason: str
     simulated: bool
     packets: int
-
-    def body_of(self, version: int) -> dict[str, Any]:
-        """As a version of the protocol has it."""
-        return {name: value for name, value in self.body().items() if version > 1 or name != "packets"}
-
-    @classmethod
-    def of_version(cls, body: dict[str, Any], version: int) -> Ready:
-        """`of`, for a body as a version of the protocol has it."""
-        return cls.of(body if version > 1 else {**body, "packets": 0})
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Ready:
@@ -178,7 +171,12 @@ class Failure(Message):
 
 @dataclass(frozen=True)
 class Open(Message):
-    """OPEN: what will be sent."""
+    """OPEN: what will be sent.
+
+    `qat_buffer_bytes`: the plain bytes of one request to a QAT device (hw_buff_sz of QATzip); None from a
+    sender of version 1, which does not say. `decode_on_qat`: the software path cuts members at that size too,
+    so that a device can decompress all of them.
+    """
 
     request: int
     ram_bytes: int
@@ -186,9 +184,16 @@ class Open(Message):
     packet_pages: int
     payload_bytes: int
     method_codes: list[int]
+    qat_buffer_bytes: int | None
+    decode_on_qat: bool
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Open:
+        buffer = body.get("qat_buffer_bytes")
+        if buffer is not None:
+            buffer = integer(body, "qat_buffer_bytes", MIN_HW_BUFF_BYTES, MAX_HW_BUFF_BYTES)
+            if buffer & (buffer - 1):
+                raise BadFrame(f"qat_buffer_bytes: {buffer}, must be a power of two")
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "ram_bytes", PAGE_BYTES, 1 << 60),
@@ -196,6 +201,8 @@ class Open(Message):
             integer(body, "packet_pages", 1, 1 << 16),
             integer(body, "payload_bytes", PAGE_BYTES, U32),
             integers(body, "method_codes", MAX_LISTED, 1, 255),
+            buffer,
+            flag(body, "decode_on_qat"),
         )
 
 
@@ -226,8 +233,6 @@ class Ping(Message):
 class Settle(Message):
     """SETTLE: the round, how many pages it listed, and for each connection [generation, packets]."""
 
-    ON_WIRE: ClassVar = {"connections": "channels"}
-
     request: int
     round: int
     pages: int
@@ -236,13 +241,10 @@ class Settle(Message):
     @classmethod
     def read(cls, body: dict[str, Any]) -> Settle:
         connections = []
-        for pair in listed(body, "channels", 1 << 16):
+        for pair in listed(body, "connections", 1 << 16):
             if type(pair) is not list or len(pair) != 2:
-                raise BadFrame(f"channels: {_shown(pair)}, must be [generation, packets]")
-            generation, packets = ({"channels": value} for value in pair)
-            connections.append(
-                [integer(generation, "channels", 0, U32), integer(packets, "channels", 0, U32)]
-            )
+                raise BadFrame(f"connections: {_shown(pair)}, must be [generation, packets]")
+            connections.append([integer({"connections": value}, "connections", 0, U32) for value in pair])
         return cls(
             integer(body, "request", 1, U32),
             integer(body, "round", 1, U32),

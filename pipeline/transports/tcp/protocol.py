@@ -34,11 +34,11 @@ secret:
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
-Version rule: a receiver takes its own version and the one before, and answers in the version of the HELLO;
-what it says before it has read one is of the older version. A sender whose HELLO is refused for its version
-(the text of REFUSED begins with `frame version`) calls again in the one before. This is version 2. Version 1
-is that of 0.1.0; 0 is not valid. Version 1 has no secret, and neither side speaks it where there is one; it
-has no VERIFY_PAGES, and its WELCOME for packets has no `packets`.
+Version rule: a side takes its own version and the one before, and all frames of a connection have the version
+of its HELLO; what a receiver says before it has read one is of the older version. A sender whose HELLO is
+refused for its version (the text of REFUSED begins with `frame version`) calls again in the one before. This
+is version 2. Version 1 is that of 0.1.0; 0 is not valid. Version 1 has no secret, and neither side speaks it
+where there is one; it has no VERIFY_PAGES, and its JSON differs as `pipeline.transports.tcp.version1` says.
 
 The shared secret
 -----------------
@@ -68,7 +68,7 @@ States of the receiver, and what it takes in each
                 SETTLE r              -> SETTLED r, when nothing of round r is on its way; the round is r + 1
                 VERIFY                -> VERIFIED
                 VERIFY_PAGES          -> VERIFIED_PAGES
-                COMMIT                  -> COMMITTED; DONE
+                COMMIT                -> COMMITTED; DONE
     any         PING                  -> PONG
                 HELLO resume, g + 1   -> WELCOME: the sender has lost control; the state stays
                 FAILED                -> the run has failed; LISTENING
@@ -102,6 +102,12 @@ BLAKE2b of 16 bytes, in hex. Both sides make theirs at the same time. Of a regio
 VERIFY_PAGES (not in version 1) asks for the pages, by `region_bytes` and the region's index from 0; the
 payload of VERIFIED_PAGES is one u32 a page of the region, in order: the page's CRC-32. A guest that runs on
 at the source has written some of the pages that differ; the others may not.
+
+Members for a device
+--------------------
+The device that decompresses takes members of GZIP_EXT up to its buffer size only. So WELCOME says whether the
+receiver wants one to (`decode_on_qat`), and OPEN how many plain bytes a member holds at most
+(`qat_buffer_bytes`), and whether that is so of members made in software as well (`decode_on_qat`).
 
 The end of a run without COMMIT is a failure, and what the receiver had is gone. Before it answers COMMIT
 it looks itself whether every page of RAM has been applied, and none was torn since.

@@ -11,6 +11,7 @@ again, for the time that --reconnect gives, and asks again what was not answered
 
 from __future__ import annotations
 
+import dataclasses
 import select
 import time
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ from pipeline.transports.tcp.protocol import (
     FrameType,
     Hello,
     Role,
-    read_json,
 )
 
 ANSWERS = frozenset(
@@ -75,6 +75,7 @@ class ControlClient:
     def __init__(self, connection: Connection, plan: ControlClientPlan) -> None:
         self._connection = connection
         self._plan = plan
+        self._peer = plan.peer
         self._limits = FrameLimits(ANSWERS, payload_bytes=len(plan.payload))
         self._generation = 1
         self._unanswered: tuple[FrameType, dict[str, Any]] | None = None
@@ -88,12 +89,13 @@ class ControlClient:
     def open(self) -> None:
         """The first call, and the receiver's offer. Raises RunFailed, PeerRefused, BadFrame."""
         offer = self._call(Role.CONTROL)
+        self._peer = dataclasses.replace(self._peer, version=self._link.version)
         self._connection.send({"kind": "offer", "version": self._link.version, "offer": offer.body()})
 
     def _call(self, role: Role) -> Offer:
         hello = Hello(role, 0, self._generation, self._plan.run_id)
-        peer = self._plan.peer
-        self._link, body, self._generation = peer.keep_calling(hello, peer.reconnect_seconds, lambda: None)
+        seconds = self._peer.reconnect_seconds
+        self._link, body, self._generation = self._peer.keep_calling(hello, seconds, lambda: None)
         self._heard_at = time.monotonic()
         self._waiting.connected()
         self._ping_at = 0.0
@@ -165,7 +167,7 @@ class ControlClient:
     def _hear(self) -> None:
         """A frame of the receiver's. Raises ConnectionLost, BadFrame, RunFailed for FAILED."""
         header = self._link.header(self._limits)
-        body = read_json(self._link.body(header))
+        body = self._link.json(header)
         self._heard_at = time.monotonic()
         if header.type is FrameType.PONG:
             self._note_time(Ping.of(body))

@@ -26,7 +26,6 @@ from pipeline.transports.tcp.protocol import (
     FrameType,
     Hello,
     pack_hello,
-    read_json,
 )
 
 CONNECT_SECONDS = 2.0
@@ -43,7 +42,8 @@ class _OlderReceiver(PeerRefused):
 @dataclass(frozen=True)
 class Peer:
     """Whom to call, and how. `welcome_seconds` is how long the receiver may take to get ready; `context` goes
-    with `tls`, made once: a run outlives the files of its certificates."""
+    with `tls`, made once: a run outlives the files of its certificates. `version` is this protocol's, or the
+    one before, where the receiver was found to speak that."""
 
     address: Address
     tls: Tls | None
@@ -61,7 +61,12 @@ class Peer:
         try:
             return self._call(hello)
         except _OlderReceiver as error:
-            if self.secret is not None or self.version == OLDEST_VERSION:
+            if self.secret is not None:
+                raise PeerRefused(
+                    f"{self.address}: the receiver is ramferry 0.1, which knows no --secret: use --tls-dir "
+                    "or a Unix socket, or install a newer one there"
+                ) from error
+            if self.version == OLDEST_VERSION:
                 raise PeerRefused(str(error)) from error
         return dataclasses.replace(self, version=OLDEST_VERSION)._call(hello)
 
@@ -120,7 +125,7 @@ class Peer:
                 f"{self.address}: the receiver asks for no secret, so it may be anybody's; "
                 "give it --secret too"
             )
-        return type_, read_json(body)
+        return type_, link.decode(type_, body)
 
     def _prove(self, link: Link, hello: Hello, challenge: bytes) -> tuple[FrameType, bytes]:
         if self.secret is None:

@@ -141,7 +141,7 @@ class Sender:
         )
         self._row[CONNECTION] = self._generation << 32
         version = self._link.version
-        ready = Ready.of_version(body, version)
+        ready = Ready.of(body)
         # Version 1 does not say how much was applied, so nothing can be concluded.
         self._standstill.welcomed(ready.packets, sent=self._carried_here > 0 and version > 1)
         self._carried_here = 0

@@ -105,6 +105,7 @@ class TcpTransport:
         said = supervisor.await_message(self._control, "offer")
         self._offer = Offer.of(said["offer"])
         self._peer = dataclasses.replace(self._peer, version=int(said["version"]))
+        layout = self._layout = layout.decoded_on_qat(self._offer.decode_on_qat)
         self._open_run()
         self._rows = SenderRows(options.channels)
         open_wire = functools.partial(SocketWire, rows=self._rows)
@@ -140,6 +141,8 @@ class TcpTransport:
             layout.pages,
             layout.payload_bytes,
             sorted(method.code for method in layout.methods),
+            layout.settings.qat_buffer_bytes,
+            layout.settings.decode_on_qat,
         )
         why = misfit(self._offer, wanted)
         if why:

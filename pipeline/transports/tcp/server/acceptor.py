@@ -289,8 +289,7 @@ class _Handshake:
             self.got += len(more)
             self._data += more
             if len(self._data) >= HEADER.size:
-                version = self._header(limits).version
-                self.version = version if self._hello is None else self.version
+                self._note_version(self._header(limits).version)
         header, body = self._header(limits), bytes(self._data[HEADER.size :])
         if header.body_bytes != len(body):
             raise BadFrame(f"{header.type.name.lower()}: {header.body_bytes} bytes, not {len(body)}")
@@ -298,6 +297,13 @@ class _Handshake:
         self.received += 1
         self._data.clear()
         return body
+
+    def _note_version(self, version: int) -> None:
+        """HELLO says it, for the whole connection. Raises BadFrame."""
+        if self._hello is None:
+            self.version = version
+        elif version != self.version:
+            raise BadFrame(f"frame version: {version} on a connection of version {self.version}")
 
     def _header(self, limits: FrameLimits) -> FrameHeader:
         return read_header(bytes(self._data[: HEADER.size]), self.received + 1, limits)

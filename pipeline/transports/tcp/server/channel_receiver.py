@@ -79,7 +79,7 @@ def _serve(plan: ChannelReceiverPlan, placer: Placer, prealloc_ms: float, genera
     ready = Ready(prealloc_ms, placer.fallback_reason, placer.simulated, applied)
     try:
         receiver = ChannelReceiver(plan, placer, link)
-        link.send(FrameType.WELCOME, ready.body_of(link.version))
+        link.send(FrameType.WELCOME, ready.body())
         receiver.work()
     except ConnectionLost as error:
         return str(error) or "closed by the peer"

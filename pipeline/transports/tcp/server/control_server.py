@@ -18,7 +18,7 @@ from pipeline.errors import BadFrame, ConnectionLost
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Failure, Ping
-from pipeline.transports.tcp.protocol import STALL_SECONDS, FrameLimits, FrameType, pack_json, read_json
+from pipeline.transports.tcp.protocol import STALL_SECONDS, FrameLimits, FrameType
 
 REQUESTS = FrameLimits(
     frozenset(
@@ -101,7 +101,7 @@ class _ControlServer:
 
     def _hear(self) -> None:
         header = self._link.header(REQUESTS)
-        body = read_json(self._link.body(header))
+        body = self._link.json(header)
         self._heard_at = time.monotonic()
         if header.type is FrameType.PING:
             ping = Ping.of(body)
@@ -118,7 +118,7 @@ class _ControlServer:
         payload = [memoryview(map_segment(fd, writable=False)) for fd in descriptors]
         for fd in descriptors:
             os.close(fd)
-        self._link.send_frame(FrameType(message["type"]), pack_json(message["body"]), payload)
+        self._link.send(FrameType(message["type"]), message["body"], payload)
         return True
 
     def say_failed(self, text: str) -> None:

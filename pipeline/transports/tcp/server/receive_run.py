@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from isal import isal_zlib
@@ -38,6 +39,7 @@ from pipeline.transports.tcp.messages import (
 )
 from pipeline.transports.tcp.server.arrivals import Arrivals
 from pipeline.transports.tcp.server.channel_receiver import ChannelReceiverPlan
+from qat.session import MIN_HW_BUFF_BYTES
 
 PACKET_PAGES_MAX = MAX_PACKET_BYTES // PAGE_BYTES
 DECODE_LEVEL = 1
@@ -56,16 +58,18 @@ def offer_of(options: ReceiveOptions) -> Offer:
     """What a receiver says to a sender: what it has now."""
     free = int(HEADROOM * min(shm_free_bytes(), available_bytes()))
     most = free if options.ram_bytes_max is None else min(free, options.ram_bytes_max)
-    methods, settings = methods_here(), CodecSettings.of(DECODE_LEVEL, options.qat)
+    methods = methods_here()
+    smallest = CodecSettings(DECODE_LEVEL, qat_buffer_bytes=MIN_HW_BUFF_BYTES)
     return Offer(
         ram_bytes_max=max(0, most),
         channels_max=options.channels_max,
         packet_pages_max=PACKET_PAGES_MAX,
-        payload_bytes_max=payload_room(methods, settings, PACKET_PAGES_MAX),
+        payload_bytes_max=payload_room(methods, smallest, PACKET_PAGES_MAX),
         method_codes=[method.code for method in methods],
         prealloc=options.prealloc,
         output=options.output or options.output_shm or "",
         reconnect_seconds=options.reconnect_seconds,
+        decode_on_qat=CodecSettings.of(DECODE_LEVEL, options.qat).decode_on_qat,
     )
 
 
@@ -132,12 +136,18 @@ class ReceiveRun:
             written=self._written,
             methods=self._methods,
             raw=RAW,
-            settings=CodecSettings.of(DECODE_LEVEL, self._options.qat),
+            settings=self._settings(),
             packet_pages=self.wanted.packet_pages,
             prealloc=self._options.prealloc and first,
             share=number / self.wanted.channels,
         )
         return ChannelReceiverPlan(number, placing, self.arrivals, self.counters, self._limits)
+
+    def _settings(self) -> CodecSettings:
+        """For decoders: a device takes requests of the size that the sender makes."""
+        settings = CodecSettings.of(DECODE_LEVEL, self._options.qat)
+        buffer = self.wanted.qat_buffer_bytes
+        return settings if buffer is None else replace(settings, qat_buffer_bytes=buffer)
 
     def check_settle(self, asked: Settle) -> None:
         """Raises BadFrame for a round that is not this one, or channels that are not these."""

@@ -1,0 +1,60 @@
+"""What a peer of version 1 says and is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import BadFrame
+from pipeline.transports.tcp.messages import Offer, Open, Ready, Settle
+from pipeline.transports.tcp.protocol import FrameType
+from pipeline.transports.tcp.version1 import from_version_1, to_version_1
+
+OFFER = Offer(1 << 30, 64, 1024, 1 << 22, [1, 2], True, "file x", 30.0, True)
+OPEN = Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 15, True)
+SETTLE = Settle(2, 1, 100, [[1, 5], [2, 0]])
+
+
+def test_an_offer() -> None:
+    told = to_version_1(FrameType.WELCOME, OFFER.body())
+    assert told["keeps"] == "file x"
+    assert not {"output", "decode_on_qat"} & set(told)
+    heard = Offer.of(from_version_1(FrameType.WELCOME, told))
+    assert heard == Offer(1 << 30, 64, 1024, 1 << 22, [1, 2], True, "file x", 30.0, False)
+
+
+def test_the_other_welcome() -> None:
+    told = to_version_1(FrameType.WELCOME, Ready(1.5, "", False, 7).body())
+    assert told == {"prealloc_ms": 1.5, "fallback_reason": "", "simulated": False}
+    assert Ready.of(from_version_1(FrameType.WELCOME, told)) == Ready(1.5, "", False, 0)
+
+
+def test_an_open() -> None:
+    told = to_version_1(FrameType.OPEN, OPEN.body())
+    assert set(OPEN.body()) - set(told) == {"qat_buffer_bytes", "decode_on_qat"}
+    heard = Open.of(from_version_1(FrameType.OPEN, told))
+    assert (heard.qat_buffer_bytes, heard.decode_on_qat) == (None, False)
+
+
+def test_a_settle() -> None:
+    told = to_version_1(FrameType.SETTLE, SETTLE.body())
+    assert told["channels"] == [[1, 5], [2, 0]]
+    assert Settle.of(from_version_1(FrameType.SETTLE, told)) == SETTLE
+
+
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        (FrameType.WELCOME, {"output": "x", "keeps": "x"}),
+        (FrameType.OPEN, {"ram_bytes": 4096, "decode_on_qat": True}),
+        (FrameType.SETTLE, {"connections": []}),
+    ],
+)
+def test_fields_of_version_2_are_refused_in_version_1(type_: FrameType, body: dict[str, object]) -> None:
+    with pytest.raises(BadFrame, match="not a field of version 1"):
+        from_version_1(type_, body)
+
+
+@pytest.mark.parametrize("buffer", [0, 4095, 3 << 14, 1 << 20, "64K"])
+def test_buffers_that_no_device_has(buffer: object) -> None:
+    with pytest.raises(BadFrame, match="qat_buffer_bytes"):
+        Open.of({**OPEN.body(), "qat_buffer_bytes": buffer})
