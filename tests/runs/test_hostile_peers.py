@@ -149,7 +149,6 @@ class Crowd:
 def test_two_addresses_of_silent_strangers_do_not_keep_a_sender_out() -> None:
     """Nor do they keep it from calling again, and they do not fill the log."""
     with receiver("--runs", "2", "--reconnect", "10") as here, Crowd(here.port):
-        began = time.monotonic()
         assert sent(here.address, "--size", "4M", "--dirty-rate", "0").code == 0
         with proxy(here.port) as network:
             slow = ("--size", "32M", "--dirty-rate", "0", "--max-bandwidth", "16M", "--method", "none")
@@ -160,8 +159,8 @@ def test_two_addresses_of_silent_strangers_do_not_keep_a_sender_out() -> None:
             assert ended.code == 0, ended.err
         said = here.end().err
     lines = [line for line in said.splitlines() if "refused" in line]
-    assert 1 <= len(lines) <= time.monotonic() - began + 4
-    assert any("others were refused" in line for line in lines)
+    left_out = sum(int(found) for found in re.findall(r"and (\d+) others were refused", said))
+    assert lines and left_out > 50 * len(lines)
 
 
 def test_after_all_of_them_an_honest_run_works(here: Receiver) -> None:
@@ -213,7 +212,7 @@ def page_twice_on_two_channels(sender: Sender) -> None:
 
 
 def stale_round(sender: Sender) -> None:
-    sender.control.json(FrameType.SETTLE, request=2, round=1, pages=0, channels=[[1, 0], [1, 0]])
+    sender.control.json(FrameType.SETTLE, request=2, round=1, pages=0, connections=[[1, 0], [1, 0]])
     assert sender.control.answer()[0] is FrameType.SETTLED
     send_packet(sender, *raw_packet([5], round_=1))
 
@@ -282,11 +281,11 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
     "deep JSON": (lambda s: s.control.frame(FrameType.SETTLE, b"[" * 50_000), "no JSON"),
     "a list": (lambda s: s.control.frame(FrameType.SETTLE, b"[]"), "not an object"),
     "a field of another type": (
-        lambda s: s.control.json(FrameType.SETTLE, request=2, round="1", pages=0, channels=[]),
+        lambda s: s.control.json(FrameType.SETTLE, request=2, round="1", pages=0, connections=[]),
         "round: '1'",
     ),
     "a field too many": (
-        lambda s: s.control.json(FrameType.SETTLE, request=2, round=1, pages=0, channels=[], more=1),
+        lambda s: s.control.json(FrameType.SETTLE, request=2, round=1, pages=0, connections=[], more=1),
         "'more': not a field of Settle",
     ),
     "a request again and other": (
@@ -294,11 +293,11 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
         "request: 7 after 1",
     ),
     "settle with channels missing": (
-        lambda s: s.control.json(FrameType.SETTLE, request=2, round=1, pages=0, channels=[[1, 0]]),
-        "channels: 1 of 2",
+        lambda s: s.control.json(FrameType.SETTLE, request=2, round=1, pages=0, connections=[[1, 0]]),
+        "connections: 1 of 2",
     ),
     "settle another round": (
-        lambda s: s.control.json(FrameType.SETTLE, request=2, round=2, pages=0, channels=[[1, 0], [1, 0]]),
+        lambda s: s.control.json(FrameType.SETTLE, request=2, round=2, pages=0, connections=[[1, 0], [1, 0]]),
         "round: 2 in round 1",
     ),
     "open twice": (
@@ -428,7 +427,7 @@ def test_a_reset_in_every_state(state: str, here: Receiver) -> None:
         if state in ("packets", "settled"):
             send_packet(sender, *raw_packet([1, 2, 3]))
         if state == "settled":
-            sender.control.json(FrameType.SETTLE, request=2, round=1, pages=3, channels=[[1, 1], [1, 0]])
+            sender.control.json(FrameType.SETTLE, request=2, round=1, pages=3, connections=[[1, 1], [1, 0]])
             assert sender.control.answer()[1]["applied"] == 3
         reset(*sender.channels, sender.control)
         here.run.wait_for("error:")

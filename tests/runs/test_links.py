@@ -137,7 +137,7 @@ def test_a_sender_of_version_1_is_taken(listen: str, open_folder: Path) -> None:
         for talk in (sender.control, *sender.channels):
             assert talk.versions == {1}
         sender.channels[0].frame(FrameType.PACKET, *raw_packet([1, 2]))
-        sender.control.json(FrameType.SETTLE, request=2, round=1, pages=2, channels=[[1, 1], [1, 0]])
+        sender.control.json(FrameType.SETTLE, request=2, round=1, pages=2, connections=[[1, 1], [1, 0]])
         type_, body = sender.control.answer()
         assert (type_, body["applied"]) == (FrameType.SETTLED, 2)
         assert sender.control.versions == {1}

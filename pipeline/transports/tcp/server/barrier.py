@@ -42,7 +42,7 @@ class Barrier:
         if on == generation and delivered == packets:
             return True
         if on == generation and delivered > packets:
-            raise BadFrame(f"channels: {packets} packets on connection {number}, {delivered} came")
+            raise BadFrame(f"connections: {packets} packets on connection {number}, {delivered} came")
         before, since = self._progress.get(number, (-1, 0.0))
         now = time.monotonic()
         if before != delivered:

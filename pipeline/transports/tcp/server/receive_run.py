@@ -154,7 +154,7 @@ class ReceiveRun:
         if asked.round != self.arrivals.round:
             raise BadFrame(f"round: {asked.round} in round {self.arrivals.round}")
         if len(asked.connections) != self.wanted.channels:
-            raise BadFrame(f"channels: {len(asked.connections)} of {self.wanted.channels}")
+            raise BadFrame(f"connections: {len(asked.connections)} of {self.wanted.channels}")
         if asked.pages > self.wanted.ram_bytes // PAGE_BYTES:
             raise BadFrame(f"pages: {asked.pages} of {self.wanted.ram_bytes // PAGE_BYTES}")
 
