@@ -23,6 +23,7 @@ from guestmem.units import show_size
 from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
 from pipeline.net.tls import SERVER
 from pipeline.options import ReceiveOptions
+from pipeline.packets.counters import Count
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import usage_of
 from pipeline.transports.tcp.messages import Asked, Committed, Failure, Offer, Open, Settle, Verify
@@ -350,7 +351,14 @@ class Session:
         if self._connections:
             return
         self._finish_asked = None
-        self._answer(FrameType.REPORT, self._running.report(asked.request).body())
+        report = self._running.report(asked.request)
+        if report.fallback_reasons:
+            software = report.counts[Count.QAT_SOFTWARE]
+            self._warn(
+                f"the QAT device did not decompress all ({', '.join(report.fallback_reasons)}): "
+                f"{software} requests in software"
+            )
+        self._answer(FrameType.REPORT, report.body())
 
     # ---------------------------------------------------------------- the end
 
