@@ -12,11 +12,13 @@ import os
 import resource
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qat.host import PHYSICAL_FUNCTIONS, VIRTUAL_FUNCTIONS, Device, devices
 from qat.library import Library, load
+from qat.processor import CARD, cpu_maker, how_to_turn_the_iommu_on, is_intels
+from qat.qatlib import Qatlib
 from qat.scripts import shipped_script
 from qat.status import LibraryMissing
 
@@ -27,6 +29,9 @@ FIRST_KERNEL = {"4xxx": (5, 17), "401xx": (5, 19), "402xx": (6, 4), "420xx": (6,
 
 OUT_OF_TREE = ("c62x", "c3xxx", "dh895xcc", "d15xx")
 """Generations that the qatlib of distributions does not support."""
+
+GEN6, GEN6_QATLIB = "6xxx", (26, 8)
+"""The first qatlib that drives 8086:4948 (its README)."""
 
 VFS_PER_PF = 16
 MEMLOCK_BYTES_PER_WORKER = 64 << 20
@@ -48,14 +53,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Host:
-    """A host to check: its root folder and its QAT functions."""
+    """A host to check: its root folder, its QAT functions, its qatlib, and who made its CPU."""
 
     root: Path
     found: tuple[Device, ...]
+    qatlib: Qatlib = field(default_factory=Qatlib)
+    cpu_maker: str = ""
 
     @classmethod
     def at(cls, root: Path) -> Host:
-        return cls(root, tuple(devices(root / "sys")))
+        return cls(root, tuple(devices(root / "sys")), Qatlib.of(root), cpu_maker(root / "proc"))
 
     @property
     def physical(self) -> list[Device]:
@@ -89,7 +96,7 @@ class Host:
 
 
 def check_all(root: Path) -> list[Finding]:
-    """All checks of what a host has, in order. Its health and the real test are checked elsewhere."""
+    """All checks of what a host has, in order. Known faults, health and the real test are elsewhere."""
     host = Host.at(root)
     return [
         check_library(),
@@ -144,6 +151,13 @@ def check_library() -> Finding:
 
 def check_devices(host: Host) -> Finding:
     """Whether there are QAT functions on the PCI bus."""
+    if not host.found and not is_intels(host.cpu_maker):
+        return Finding(
+            "PCI devices",
+            FAILS,
+            f"no QAT function on the PCI bus; this CPU ({host.cpu_maker}) has none, so QAT would be a card",
+            f"use a host whose Xeon has QAT, or a card ({CARD}) with Intel's out-of-tree driver",
+        )
     if not host.found:
         return Finding(
             "PCI devices",
@@ -154,6 +168,8 @@ def check_devices(host: Host) -> Finding:
     kinds = ", ".join(f"{device.address} {device.kind}" for device in host.found[:4])
     more = f" and {len(host.found) - 4} more" if len(host.found) > 4 else ""
     where = "this is a guest with virtual functions: " if host.guest else ""
+    if host.physical and not is_intels(host.cpu_maker):
+        where = f"on a card, beside a CPU that is not Intel's ({host.cpu_maker}): "
     return Finding("PCI devices", OK, f"{where}{kinds}{more}")
 
 
@@ -169,6 +185,13 @@ def check_generation(host: Host) -> Finding:
             FAILS,
             f"{', '.join(old)}: not supported by the qatlib of distributions",
             "build Intel's out-of-tree driver for QAT 1.x, and QATzip against it",
+        )
+    if any(kind.startswith(GEN6) for kind in kinds) and host.qatlib.before(*GEN6_QATLIB):
+        return Finding(
+            "generation",
+            FAILS,
+            f"{GEN6} needs qatlib 26.08 and libqatzip 2.0; qatlib is {host.qatlib.version}",
+            "install qatlib 26.08 or later",
         )
     return Finding("generation", OK, ", ".join(sorted(kinds)))
 
@@ -222,13 +245,12 @@ def check_iommu(host: Host) -> Finding:
     groups = list((host.root / "sys/kernel/iommu_groups").glob("[0-9]*"))
     if groups:
         return Finding("IOMMU", OK, f"{len(groups)} groups")
-    word = "has" if "intel_iommu=on" in host.text("proc/cmdline") else "lacks"
-    return Finding(
-        "IOMMU",
-        FAILS if host.found else WARNING,
-        f"no IOMMU group; the kernel's command line {word} intel_iommu=on",
-        "turn VT-d on in the BIOS and boot with intel_iommu=on",
-    )
+    read = "no IOMMU group"
+    if is_intels(host.cpu_maker):
+        word = "has" if "intel_iommu=on" in host.text("proc/cmdline") else "lacks"
+        read += f"; the kernel's command line {word} intel_iommu=on"
+    mend = how_to_turn_the_iommu_on(host.cpu_maker)
+    return Finding("IOMMU", FAILS if host.found else WARNING, read, mend)
 
 
 def check_state(host: Host) -> Finding:
@@ -252,6 +274,8 @@ def check_services(host: Host) -> Finding:
         return without_physical("services", host)
     services = ", ".join(f"{device.address} {device.services or 'unknown'}" for device in host.physical)
     mend = f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat"
+    if host.qatlib.before(26, 2):
+        mend += f"   # qatlib {host.qatlib.version} may not start with dc alone (QAT20-41747): take 26.02"
     if not host.compressing:
         return Finding("services", FAILS, f"no device offers compression (dc): {services}", mend)
     if len(host.compressing) < len(host.physical):

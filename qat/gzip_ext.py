@@ -48,6 +48,20 @@ class Member:
     plain_bytes: int
     crc32: int
 
+    @property
+    def size_bytes(self) -> int:
+        """All of it: header, deflate stream and footer."""
+        return self.deflate_end - self.deflate_start + FRAMING_BYTES
+
+    def fits_device(self, hw_buff_sz: int) -> bool:
+        """Whether a device session with this `hw_buff_sz` decompresses the member.
+
+        libqatzip gives a member that does not fit, and all that follow it in the call, to software, or
+        with `sw_backup = 0` fails (`isQATProcessable` and `checkHeader` in `qatzip.c`, 1.3.1).
+        """
+        deflate = self.deflate_end - self.deflate_start
+        return self.plain_bytes <= hw_buff_sz and deflate <= hw_buff_sz * 9 // 8 + 1024
+
 
 def bound_bytes(plain_bytes: int, member_bytes: int) -> int:
     """The most bytes that `plain_bytes` take as members, for data that does not compress.

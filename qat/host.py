@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from qat.processor import CARD, cpu_maker, how_to_turn_the_iommu_on, is_intels
+
 INTEL = "0x8086"
 
 PHYSICAL_FUNCTIONS = {
@@ -78,9 +80,12 @@ def device_records() -> list[dict[str, str]]:
     return [asdict(device) for device in devices()]
 
 
-def what_to_check(sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> str:
+def what_to_check(sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> str:
     """The first thing that keeps this host from compressing on QAT, and what to do about it."""
     found = devices(sysfs)
+    maker = cpu_maker(proc)
+    if not found and not is_intels(maker):
+        return f"no QAT device is on the PCI bus; this CPU is not Intel's, so QAT would be a card ({CARD})"
     if not found:
         return (
             "no QAT device is on the PCI bus (look for 8086:4940, 4942, 4944, 4946 or 4948 with "
@@ -97,7 +102,8 @@ def what_to_check(sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> str:
     if functions and not any(device.virtual_functions not in ("", "0") for device in functions):
         return "the QAT device has no virtual functions: start the qat service (qatlib-service)"
     if not any((dev / "vfio").glob("[0-9]*")):
-        return "there is no group in /dev/vfio: check intel_iommu=on, vfio-pci and the qat service"
+        iommu = how_to_turn_the_iommu_on(maker).partition("   #")[0]
+        return f"there is no group in /dev/vfio: check the IOMMU ({iommu}), vfio-pci and the qat service"
     return (
         "the device is there: check that this user is in the group qat, that memlock is 64 MiB "
         "or more, and that POLICY in /etc/sysconfig/qat leaves a virtual function free"

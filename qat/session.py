@@ -61,6 +61,9 @@ class Session:
         self._ended = ffi.new("unsigned char *")
         self._ready = False
         self._failed: QatStatusError | None = None
+        self.device_bytes = 0
+        """Input bytes of the last call that the device took: libqatzip's software path leaves `total_in` as
+        it is. Of compression these are plain bytes, of decompression whole members."""
         with quiet_stderr():
             code = self._calls.qzInit(self._session, self._sw_backup)
             if code not in (QZ_OK, QZ_DUPLICATE):
@@ -98,6 +101,7 @@ class Session:
         self._before()
         capacity = len(dest)
         self._consumed[0], self._produced[0] = size_bytes, capacity
+        before = self.total_in
         code = self._calls.qzCompress(self._session, source, self._consumed, dest, self._produced, 1)
         consumed, produced = self._consumed[0], self._produced[0]
         if code != QZ_OK:
@@ -109,6 +113,7 @@ class Session:
                 f"qzCompress returned QZ_OK, but consumed {consumed} of {size_bytes} bytes "
                 f"and produced {produced} in a buffer of {capacity}"
             )
+        self.device_bytes = self.total_in - before
         return int(produced)
 
     def decompress(self, source: Any, size_bytes: int, dest: Any, expected_bytes: int) -> None:
@@ -119,6 +124,7 @@ class Session:
         """
         self._before()
         self._consumed[0], self._produced[0] = size_bytes, expected_bytes
+        before = self.total_in
         code = self._calls.qzDecompress(self._session, source, self._consumed, dest, self._produced)
         consumed, produced = self._consumed[0], self._produced[0]
         if code != QZ_OK:
@@ -130,6 +136,7 @@ class Session:
                 f"qzDecompress returned QZ_OK, but consumed {consumed} of {size_bytes} bytes "
                 f"and produced {produced} of {expected_bytes}, or stopped before the end"
             )
+        self.device_bytes = self.total_in - before
 
     def _at_end(self) -> bool:
         if not self.library.has("qzGetDeflateEndOfStream"):

@@ -9,11 +9,14 @@ write to its buffers then, so results go through a private buffer, and a late an
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from qat import gzip_ext
 from qat._libqatzip import ffi
+from qat.gzip_ext import CorruptMember, Member
 from qat.session import Session
-from qat.status import QatError
+from qat.status import QatError, QatLengthError
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
 """A 512 KiB request takes a busy device milliseconds."""
@@ -23,6 +26,27 @@ class QatHang(QatError):
     """The device did not answer in time. The session cannot be used any more."""
 
     name = "no answer"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests of one call, by who did them. One request is one member."""
+
+    hardware: int
+    software: int
+
+    @classmethod
+    def of(cls, sizes_bytes: Iterable[int], device_bytes: int) -> Requests:
+        """Of members whose inputs have these sizes, when the device took `device_bytes` of them in all.
+
+        What libqatzip leaves to software in the middle of a call is the rest of that call (`qatzip.c`), so
+        the first members are the device's.
+        """
+        hardware = software = 0
+        for size in sizes_bytes:
+            device_bytes -= size
+            hardware, software = (hardware + 1, software) if device_bytes >= 0 else (hardware, software + 1)
+        return cls(hardware, software)
 
 
 def _nothing() -> int:
@@ -40,6 +64,8 @@ class WatchedSession:
         self._go.acquire()
         self._done.acquire()
         self._job: Callable[[], int] = _nothing
+        self.done = Requests(0, 0)
+        """What the last call that succeeded came to, by what the library says of it."""
         self._result = 0
         self._error: BaseException | None = None
         self._lost = False
@@ -99,13 +125,21 @@ class WatchedSession:
             ffi.from_buffer("unsigned char[]", self._room),
         )
         length = self._call("qzCompress", lambda: self._session.compress(out_of, len(source), room))
+        try:
+            members = list(gzip_ext.walk(memoryview(self._room)[:length], len(source)))
+        except CorruptMember as error:
+            raise QatLengthError(f"qzCompress returned QZ_OK, but {error}") from error
+        self.done = Requests.of((member.plain_bytes for member in members), self._session.device_bytes)
         if length > len(dest):
             return None
         dest[:length] = memoryview(self._room)[:length]
         return length
 
-    def decompress(self, payload: memoryview, dest: memoryview) -> None:
-        """Fill exactly `dest`. Raises QatStatusError, QatLengthError, QatHang."""
+    def decompress(self, payload: memoryview, dest: memoryview, members: Sequence[Member]) -> None:
+        """Fill exactly `dest` from `payload`, whose members these are.
+
+        Raises QatStatusError, QatLengthError, QatHang.
+        """
         out_of, room = (
             ffi.from_buffer("unsigned char[]", payload),
             ffi.from_buffer("unsigned char[]", self._room),
@@ -116,6 +150,7 @@ class WatchedSession:
             return 0
 
         self._call("qzDecompress", job)
+        self.done = Requests.of((member.size_bytes for member in members), self._session.device_bytes)
         dest[:] = memoryview(self._room)[: len(dest)]
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.report.files import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
+from qat.known_faults import check_known_faults
 from qat.roundtrip import check_round_trip
 
 SCHEMA_VERSION = 1
@@ -36,7 +37,8 @@ def build_parser(program: str) -> Parser:
 
 def examine(root: Path) -> list[Finding]:
     """All findings, the real test last."""
-    return [*check_all(root), check_health(Host.at(root)), check_round_trip(root)]
+    host = Host.at(root)
+    return [*check_all(root), *check_known_faults(host), check_health(host), check_round_trip(root)]
 
 
 def verdict(findings: list[Finding]) -> str:

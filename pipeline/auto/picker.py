@@ -9,6 +9,7 @@ channel, and no CPU is saved that would have made the wire's work smaller.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 from guestmem.page import PAGE_BYTES
@@ -70,7 +71,10 @@ class AutoPicker:
         statistics: Statistics,
         wire: Wire,
     ) -> None:
-        """For channel `number`. Opens the device where a candidate needs one."""
+        """For channel `number`. Opens the device where a candidate needs one.
+
+        Raises CodecUnavailable without one where no fallback is allowed.
+        """
         self._channels = channels
         self._candidates = candidates
         self._settings = settings
@@ -96,12 +100,7 @@ class AutoPicker:
         encoder = self._encoders.get(index)
         if encoder is None:
             candidate = self._candidates[index]
-            settings = CodecSettings(
-                level=candidate.level,
-                qat_buffer_bytes=self._settings.qat_buffer_bytes,
-                qat_fallback=True,
-                qat_timeout_seconds=self._settings.qat_timeout_seconds,
-            )
+            settings = replace(self._settings, level=candidate.level)
             encoder = self._encoders[index] = candidate.method.open_encoder(settings)
         return encoder
 

@@ -107,12 +107,13 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
 
 def _with_device_asked(options: Options, progress: Progress) -> Options:
     """Ask the QAT device where it may be used. Raises HostError where it must answer, and does not."""
-    if options.method == AUTO:
-        answer = probe()
-        progress.say(f"method auto; the QAT device says: {answer}")
-        return dataclasses.replace(options, auto_with_qat=answer == ANSWERED)
-    if options.method == "qatzip" and not options.qat.fallback:
-        answer = probe()
-        if answer != ANSWERED:
-            raise HostError(device_needed(answer))
-    return options
+    needed = options.method in channels.ON_DEVICE and not options.qat.fallback
+    if options.method != AUTO and not needed:
+        return options
+    answer = probe()
+    if needed and answer != ANSWERED:
+        raise HostError(device_needed(answer, options.method))
+    if options.method != AUTO:
+        return options
+    progress.say(f"method auto; the QAT device says: {answer}")
+    return dataclasses.replace(options, auto_with_qat=answer == ANSWERED)

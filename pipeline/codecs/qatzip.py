@@ -8,15 +8,18 @@ and counted as software.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from isal import isal_zlib
 
+from guestmem.units import show_size
 from pipeline.codecs.igzip import Deflater, Inflater
 from pipeline.codecs.igzip import load as load_igzip
 from pipeline.codecs.method import CodecSettings, Method, QatWork
 from pipeline.errors import CodecError, CodecUnavailable
 from qat import gzip_ext
+from qat.gzip_ext import Member
 from qat.host import what_to_check
 from qat.library import LIBRARY_VARIABLE, load
 from qat.probe import MISSING
@@ -33,8 +36,14 @@ BUSY_WAIT_SECONDS = 0.0002
 PATIENT_RETRIES = 5000
 """Without a fallback a busy device is waited for, a second or more, before the run fails."""
 
-MAX_FAILURES = 3
-"""Requests of a worker that may fail before it does without the device for the rest of the run."""
+MAX_FAILURES, FAILURE_WINDOW_CALLS = 3, 100
+"""A worker does without the device for the rest of the run when so many of so many calls failed.
+
+They are counted over a window, since a terabyte is two million calls of 512 KiB, in which a healthy device
+may well have three transient errors: each costs one packet's work in software, some 2 ms. They are not
+counted in a row, since a device that fails at every tenth call is defective, and what it does well is
+not to be trusted either.
+"""
 
 ROOM_BYTES = 6 << 20
 """More than any packet's bound (`gzip_ext.bound_bytes` of 4 MiB)."""
@@ -46,15 +55,16 @@ ISAL_BEST_LEVEL = 3
 DOCTOR = "python -m tools.doctor says what would mend it"
 
 
-def device_needed(reason: str) -> str:
+def device_needed(reason: str, method_name: str = "qatzip") -> str:
     """What a user reads who wants a device, and no software, where none answers."""
+    what = f"method {method_name}" + (" with --no-qat-fallback" if method_name != "qatzip" else "")
     if reason == MISSING:
         return (
-            "method qatzip needs a QAT device, and none can be asked (a host without one answers "
+            f"{what} needs a QAT device, and none can be asked (a host without one answers "
             f"QZ_NOSW_NO_HW): {MISSING}; run {shipped_script('get_qatzip.sh')} or set {LIBRARY_VARIABLE}; "
             f"{DOCTOR}"
         )
-    return f"method qatzip needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
+    return f"{what} needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
 
 
 class Device:
@@ -65,7 +75,8 @@ class Device:
         self._settings = settings
         self._work = work
         self._session: WatchedSession | None = None
-        self._failures = 0
+        self._calls = 0
+        self._failed_calls: deque[int] = deque(maxlen=MAX_FAILURES)
         self._retries = BUSY_RETRIES if settings.qat_fallback else PATIENT_RETRIES
         try:
             self._session = WatchedSession(self._open, ROOM_BYTES, settings.qat_timeout_seconds)
@@ -101,43 +112,64 @@ class Device:
             return None
         return self._patiently(lambda: _or_length(session.compress(source, dest), source))
 
-    def decompress(self, payload: memoryview, dest: memoryview) -> bool:
+    def decompress(self, payload: memoryview, dest: memoryview, members: Sequence[Member]) -> bool:
         """Decompress on the device; False where software has to."""
         session = self._session
         if session is None:
             return False
+        buffer_bytes = self._settings.qat_buffer_bytes
+        if not all(member.fits_device(buffer_bytes) for member in members):
+            return self._too_large(max(member.plain_bytes for member in members), buffer_bytes)
 
         def call() -> int:
-            session.decompress(payload, dest)
+            session.decompress(payload, dest, members)
             return len(dest)
 
         return self._patiently(call) is not None
 
+    def _too_large(self, member_bytes: int, buffer_bytes: int) -> bool:
+        """The sender's members are no requests for this device: no fault of the device."""
+        what = f"members of {show_size(member_bytes)}, requests of {show_size(buffer_bytes)} at most"
+        if not self._settings.qat_fallback:
+            raise CodecError(f"no device decompresses this: {what}; the sender must cut them")
+        self._work.fallback_reason = what
+        return False
+
     def _patiently(self, call: Callable[[], int]) -> int | None:
+        self._calls += 1
         for _ in range(self._retries + 1):
             try:
-                return call()
+                done = call()
             except QatStatusError as error:
                 if error.code != QZ_NOSW_NO_INST_ATTACH:
                     return self._failed(error, error.name)
                 self._work.fallback_reason = error.name
             except QatHang as error:
-                self._failures = MAX_FAILURES
-                return self._failed(error, error.name)
+                return self._failed(error, error.name, lost=True)
             except QatError as error:
                 return self._failed(error, "wrong lengths")
+            else:
+                self._count()
+                return done
             time.sleep(BUSY_WAIT_SECONDS)
         if not self._settings.qat_fallback:
             raise CodecError("the QAT device stayed busy: QZ_NOSW_NO_INST_ATTACH")
         return None
 
-    def _failed(self, error: QatError, reason: str) -> int | None:
-        """A request failed: software does it, and the device is left alone when it fails again."""
+    def _count(self) -> None:
+        """As the library says of the call: it may have given a part to software."""
+        assert self._session is not None
+        self._work.hardware_requests += self._session.done.hardware
+        self._work.software_requests += self._session.done.software
+
+    def _failed(self, error: QatError, reason: str, *, lost: bool = False) -> int | None:
+        """A call failed: software does it, and the device is left alone when it fails too often."""
         if not self._settings.qat_fallback:
             raise CodecError(str(error)) from error
         self._work.fallback_reason = reason
-        self._failures += 1
-        if self._failures >= MAX_FAILURES:
+        self._failed_calls.append(self._calls)
+        often = len(self._failed_calls) == MAX_FAILURES
+        if lost or (often and self._calls - self._failed_calls[0] < FAILURE_WINDOW_CALLS):
             self._session = None
         return None
 
@@ -170,10 +202,8 @@ class QatzipEncoder:
         zlib's speed where members of 64 KiB gave 3.43 at 3.25 times (2 GiB of Silesia, both sides). A
         device that will decompress it sets the limit there as well.
         """
-        requests = -(-len(source) // self._member_bytes)
         length = self._device.compress(source, dest)
         if length is not None:
-            self.qat.hardware_requests += requests
             return length
         member_bytes = self._member_bytes if self._cut_in_software else len(source)
         self.qat.software_requests += -(-len(source) // member_bytes)
@@ -189,7 +219,6 @@ class QatzipDecoder:
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
         self._device = Device(settings, self.qat) if settings.decode_on_qat else None
-        self._member_bytes = settings.qat_buffer_bytes
         self._inflater = Inflater()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:
@@ -197,11 +226,12 @@ class QatzipDecoder:
         if self._device is None:
             read_members(self._inflater, payload, dest)
             return
-        requests = -(-len(dest) // self._member_bytes)
-        if self._device.decompress(payload, dest):
-            self.qat.hardware_requests += requests
-        else:
-            self.qat.software_requests += requests
+        try:
+            members = list(gzip_ext.walk(payload, len(dest)))
+        except gzip_ext.CorruptMember as error:
+            raise CodecError(str(error)) from error
+        if not self._device.decompress(payload, dest, members):
+            self.qat.software_requests += len(members)
             read_members(self._inflater, payload, dest)
 
     def close(self) -> None:

@@ -142,7 +142,10 @@ def emulate(
         signal.sigwait(ending)
         return 0
     code = wait_for(process, ending)
-    print(f"the emulated device answered {device.requests} requests", file=sys.stderr)
+    print(
+        f"the emulated device answered {device.calls} calls: it did {device.requests} requests",
+        file=sys.stderr,
+    )
     return code if code >= 0 else 128 - code
 
 

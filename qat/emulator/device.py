@@ -1,13 +1,15 @@
 """The device process: the instances, engines and clock of an emulated QAT device.
 
 A client attaches over an abstract Unix socket (SOCK_SEQPACKET). It gets a status (i32) and, with
-status 0, a memory file of IN_BYTES + OUT_BYTES. A request is five u32 (operation, level, length,
-hw_buff_sz, capacity), its answer an i32 and two u32 (status, consumed, produced). A client takes an
-instance by attaching, and gives it back when its connection ends, in whatever way that happens.
+status 0, a memory file of IN_BYTES + OUT_BYTES. A call is six u32 (operation, level, length, hw_buff_sz,
+capacity, input_sz_thrshold), its answer an i32 and two u32 (status, consumed, produced). A call is made of
+requests, one a member. A client takes an instance by attaching, and gives it back when its connection ends,
+in whatever way that happens.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import socket
@@ -34,7 +36,7 @@ from qat.status import (
 )
 
 IN_BYTES, OUT_BYTES = 5 << 20, 6 << 20
-REQUEST = struct.Struct("<5I")
+CALL = struct.Struct("<6I")
 ANSWER = struct.Struct("<iII")
 STATUS = struct.Struct("<i")
 COMPRESS, DECOMPRESS = 1, 2
@@ -72,7 +74,9 @@ class Device:
         self._attached = 0
         self._accepted = 0
         self._lost = False
+        self.calls = 0
         self.requests = 0
+        """What the engines did: members, of both directions."""
         self._pool = ThreadPoolExecutor(settings.engines * settings.devices, "engine")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listening.bind(b"\0" + name.encode())
@@ -125,17 +129,17 @@ class Device:
             return QZ_OK, model
 
     def _serve_client(self, client: socket.socket, memory: memoryview, model: DeviceModel) -> None:
-        while len(message := client.recv(REQUEST.size)) == REQUEST.size:
+        while len(message := client.recv(CALL.size)) == CALL.size:
             arrived = time.monotonic()
             with self._lock:
-                self.requests += 1
-                number = self.requests
-            answer = self._answer(number, REQUEST.unpack(message), memory, model, arrived)
+                self.calls += 1
+                number = self.calls
+            answer = self._answer(number, CALL.unpack(message), memory, model, arrived)
             if answer is not None:
                 client.send(ANSWER.pack(*answer))
 
     def _answer(
-        self, number: int, request: tuple[int, ...], memory: memoryview, model: DeviceModel, arrived: float
+        self, number: int, call: tuple[int, ...], memory: memoryview, model: DeviceModel, arrived: float
     ) -> tuple[int, int, int] | None:
         fault = self._settings.fault
         strikes = fault.strikes(number)
@@ -146,9 +150,10 @@ class Device:
             return None
         if strikes and fault.kind in ("busy", "fail"):
             return (QZ_NOSW_NO_INST_ATTACH if fault.kind == "busy" else QZ_FAIL), 0, 0
-        status, consumed, produced, sizes = self._work(request, memory)
+        status, consumed, produced, sizes = self._work(call, memory)
         with self._lock:
             done = model.finish(arrived, sizes)
+            self.requests += len(sizes)
         left = done - time.monotonic()
         if left > 0:
             time.sleep(left)
@@ -160,12 +165,12 @@ class Device:
             produced = IMPOSSIBLE_LENGTH
         return status, consumed, produced
 
-    def _work(self, request: tuple[int, ...], memory: memoryview) -> tuple[int, int, int, list[int]]:
-        operation, level, length, chunk, capacity = request
+    def _work(self, call: tuple[int, ...], memory: memoryview) -> tuple[int, int, int, list[int]]:
+        operation, level, length, chunk, capacity, threshold = call
         source, dest = memory[:length], memory[IN_BYTES : IN_BYTES + min(capacity, OUT_BYTES)]
         if operation == COMPRESS:
             return self._compress(source, dest, level, chunk)
-        return self._decompress(source, dest)
+        return self._decompress(source, dest, chunk, threshold)
 
     def _compress(
         self, source: memoryview, dest: memoryview, level: int, chunk: int
@@ -187,9 +192,21 @@ class Device:
             consumed += len(piece)
         return QZ_OK, consumed, produced, sizes
 
-    def _decompress(self, source: memoryview, dest: memoryview) -> tuple[int, int, int, list[int]]:
+    def _decompress(
+        self, source: memoryview, dest: memoryview, chunk: int, threshold: int
+    ) -> tuple[int, int, int, list[int]]:
+        """As libqatzip with `sw_backup = 0` does: QZ_FAIL at the first member that is no request.
+
+        A first member that is shorter than `threshold`, or that does not fit a buffer of `chunk` bytes, is
+        refused before the device is asked; what precedes a later one that does not fit is done.
+        """
         try:
             members = list(gzip_ext.walk(source, len(dest)))
+            fitting = list(itertools.takewhile(lambda member: member.fits_device(chunk), members))
+            if not fitting or fitting[0].plain_bytes < threshold:
+                return QZ_FAIL, 0, 0, []
+            status = QZ_OK if len(fitting) == len(members) else QZ_FAIL
+            members = fitting
             plains = list(
                 self._pool.map(
                     lambda member: zlib.decompress(source[member.deflate_start : member.deflate_end], -15),
@@ -204,4 +221,5 @@ class Device:
                 return QZ_DATA_ERROR, 0, filled, []
             dest[filled : filled + len(plain)] = plain
             filled += len(plain)
-        return QZ_OK, len(source), filled, [member.plain_bytes for member in members]
+        consumed = sum(member.size_bytes for member in members)
+        return status, consumed, filled, [member.plain_bytes for member in members]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = {
-    "lost": "the device is lost at request N: this and all later ones fail, and no process can attach",
-    "hang": "request N is never answered",
-    "hang-all": "request N and all later ones are never answered",
-    "busy": "the first N requests find no free instance",
+    "lost": "the device is lost at call N: this and all later ones fail, and no process can attach",
+    "hang": "call N is never answered",
+    "hang-all": "call N and all later ones are never answered",
+    "busy": "the first N calls find no free instance",
     "corrupt": "every Nth answer has a wrong byte",
     "short": "every Nth answer says QZ_OK, but not all of the input was taken",
     "long": "every Nth answer says QZ_OK, but with an impossible length",
-    "fail": "every Nth request fails (QZ_FAIL)",
+    "fail": "every Nth call fails (QZ_FAIL)",
     "low-memory": "attaching fails for lack of memory (QZ_NOSW_LOW_MEM)",
     "no-hardware": "attaching finds no device (QZ_NOSW_NO_HW)",
 }
@@ -25,15 +25,15 @@ class Fault:
     kind: str = ""
     number: int = 1
 
-    def strikes(self, request: int) -> bool:
-        """Whether it affects request number `request`, counted from 1 over all processes."""
+    def strikes(self, call: int) -> bool:
+        """Whether it affects call number `call`, counted from 1 over all processes."""
         if self.kind in ("lost", "hang-all"):
-            return request >= self.number
+            return call >= self.number
         if self.kind == "hang":
-            return request == self.number
+            return call == self.number
         if self.kind == "busy":
-            return request <= self.number
-        return self.kind in ("corrupt", "short", "long", "fail") and request % self.number == 0
+            return call <= self.number
+        return self.kind in ("corrupt", "short", "long", "fail") and call % self.number == 0
 
 
 def parse_fault(text: str) -> Fault:

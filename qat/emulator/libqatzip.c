@@ -1,8 +1,9 @@
 /* libqatzip's ABI in front of an emulated QAT device (qat/emulator/device.py).
  *
  * Behaves as qatzip.h 1.3.1 and the hardware path of its source do, as far as the callers here can
- * tell: sw_backup is never used, hw_session_stat is 0, total_in and total_out advance, an instance
- * belongs to the process, and every call waits for its own request.
+ * tell: every session is as with sw_backup = 0, so what the device does not do fails; hw_session_stat
+ * is 0, total_in and total_out advance, an instance belongs to the process, and every call waits for
+ * its own requests.
  *
  * QAT_EMULATOR names the device: an abstract Unix socket of type SOCK_SEQPACKET. Attaching gets a
  * status and, with it, memory shared with the device: IN_BYTES to send, OUT_BYTES to receive.
@@ -31,12 +32,12 @@ typedef struct {
 typedef struct { Common common; int huffman; int format; } Deflate;
 typedef struct { Deflate deflate; unsigned char stop, zlib; } DeflateExt;
 
-typedef struct { uint32_t op, level, length, hw_buff_sz, capacity; } Request;
+typedef struct { uint32_t op, level, length, hw_buff_sz, capacity, threshold; } Call;
 typedef struct { int32_t status; uint32_t consumed, produced; } Answer;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int device = -1, attached_pid, level = 1, ended;
-static unsigned hw_buff_sz = 65536;
+static unsigned hw_buff_sz = 65536, threshold = 1024;
 static unsigned char *shared;
 
 int ramferry_emulated(void) { return 1; }
@@ -92,11 +93,12 @@ static int defaults(Deflate *d) {
 static int setup(Session *s, const Deflate *d) {
     unsigned size = d->common.hw_buff_sz;
     if (d->format != 2 || size < 1024 || size > 524288 || (size & (size - 1))) return QZ_PARAMS;
-    if (d->common.level < 1 || d->common.level > 12) return QZ_PARAMS;
+    if (d->common.level < 1 || d->common.level > 12 || d->common.threshold < 128) return QZ_PARAMS;
     if (device < 0) return s->stat = QZ_NOSW_NO_HW;
     if (s->internal) return QZ_DUPLICATE;
     hw_buff_sz = size;
     level = d->common.level;
+    threshold = d->common.threshold;
     s->stat = QZ_OK;
     s->internal = &device;
     return QZ_OK;
@@ -115,23 +117,23 @@ unsigned qzMaxCompressedLength(unsigned size, Session *s) { (void)s; return size
 void *qzMalloc(size_t size, int numa, int pinned) { (void)numa; (void)pinned; return malloc(size); }
 void qzFree(void *memory) { free(memory); }
 
-/* One request, and its answer. A device that is gone answers QZ_FAIL, here and from now on. */
+/* One call, and its answer. A device that is gone answers QZ_FAIL, here and from now on. */
 static int ask(Session *s, uint32_t op, const unsigned char *src, unsigned *src_len, unsigned char *dst, unsigned *dst_len) {
-    Request request = {op, (uint32_t)level, *src_len, hw_buff_sz, *dst_len};
+    Call call = {op, (uint32_t)level, *src_len, hw_buff_sz, *dst_len, threshold};
     Answer answer;
     ssize_t got;
     if (!s || !s->internal || device < 0 || attached_pid != getpid()) return QZ_FAIL;
     if (*src_len > IN_BYTES) return QZ_PARAMS;
     memcpy(shared, src, *src_len);
-    if (send(device, &request, sizeof request, MSG_NOSIGNAL) != sizeof request) return QZ_FAIL;
+    if (send(device, &call, sizeof call, MSG_NOSIGNAL) != sizeof call) return QZ_FAIL;
     do got = recv(device, &answer, sizeof answer, 0); while (got < 0 && errno == EINTR);
     if (got != sizeof answer) { close(device); device = -1; return QZ_FAIL; }
     if (answer.status == QZ_OK) {
         unsigned copied = answer.produced < *dst_len ? answer.produced : *dst_len;
         memcpy(dst, shared + IN_BYTES, copied < OUT_BYTES ? copied : OUT_BYTES);
-        s->total_in += answer.consumed;
-        s->total_out += answer.produced;
     }
+    s->total_in += answer.consumed;
+    s->total_out += answer.produced;
     *src_len = answer.consumed;
     *dst_len = answer.produced;
     return answer.status;

@@ -124,6 +124,54 @@ def test_a_device_killed_or_stopped_in_mid_run_loses_nothing(how: signal.Signals
     assert_clean(running.session, before)
 
 
+ONE_A_CALL = (
+    "--size",
+    "32M",
+    "--method",
+    "qatzip",
+    "--channels",
+    "1",
+    "--packet-size",
+    "64K",
+    "--filled",
+    "1",
+)
+
+
+@pytest.mark.parametrize(("every", "software_share"), [(60, 0.02), (10, 0.9)])
+def test_a_device_is_left_alone_when_it_fails_often_and_not_for_a_few_errors(
+    every: int, software_share: float
+) -> None:
+    with emulator("--fault", f"fail:{every}") as (environment, _):
+        qat = migrate(*ONE_A_CALL, "--dirty-rate", "0", environment=environment)["qat"]
+    share = qat["software_requests"] / (qat["software_requests"] + qat["hardware_requests"])
+    assert abs(share - software_share) < 0.1
+    assert qat["fallback_reason"] == "QZ_FAIL"
+
+
+AUTO = ("--size", "64M", "--method", "auto", "--no-qat-fallback", "--dirty-rate", "0", "--max-bandwidth")
+
+
+def test_auto_without_fallback_needs_a_device_as_qatzip_does() -> None:
+    with emulator("--fault", "no-hardware") as (environment, _):
+        ended = run(*AUTO, "200M", environment=environment)
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert "method auto with --no-qat-fallback needs a QAT device" in ended.errors[0]
+    with emulator() as (environment, _):
+        result = migrate(*AUTO, "200M", environment=environment)
+    assert result["qat"]["hardware_requests"] > 0
+
+
+@pytest.mark.parametrize("fault", ["fail:20", "hang:20", "lost:20"])
+def test_auto_without_fallback_ends_with_a_device_that_fails(fault: str) -> None:
+    with emulator("--fault", fault) as (environment, _):
+        ended = run(*AUTO, "200M", "--qat-timeout", "0.5", environment=environment)
+    assert ended.code == 1
+    assert len(ended.errors) == 1
+    assert "qatzip" in ended.errors[0]
+
+
 def test_auto_goes_on_without_a_device_that_hangs() -> None:
     with emulator("--fault", "hang-all:20") as (environment, _):
         options = ("--size", "64M", "--method", "auto", "--dirty-rate", "0", "--max-bandwidth", "200M")

@@ -117,11 +117,11 @@ int qzCompress(Session *s, const unsigned char *src, unsigned *n, unsigned char 
 
 int qzDecompress(Session *s, const unsigned char *src, unsigned *n, unsigned char *dst, unsigned *cap) {
     unsigned at = 0, out = 0;
-    (void)s;
     if (broken || !live) die("a call without a session");
     while (at + 32 <= *n) {
-        unsigned length; z_stream z;
-        memcpy(&length, src + at + 20, 4);
+        unsigned plain, length; z_stream z;
+        memcpy(&plain, src + at + 16, 4); memcpy(&length, src + at + 20, 4);
+        if (plain > member || length > 9 * member / 8 + 1024) { *n = at; *cap = out; return -2; }
         memset(&z, 0, sizeof z);
         inflateInit2_(&z, -15, zlibVersion(), sizeof z);
         z.next_in = src + at + 24; z.avail_in = length; z.next_out = dst + out; z.avail_out = *cap - out;
@@ -129,6 +129,7 @@ int qzDecompress(Session *s, const unsigned char *src, unsigned *n, unsigned cha
         out += z.total_out; at += 24 + length + 8;
         inflateEnd(&z);
     }
+    s->total_in += at; s->total_out += out;
     *n = at; *cap = out;
     return 0;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from qat.checkup import FAILS, OK, WARNING, Finding, Host, check_all
 from qat.health import check_health, fw_counters
+from qat.host import what_to_check
+from qat.known_faults import check_known_faults
+from qat.qatlib import Qatlib
 from tests.support.emulated import emulator
 from tests.support.harness import tool
 
@@ -60,15 +64,35 @@ class Tree:
     def virtual(self, count: int = 16, device: str = "0x4941", driver: str = "vfio-pci") -> None:
         for number in range(count):
             self.function(f"0000:6b:{number // 8 + 1:02x}.{number % 8}", device, driver)
-            (self.root / f"sys/kernel/iommu_groups/{number}").mkdir(parents=True)
+            group = self.root / f"sys/kernel/iommu_groups/{number}"
+            group.mkdir(parents=True)
+            entry = f"sys/bus/pci/devices/0000:6b:{number // 8 + 1:02x}.{number % 8}"
+            (self.root / entry / "iommu_group").symlink_to(group)
             self.write(f"dev/vfio/{number}", "")
         self.write("dev/vfio/vfio", "")
+
+    def installed(self, version: str) -> None:
+        other = "Package: libqat-dev\nStatus: install ok installed\nVersion: 1.2-3\n"
+        record = f"Package: libqat4\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n"
+        self.write("var/lib/dpkg/status", f"{other}\n{record}")
+
+    def manager(self, seconds_ago: float) -> socket.socket:
+        """qatmgr's socket, that long older than what else is in the tree."""
+        path = self.root / "run/qat/qatmgr.sock"
+        path.parent.mkdir(parents=True)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen()
+        at = path.stat().st_mtime - seconds_ago
+        os.utime(path, (at, at))
+        return listening
 
     def configured(self, text: str = "ServicesEnabled=dc\nPOLICY=1") -> None:
         self.write("etc/sysconfig/qat", text)
 
     def found(self) -> dict[str, Finding]:
-        findings = [*check_all(self.root), check_health(Host.at(self.root))]
+        host = Host.at(self.root)
+        findings = [*check_all(self.root), *check_known_faults(host), check_health(host)]
         return {finding.check: finding for finding in findings}
 
 
@@ -204,6 +228,182 @@ def test_the_manager_is_asked(tree: Tree) -> None:
         assert tree.found()["manager"].status == FAILS
         listening.listen()
         assert tree.found()["manager"].status == OK
+
+
+DEBIAN_12 = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.{}-1 (2025-08-01)"
+
+
+@pytest.mark.parametrize(
+    ("release", "build", "qatlib", "status"),
+    [
+        ("6.1.148", "#1 SMP", "25.08.0-1", FAILS),
+        ("6.1.0-18-amd64", DEBIAN_12.format(76), "24.09.0-2", FAILS),
+        ("6.1.0-40-amd64", DEBIAN_12.format(153), "25.08.0-1", None),
+        ("6.1.149", "#1 SMP", "25.08.0-1", None),
+        ("6.1.0-18-amd64", "#1 SMP", "25.08.0-1", WARNING),
+        ("6.0.9", "#1 SMP", "25.08.0-1", WARNING),
+        ("6.1.76", "#1 SMP", "24.02.0-1+b1", None),
+        ("6.1.76", "#1 SMP", "26.02.0-1", None),
+        ("6.8.0-31-generic", "#31-Ubuntu SMP", "25.08.0-1", None),
+    ],
+)
+def test_old_kernels_and_two_releases_of_qatlib(
+    tmp_path: Path, release: str, build: str, qatlib: str, status: str | None
+) -> None:
+    tree = healthy(Tree(tmp_path, release))
+    tree.write("proc/sys/kernel/version", build)
+    tree.installed(qatlib)
+    fault = tree.found().get("QATE-106085")
+    assert (fault.status if fault else None) == status
+    assert fault is None or "6.1.149" in fault.mend
+
+
+def test_old_kernels_drive_other_devices_than_4xxx(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, "6.1.76")
+    tree.physical("0x4944", "4xxx")
+    tree.virtual(device="0x4945")
+    tree.installed("25.08.0-1")
+    assert "QATE-106085" not in tree.found()
+
+
+@pytest.mark.parametrize(
+    ("qatlib", "reserved", "fails"),
+    [
+        ("25.08.0-1", "512", True),
+        ("26.02.0-1", "1", True),
+        ("26.02.0-1", "0", False),
+        ("26.08.0-1", "512", False),
+        ("24.09.0-1", "512", False),
+    ],
+)
+def test_hugepages_stop_two_releases(tree: Tree, qatlib: str, reserved: str, fails: bool) -> None:
+    healthy(tree).installed(qatlib)
+    tree.write("proc/sys/vm/nr_hugepages", "0")
+    tree.write("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", reserved)
+    assert ("QAT20-42018" in failing(tree.found())) == fails
+
+
+@pytest.mark.parametrize(
+    ("qatlib", "services", "warned"),
+    [("25.08.0-1", "dc", True), ("25.08.0-1", "sym;dc", False), ("26.02.0-1", "dc", False)],
+)
+def test_compression_alone_before_26_02(tree: Tree, qatlib: str, services: str, warned: bool) -> None:
+    tree.physical(services=services)
+    tree.virtual()
+    tree.installed(qatlib)
+    fault = tree.found().get("QAT20-41747")
+    assert (fault is not None) == warned
+    if fault is not None:
+        assert fault.status == WARNING
+        assert "26.02" in fault.mend
+        assert "sym;dc" in fault.mend
+
+
+def test_the_setting_that_is_recommended_says_what_it_needs(tree: Tree) -> None:
+    tree.physical(services="sym;asym")
+    tree.installed("24.02.0-1+b1")
+    assert "QAT20-41747" in tree.found()["services"].mend
+    tree.installed("26.02.0-1")
+    assert "QAT20-41747" not in tree.found()["services"].mend
+
+
+def test_a_manager_older_than_the_configuration(tree: Tree) -> None:
+    with healthy(tree).manager(seconds_ago=60):
+        fault = tree.found()["QATE-76073"]
+        assert fault.status == FAILS
+        assert fault.mend == "systemctl restart qat"
+        for path in (tree.root / "dev/vfio").iterdir():
+            os.utime(path, (1, 1))
+        (tree.root / "dev/vfio/99").write_text("")  # another device's group
+        changed = tree.found()["QATE-76073"]
+        assert changed.status == WARNING
+        assert "etc/sysconfig/qat" in changed.read
+        os.utime(tree.root / "etc/sysconfig/qat", (1, 1))
+        assert "QATE-76073" not in tree.found()
+
+
+def test_starting_at_once_without_a_manager(tree: Tree) -> None:
+    healthy(tree).installed("25.08.0-1")
+    assert tree.found()["QATE-105912"].status == WARNING
+    assert "qatlib 25.08.0" in tree.found()["QATE-105912"].read
+    tree.installed("26.08.0-1")
+    assert "QATE-105912" not in tree.found()
+    tree.installed("25.08.0-1")
+    with tree.manager(seconds_ago=-60):
+        assert "QATE-105912" not in tree.found()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "version", "fails"),
+    [
+        ("GCC: (GNU) 16.1.0", "26.02.0", True),
+        ("GCC: (GNU) 16.1.0", "26.08.0", False),
+        ("GCC: (Debian 14.2.0-19) 14.2.0", "26.02.0", False),
+    ],
+)
+def test_a_build_by_gcc_16(tree: Tree, compiler: str, version: str, fails: bool) -> None:
+    healthy(tree)
+    tree.write("usr/local/lib/pkgconfig/libqat.pc", f"Name: libqat\nVersion: {version}")
+    (tree.root / "usr/local/lib/libqat.so.4").write_bytes(b"\x7fELF\0" + compiler.encode() + b"\0")
+    assert ("QAT20-42511" in failing(tree.found())) == fails
+
+
+def test_which_qatlib_is_installed(tree: Tree) -> None:
+    assert Qatlib.of(tree.root).release is None
+    tree.installed("24.02.0-1+b1")
+    assert Qatlib.of(tree.root).release == (24, 2)
+    tree.write("usr/local/lib64/pkgconfig/libqat.pc", "Name: libqat\nVersion: 26.08.0")
+    assert Qatlib.of(tree.root).version == "26.08.0"
+    tree.write(
+        "var/lib/dpkg/status", "Package: libqat4\nStatus: deinstall ok config-files\nVersion: 24.02.0-1\n"
+    )
+    (tree.root / "usr/local/lib64/pkgconfig/libqat.pc").unlink()
+    assert Qatlib.of(tree.root).release is None
+
+
+def test_gen6_needs_the_latest_of_all(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, "6.15.2")
+    tree.physical("0x4948", "6xxx")
+    tree.virtual(device="0x4949")
+    tree.configured()
+    tree.installed("26.02.0-1")
+    assert failing(tree.found()) == {"generation"}
+    assert "26.08" in tree.found()["generation"].mend
+    tree.installed("26.08.0-1")
+    assert failing(tree.found()) == set()
+    tree.write("proc/sys/kernel/osrelease", "6.12.9")
+    assert "6.15" in tree.found()["kernel"].mend
+
+
+AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD"
+ARM = "processor\t: 0\nCPU implementer\t: 0x41"
+
+
+@pytest.mark.parametrize(("cpu", "iommu"), [(AMD, "AMD-Vi"), (ARM, "firmware")])
+def test_beside_another_cpu_qat_is_a_card(tree: Tree, cpu: str, iommu: str) -> None:
+    tree.write("proc/cpuinfo", cpu)
+    found = tree.found()
+    assert "card" in found["PCI devices"].read
+    assert "8970" in found["PCI devices"].mend
+    assert "BIOS" not in found["PCI devices"].mend
+    assert iommu in found["IOMMU"].mend
+    tree.physical("0x37c8", "c6xx", services="")
+    carded = tree.found()
+    assert "on a card" in carded["PCI devices"].read
+    assert "c62x" in carded["PCI devices"].read
+    assert carded["generation"].status == FAILS
+    for finding in (*found.values(), *carded.values()):
+        assert "intel_iommu" not in finding.read + finding.mend
+
+
+def test_what_to_check_beside_another_cpu(tree: Tree) -> None:
+    tree.write("proc/cpuinfo", AMD)
+    places = (tree.root / "sys", tree.root / "dev", tree.root / "proc")
+    assert "card" in what_to_check(*places)
+    tree.physical()
+    assert "intel_iommu" not in what_to_check(*places)
+    tree.write("proc/cpuinfo", "vendor_id : GenuineIntel")
+    assert "intel_iommu" in what_to_check(*places)
 
 
 def test_errors_that_were_counted(tree: Tree) -> None:

@@ -22,6 +22,7 @@ from guestmem.ipc import Message
 from guestmem.units import show_size
 from pipeline.errors import BadFrame, FerryError, RunFailed, one_line
 from pipeline.options import ReceiveOptions
+from pipeline.packets.counters import Count
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import usage_of
 from pipeline.transports.tcp.messages import (
@@ -357,7 +358,14 @@ class Session:
             return
         self._finish_asked = None
         self._running.note_receivers(self._taking.figures, self._taking.reasons)
-        self._answer(FrameType.REPORT, self._running.report(asked.request).body())
+        report = self._running.report(asked.request)
+        if report.fallback_reasons:
+            software = report.counts[Count.QAT_SOFTWARE]
+            self._warn(
+                f"the QAT device did not decompress all ({', '.join(report.fallback_reasons)}): "
+                f"{software} requests in software"
+            )
+        self._answer(FrameType.REPORT, report.body())
 
     # ---------------------------------------------------------------- the end
 
