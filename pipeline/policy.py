@@ -206,8 +206,12 @@ def _decide_by_guest_rate(settings: PolicySettings, now: Situation) -> Verdict:
         )
     if settings.max_rounds and len(now.rounds) >= settings.max_rounds:
         return verdict(Decision.GIVE_UP, f"{above} after {len(now.rounds)} rounds", 0)
-    hope = "no end is in sight" if ahead is None else f"{ahead} more rounds are foreseen"
+    hope = "no end is in sight" if ahead is None else _foreseen(ahead)
     return verdict(Decision.CONTINUE, f"{above}; {hope}{throttled}{ramped}")
+
+
+def _foreseen(rounds: int) -> str:
+    return "1 more round is foreseen" if rounds == 1 else f"{rounds} more rounds are foreseen"
 
 
 def _stalled(now: Situation) -> bool:

@@ -106,7 +106,7 @@ def read(given: Given) -> Request:
         if not measure:
             raise UsageError(f"--attach {attach}: say --measure; a guest writes by itself")
     elif create is None and not measure:
-        raise UsageError("say --create NAME, or --measure, or both (see --help)")
+        raise UsageError("give --create NAME, --measure, or both (see --help)")
     log = given.choice("dirty_log", LOGS, "auto")
     if not measure:
         given.refuse(("dirty_log",), "is for --measure")
@@ -264,7 +264,7 @@ def render(figures: dict[str, Any]) -> str:
     held = "" if figures["rate_held"] else f", not the {asked} asked for"
     slowest = figures["slowest_second_bytes"]
     lines.append(
-        f"mean {show_size(figures['bytes_per_second_mean'])} bytes/s written{held}"
+        f"wrote {show_size(figures['bytes_per_second_mean'])} bytes/s on average{held}"
         + (f", slowest second {show_size(slowest)}" if slowest is not None else "")
         + (f" ({figures['dirty_log']} log)" if figures["dirty_log"] is not None else "")
     )

@@ -27,7 +27,8 @@ CANNOT = 2
 def build_parser(program: str) -> Parser:
     """All options, with what each is and its default."""
     parser = Parser(
-        program, "Check, from the bottom up, what this host needs to compress on Intel QAT. Reads only."
+        program,
+        "Check, from the bottom up, what this host needs to compress on Intel QAT. It changes nothing.",
     )
     add = parser.add_argument
     add("--root", metavar="DIR", help="look at a recorded tree of sys, dev, etc, run, proc (default /)")

@@ -56,8 +56,8 @@ def add_channel_arguments(parser: argparse.ArgumentParser, *, several_methods: b
     add(
         "--method",
         metavar="LIST" if several_methods else "METHOD",
-        help=f"{', '.join(METHOD_NAMES)}, with :LEVEL if wanted{listed} (default {AUTO}: for each packet "
-        "the one that the wire, the CPUs and the memory make the fastest, a QAT device first)",
+        help=f"{', '.join(METHOD_NAMES)}, with :LEVEL if wanted{listed} (default {AUTO}: the fastest "
+        "for each packet, given the wire, the CPUs and the memory; it prefers a QAT device)",
     )
     add("--level", metavar="N", help=f"compression level of a single --method: {_levels()} (default 1)")
     add(

@@ -27,8 +27,8 @@ class ConnectionOptions:
     reconnect_seconds: float
 
 
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both ends of a connection take."""
+def add_connection_arguments(parser: argparse.ArgumentParser, *, with_secret: bool) -> None:
+    """What both ends of a connection take; `with_secret` for an end whose other end is another command."""
     add = parser.add_argument_group("connections").add_argument
     add(
         "--tls-dir",
@@ -41,8 +41,8 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-peer",
         metavar="NAME",
         action="append",
-        help="a name or address that the other side's certificate must have; may be given several times "
-        "(default: the address that it has)",
+        help="a name or address that the certificate of the other side must hold; may be repeated "
+        "(default: its address)",
     )
     add(
         "--insecure",
@@ -54,19 +54,16 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reconnect",
         metavar="SECONDS",
-        help="how long a connection that broke, or a first one, is tried again, seconds "
+        help="seconds for which the first connection, or one that broke, is tried again "
         f"(default {DEFAULT_RECONNECT_SECONDS:g})",
     )
-
-
-def add_secret_argument(parser: argparse.ArgumentParser) -> None:
-    """For an end whose other end another command is."""
-    parser.add_argument(
-        "--secret",
-        metavar="FILE",
-        help="a file of mode 0600 with what both ends of a plain TCP connection must know "
-        f"(default: none); {HOW_TO_MAKE} makes one",
-    )
+    if with_secret:
+        add(
+            "--secret",
+            metavar="FILE",
+            help="for plain TCP on one host: a file with mode 0600; each side proves to the other that it "
+            f"knows what it holds (default: none); {HOW_TO_MAKE} makes one",
+        )
 
 
 def read_connection(given: Given, *roles: str) -> ConnectionOptions:

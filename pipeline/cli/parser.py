@@ -17,7 +17,10 @@ EXIT_CODES = {
     4: "the other side refused",
     130: "cancelled",
 }
-SIZES = "Sizes take K, M, G (1024) and are bytes; rates are bytes per second, or 1Gbit, 100Mbit."
+SIZES = (
+    "Sizes are bytes, or take K, M, G (powers of 1024). Rates are the same per second, or bits such as "
+    "100Mbit or 1Gbit."
+)
 
 
 class Parser(argparse.ArgumentParser):

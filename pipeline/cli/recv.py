@@ -9,7 +9,6 @@ from pipeline.cli import channels
 from pipeline.cli.connection import (
     ADDRESSES,
     add_connection_arguments,
-    add_secret_argument,
     read_address,
     read_connection,
 )
@@ -46,8 +45,8 @@ def build_parser(program: str) -> Parser:
     """All options, with what each is, its unit and its default."""
     parser = Parser(
         program,
-        "Receive a guest's RAM that python -m pipeline.send sends. A sender that fails, or is none, is "
-        "reported in one line, and the next one may come.",
+        "Receive a guest's RAM that python -m pipeline.send sends. A sender that fails, "
+        "or a peer that is no sender, is reported in one line, and recv waits for the next.",
         *(1,),
         epilog=SIZES,
     )
@@ -75,8 +74,7 @@ def build_parser(program: str) -> Parser:
         help="give the destination its pages before the clock starts (default: on first touch)",
     )
     channels.add_decode_argument(parser)
-    add_connection_arguments(parser)
-    add_secret_argument(parser)
+    add_connection_arguments(parser, with_secret=True)
     add_output_arguments(parser)
     return parser
 

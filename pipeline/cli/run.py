@@ -42,7 +42,11 @@ def build_parser(program: str) -> Parser:
     )
     add_migration_arguments(parser, several_methods=True)
     add = parser.add_argument_group("receivers").add_argument
-    add("--receivers", metavar="N", help=f"receive processes, 1 to {MAX_WORKERS} (default: as channels)")
+    add(
+        "--receivers",
+        metavar="N",
+        help=f"receive processes, 1 to {MAX_WORKERS} (default: the number of channels)",
+    )
     add(
         "--prealloc",
         action="store_true",
@@ -53,7 +57,7 @@ def build_parser(program: str) -> Parser:
     names = ", ".join(f"{name} ({what})" for name, (_, what) in TRANSPORTS.items())
     add = parser.add_argument_group("transport").add_argument
     add("--transport", metavar="NAME", help=f"{names} (default {DEFAULT_TRANSPORT})")
-    add_connection_arguments(parser)
+    add_connection_arguments(parser, with_secret=False)
     return parser
 
 

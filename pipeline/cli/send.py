@@ -6,7 +6,6 @@ from pipeline.cli import channels
 from pipeline.cli.connection import (
     ADDRESSES,
     add_connection_arguments,
-    add_secret_argument,
     read_address,
     read_connection,
 )
@@ -31,8 +30,7 @@ def build_parser(program: str) -> Parser:
     )
     add = parser.add_argument_group("transport").add_argument
     add("--to", metavar="ADDRESS", required=True, help=f"where pipeline.recv listens: {ADDRESSES}")
-    add_connection_arguments(parser)
-    add_secret_argument(parser)
+    add_connection_arguments(parser, with_secret=True)
     add_migration_arguments(parser, several_methods=False)
     return parser
 

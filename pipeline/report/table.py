@@ -59,7 +59,7 @@ def _learnt(results: list[Result]) -> str:
         return "Learnt: no method completed; a lower --dirty-rate, a faster link or --converge may help."
     best = ended[0]
     name, took = method_of(best), best["time"]["total_ms"]
-    said = f"Learnt: {name} was the fastest, {took / 1e3:.1f} s"
+    said = f"Learnt: {name} was the fastest, {took / 1e3:.3g} s"
     plain = next((one for one in ended if one["options"]["method"] == "none"), None)
     if plain is not None and plain is not best:
         cpu = _cpu_seconds(best) - _cpu_seconds(plain)
@@ -124,7 +124,10 @@ def render_summary(result: Result) -> str:
 
 
 def _verified(result: Result) -> str:
-    how = "verified by digests" if result["transport"]["kind"] == "tcp" else "verified byte for byte"
+    if result["options"]["verify"] == "invariant":
+        how = "verified by the guest's self-check"
+    else:
+        how = "verified by digests" if result["transport"]["kind"] == "tcp" else "verified byte for byte"
     return {True: how, False: "NOT the source", None: "not verified"}[result["verified"]]
 
 

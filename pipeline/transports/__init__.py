@@ -12,7 +12,10 @@ from pipeline.transports.base import Transport
 
 TRANSPORTS = {
     "queue": ("pipeline.transports.queue:QueueTransport", "through shared memory"),
-    "tcp": ("pipeline.transports.tcp.client.transport:TcpTransport", "a connection a channel, over loopback"),
+    "tcp": (
+        "pipeline.transports.tcp.client.transport:TcpTransport",
+        "one TCP connection per channel, over loopback",
+    ),
 }
 """By name: the class, imported when it is used, and what it is in words."""
 

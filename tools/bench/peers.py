@@ -148,7 +148,7 @@ def all_rows(rows: Rows) -> str:
                 f"{spread(values, 'ratio').median:.2f}",
                 spread(values, "send_s").show(2),
                 spread(values, "recv_s").show(2),
-                f"{speed.noise:.0%}",
+                f"{speed.noise:.0%}" if values[1:] else "-",
             ]
         )
     return table(out)

@@ -46,9 +46,9 @@ def build_parser(program: str) -> Parser:
         epilog=f"SCENARIO is a TOML file (docs/compare.md) or one of {', '.join(names())}.",
     )
     add = parser.add_argument
-    add("scenario", metavar="SCENARIO", help="what is compared")
+    add("scenario", metavar="SCENARIO", help="what is compared: a name, or a TOML file")
     add("--output", metavar="DIR", help="where the results go (default compare-SCENARIO)")
-    add("--filter", metavar="GLOB", help="only points whose name matches, as in 'zstd*_b100M*' (default all)")
+    add("--filter", metavar="GLOB", help="only points whose name matches, as in 'zstd*_b200M*' (default all)")
     add(
         "--force",
         action="store_true",

@@ -143,7 +143,7 @@ def published_words(all_places: list[Place]) -> str:
     host = all_places[0].results[0]["host"]
     days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
     return (
-        f"Ratios to {BASE} at the same channels: absolute figures of other hosts do not transfer. "
+        f"Ratios to {BASE} of the same host and link: absolute figures of other hosts do not transfer. "
         "Published: 2024, Xeon hosts with four QAT devices, no prealloc. "
         f"Ours: {host['cpus']} CPUs, {host['cpu_model']}, {days[-1]}."
     )

@@ -134,7 +134,9 @@ def load(text: str) -> Scenario:
         with path.open("rb") as file:
             raw = tomllib.load(file)
     except OSError as error:
-        raise UsageError(f"scenario {text}: {error.strerror}; ours are {', '.join(names())}") from error
+        raise UsageError(
+            f"scenario {text}: {error.strerror}; the built-in ones are {', '.join(names())}"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"scenario {text}: {error}") from error
     known = {item.name for item in fields(Scenario)}

@@ -55,7 +55,9 @@ class Patience:
     def check_offered(self) -> None:
         """Raises RunFailed for a sender that opens no run."""
         if self.control_is_gone(run_is_open=False):
-            raise RunFailed(f"the sender left before it opened a run ({self._lost_why})")
+            raise RunFailed(
+                f"the sender left before it opened a run ({self._lost_why}); if it did not fit, it says why"
+            )
         if self.since_asked() > HELLO_SECONDS:
             raise RunFailed(f"the sender opened no run within {HELLO_SECONDS:g} s")
 
