@@ -10,6 +10,7 @@
     │   ├── BadPacket               a packet that breaks its layout or the limits
     │   ├── BadFrame                bytes of a peer that break the protocol
     │   ├── CodecError              a codec could not do its work
+    │   ├── PeerFailed              the other side has said that it failed, and why
     │   └── ConnectionLost          a connection is closed, reset or stalled; it may be made again
     │       └── PeerBusy            ... or is not taken now, but perhaps soon
     ├── InternalError           1   a fault of ours: the traceback is in the JSON, or printed by --debug
@@ -84,6 +85,10 @@ class BadFrame(RunFailed):
 
 class CodecError(RunFailed):
     """A codec could not do its work, with the return code by name where there is one."""
+
+
+class PeerFailed(RunFailed):
+    """The other side has said that it failed, and why: it is known what became of the run there."""
 
 
 class ConnectionLost(RunFailed):

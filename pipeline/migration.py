@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -204,8 +205,8 @@ class Migration:
     def _migrate(self, transport: Transport) -> None:
         self._deadline = Deadline(self._options.timeout_seconds)
         used_before = Usage.now()
-        self._began = self._sampled_at = time.monotonic()
-        self._sampled_pages = 0
+        self._began = self._shown_at = time.monotonic()
+        self._window = deque([(self._began, 0)])
         self._curve = CurveRecorder(self._source.pages)
         auto = self._sending.auto
         if auto is not None:
@@ -449,15 +450,22 @@ class Migration:
         )
 
     def _sample(self, sent: Totals) -> float | None:
-        """Pages per second since the last sample, kept when it is the peak; None within 100 ms."""
+        """Pages per second of the last 100 ms or a little more; None where that was said within 100 ms.
+
+        The window slides, so a peak is found wherever it lies.
+        """
         now = time.monotonic()
-        elapsed = now - self._sampled_at
-        if elapsed < REFRESH_SECONDS:
+        self._window.append((now, int(sent[Count.NORMAL_PAGES] + sent[Count.ZERO_PAGES])))
+        while now - self._window[1][0] >= REFRESH_SECONDS:
+            self._window.popleft()
+        (began, before), (_, pages) = self._window[0], self._window[-1]
+        if now - began < REFRESH_SECONDS:
             return None
-        pages = int(sent[Count.NORMAL_PAGES] + sent[Count.ZERO_PAGES])
-        rate = (pages - self._sampled_pages) / elapsed
-        self._sampled_at, self._sampled_pages = now, pages
+        rate = (pages - before) / (now - began)
         self.metrics.pages_per_second_peak = max(self.metrics.pages_per_second_peak, rate)
+        if now - self._shown_at < REFRESH_SECONDS:
+            return None
+        self._shown_at = now
         return rate
 
     # ---------------------------------------------------------------- the guest, afterwards

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.dirty_log.contract import DirtyLog, Fields, GuestLog, LogKind, Opening, Unwatched
-from guestmem.dirty_log.fence import full_fence
 from guestmem.dirty_log.write_protect import WriteScan, check_mapping, register
+from guestmem.fence import full_fence
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 

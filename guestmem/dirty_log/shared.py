@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.dirty_log.contract import DirtyLog, Fields, GuestLog, LogKind, NoDirtyLog, Opening
-from guestmem.dirty_log.fence import full_fence
+from guestmem.fence import full_fence
 from guestmem.ram import GuestRam
 from guestmem.segment import SHM, create_segment, map_segment
 

@@ -10,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.fence import store_fence
 from guestmem.segment import create_segment, map_segment
 from pipeline.packets.packet import Packet
 from pipeline.report.metrics import Counts
@@ -59,8 +60,9 @@ class Counters:
 def count_placed(row: memoryview, packet: Packet, torn: int = 0) -> None:
     """A receive worker has placed a packet, all but `torn` of its pages.
 
-    The packet itself is counted last: the barrier looks at it.
+    The packet itself is counted last, behind a fence: who sees it counted sees its pages in place, too.
     """
     row[Count.NORMAL_PAGES] += len(packet.normal) - torn
     row[Count.ZERO_PAGES] += len(packet.zero)
+    store_fence()
     row[Count.PACKETS] += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.fence import store_fence
 from guestmem.ipc import Connection
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
@@ -226,6 +227,7 @@ class Channel:
         count[Count.RAW_PACKETS] += raw
         count[Count.QAT_HARDWARE] = self._picker.qat.hardware_requests
         count[Count.QAT_SOFTWARE] = self._picker.qat.software_requests
+        store_fence()
         count[Count.PACKETS] += 1
 
     def _free_slot(self) -> int:

@@ -217,6 +217,24 @@ def stale_round(sender: Sender) -> None:
     send_packet(sender, *raw_packet([5], round_=1))
 
 
+def settle(sender: Sender, request: int, round_: int, pages: int, packets: int) -> None:
+    """Round `round_` is over: so many pages, in so many packets over channel 0."""
+    sender.control.json(
+        FrameType.SETTLE, request=request, round=round_, pages=pages, connections=[[1, packets], [1, 0]]
+    )
+    assert sender.control.answer()[0] is FrameType.SETTLED
+
+
+def torn_last_version(sender: Sender) -> None:
+    """All of RAM is whole after round 1; round 2 tears the 16 pages of a block, and is the last."""
+    for first in range(0, RAM_PAGES, PACKET_PAGES):
+        send_packet(sender, *raw_packet([], b"", zero=list(range(first, first + PACKET_PAGES))))
+    settle(sender, 2, 1, RAM_PAGES, RAM_PAGES // PACKET_PAGES)
+    send_packet(sender, *raw_packet(list(range(16)), round_=2, block_crcs=[1]))
+    settle(sender, 3, 2, 16, RAM_PAGES // PACKET_PAGES + 1)
+    sender.control.json(FrameType.COMMIT, request=4)
+
+
 def tampered(offset: int, value: int) -> Callable[[Sender], None]:
     def send_it(sender: Sender) -> None:
         front, payload = raw_packet([5, 6])
@@ -308,6 +326,7 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
         lambda s: s.control.json(FrameType.COMMIT, request=2),
         f"{RAM_PAGES} pages of RAM did not arrive whole",
     ),
+    "keep what was torn last": (torn_last_version, "16 pages of RAM did not arrive whole"),
     "finish before the end": (
         lambda s: s.control.json(FrameType.FINISH, request=2),
         "frame type: FINISH in state RUNNING",

@@ -62,15 +62,15 @@ class Incoming:
             self._start, self._end = 0, kept
         until = self._start + size_bytes
         limit = len(self._buffer) if self.read_ahead else until
-        deadline = _deadline(size_bytes)
+        deadline = deadline_of(size_bytes)
         while self._end < until:
             self._end += self._once([self._buffer[self._end : limit]], whole=not self.read_ahead)
-            _check(self._end < until, deadline)
+            check_rate(self._end < until, deadline)
 
     def fill(self, views: Sequence[memoryview]) -> None:
         """Read until all `views` are full, each where it lies."""
         left = [view for view in views if len(view)]
-        deadline = _deadline(sum(len(view) for view in left))
+        deadline = deadline_of(sum(len(view) for view in left))
         while left and self._end > self._start:
             count = min(len(left[0]), self._end - self._start)
             left[0][:count] = self._buffer[self._start : self._start + count]
@@ -78,7 +78,7 @@ class Incoming:
             advance(left, count)
         while left:
             advance(left, self._once(left, whole=True))
-            _check(bool(left), deadline)
+            check_rate(bool(left), deadline)
 
     def _once(self, views: list[memoryview], *, whole: bool) -> int:
         """One system call: how many bytes came."""
@@ -97,13 +97,15 @@ class Incoming:
         return got
 
 
-def _deadline(size_bytes: int) -> float:
+def deadline_of(size_bytes: int) -> float:
+    """When so many bytes must have moved, either way."""
     return time.monotonic() + STALL_SECONDS + size_bytes / MIN_BYTES_PER_SECOND
 
 
-def _check(more_is_due: bool, deadline: float) -> None:
+def check_rate(more_is_due: bool, deadline: float) -> None:
+    """Raises ConnectionLost for a peer that lets bytes through one by one."""
     if more_is_due and time.monotonic() > deadline:
-        raise ConnectionLost(f"stalled: fewer than {MIN_BYTES_PER_SECOND} bytes a second came")
+        raise ConnectionLost(f"stalled: fewer than {MIN_BYTES_PER_SECOND} bytes a second moved")
 
 
 def advance(views: list[memoryview], moved: int) -> None:

@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import BadFrame, ConnectionLost
-from pipeline.transports.tcp.incoming import MAX_VECTORS, Incoming, advance, why_broken
+from pipeline.transports.tcp.incoming import (
+    MAX_VECTORS,
+    Incoming,
+    advance,
+    check_rate,
+    deadline_of,
+    why_broken,
+)
 from pipeline.transports.tcp.protocol import (
     HEADER,
     STALL_SECONDS,
@@ -99,12 +106,16 @@ class Link:
             raise ConnectionLost(why_broken(error)) from error
 
     def _send_plain(self, views: list[memoryview]) -> None:
+        deadline = deadline_of(sum(len(view) for view in views))
         while views:
             advance(views, self.socket.sendmsg(views[:MAX_VECTORS]))
+            check_rate(bool(views), deadline)
 
     def _send_tls(self, sock: ssl.SSLSocket, view: memoryview) -> None:
+        deadline = deadline_of(len(view))
         while len(view):
             view = view[sock.send(view) :]
+            check_rate(len(view) > 0, deadline)
 
     def unacknowledged(self) -> int:
         """Bytes that were sent, and that the peer's kernel does not have yet (SIOCOUTQ, tcp(7))."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from guestmem.ipc import Connection
-from pipeline.errors import BadFrame, ConnectionLost, PeerRefused, RunFailed
+from pipeline.errors import BadFrame, ConnectionLost, FerryError, PeerFailed, PeerRefused, RunFailed
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.standstill import Unanswered, no_connection_again
@@ -165,7 +165,7 @@ class ControlClient:
             self._link.send(*self._unanswered)
 
     def _hear(self) -> None:
-        """A frame of the receiver's. Raises ConnectionLost, BadFrame, RunFailed for FAILED."""
+        """A frame of the receiver's. Raises ConnectionLost, BadFrame, PeerFailed, PeerRefused."""
         header = self._link.header(self._limits)
         body = self._link.json(header)
         self._heard_at = time.monotonic()
@@ -173,7 +173,7 @@ class ControlClient:
             self._note_time(Ping.of(body))
             return
         if header.type is FrameType.FAILED:
-            raise RunFailed(f"recv side: {Failure.of(body).text}")
+            raise self._failed(Failure.of(body).text)
         if header.payload_bytes:
             self._link.incoming.fill([self._plan.payload[: header.payload_bytes]])
         if self._unanswered is not None and body.get("request") == self._unanswered[1]["request"]:
@@ -182,6 +182,12 @@ class ControlClient:
             self._connection.send(
                 {"kind": "answer", "type": header.type, "body": body, "offset_ns": self._offset_ns}
             )
+
+    def _failed(self, text: str) -> FerryError:
+        """The receiver has failed; if it was only asked whether it takes the run, that is a refusal."""
+        if self._unanswered is not None and self._unanswered[0] is FrameType.OPEN:
+            return PeerRefused(f"{self._plan.peer.address}: {text}")
+        return PeerFailed(f"recv side: {text}")
 
     def _note_time(self, pong: Ping) -> None:
         """The receiver's clock against ours: the exchange that took least tells most (RFC 5905)."""

@@ -19,7 +19,7 @@ from guestmem.ipc import Message as IpcMessage
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from pipeline.destination.verification import page_crcs, region_bytes_of, region_digest, region_digests
-from pipeline.errors import BadFrame, FerryError, HostError, PeerRefused, RunFailed
+from pipeline.errors import BadFrame, FerryError, HostError, PeerFailed, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
 from pipeline.net.tls import CLIENT, SERVER
 from pipeline.options import CHECKS, Options, ReceiveOptions
@@ -275,9 +275,11 @@ class TcpTransport:
             committed: Committed = self._ask(
                 FrameType.COMMIT, Asked(self._next()), Committed, self._supervisor.wait
             )
+        except PeerFailed:
+            raise  # it has answered: there is no copy
         except RunFailed as error:
             raise RunFailed(
-                f"{error}; whether {self._peer.address} has kept the copy is not known"
+                f"{error}; whether {self._peer.address} has written the copy is not known"
             ) from error
         self._output = committed.where
 
