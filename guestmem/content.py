@@ -7,6 +7,7 @@ the patch series). `Corpus` does the same with any files.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -71,9 +72,14 @@ class Image:
     path: Path
 
     def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
-        """Read the image into `ram`. Raises OSError; ValueError when the file is too short."""
+        """Read the image into `ram`. Raises OSError; ValueError when the file is not of RAM's size."""
         if _read_files((self.path,), ram.memory, on_share) != ram.size_bytes:
             raise ValueError(f"{self.path} holds fewer than {ram.size_bytes} bytes")
+        now = self.path.stat()
+        if stat.S_ISREG(now.st_mode) and now.st_size != ram.size_bytes:
+            raise ValueError(
+                f"{self.path} had {ram.size_bytes} bytes and has {now.st_size} now: it is being written"
+            )
 
     def pool(self, ram: GuestRam) -> npt.NDArray[np.uint64]:
         """Pages of the image, or of this Python's files when the image is all zero; see Corpus."""

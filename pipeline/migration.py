@@ -13,6 +13,7 @@ import numpy as np
 from guestmem.guest import GuestSpec
 from guestmem.page import PAGE_BYTES
 from guestmem.workload import HELD_SHARE
+from pipeline.codecs.qatzip import without_device
 from pipeline.dirty_curve import CurveRecorder
 from pipeline.errors import HostError, NotConverged, RunFailed, one_line
 from pipeline.options import CHECKS, Options
@@ -134,12 +135,12 @@ class Migration:
         self._layout = PacketLayout.of(options)
         if options.attach is not None:
             self._guest = GuestClient.attach(self._supervisor, options.attach, options.dirty_log)
-            self._check_memory(self._guest.source.size_bytes, images=1)
+            self._check_memory(self._guest.source.size_bytes, 1, "a copy of the guest does not fit here")
             self._plan(self._guest.source.size_bytes)
         else:
             assert options.guest is not None
             size = options.guest.size_bytes
-            self._check_memory(size, images=2)
+            self._check_memory(size, 2, options.guest.advice)
             self._plan(size)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
             spec = GuestSpec(size, options.guest.content(), options.guest.workload)
@@ -160,10 +161,10 @@ class Migration:
             )
         self._guest.order("run")
 
-    def _check_memory(self, size_bytes: int, images: int) -> None:
+    def _check_memory(self, size_bytes: int, images: int, advice: str) -> None:
         options = self._options
         queue = options.queue_depth * self._layout.slot_bytes
-        check_memory(size_bytes, images, queue, options.channels + options.receivers)
+        check_memory(size_bytes, images, queue, options.channels + options.receivers, advice)
 
     def _plan(self, size_bytes: int) -> None:
         """What each stage will take, as far as that is known."""
@@ -187,18 +188,20 @@ class Migration:
             raise limit_of(error) or HostError(f"cannot set up shared memory: {one_line(error)}") from error
 
     def _await_ready(self, transport: Transport) -> None:
-        reasons, simulated = self._sending.await_ready()
+        here, simulated = self._sending.await_ready()
         ready = transport.await_ready(functools.partial(self._progress.reach, Stage.PREALLOC))
         self.metrics.prealloc_ms = ready.prealloc_ms
         self.metrics.simulated = simulated or ready.simulated
         if self.metrics.simulated:
             self._progress.warn("the QAT device is emulated: its figures are simulated")
-        reason = self.metrics.fallback_reason = _joined(reasons | ready.fallback_reasons)
-        if reason:
+        reason = self.metrics.fallback_reason = _joined(here | ready.fallback_reasons)
+        if here:
             self._progress.warn(
-                f"no QAT device ({reason}): compressing in software (ISA-L) into the same GZIP_EXT members; "
-                "python -m tools.doctor says why"
+                f"{without_device(_joined(here))}: compressing in software (ISA-L) into the same GZIP_EXT "
+                "members; python -m tools.doctor says why"
             )
+        elif reason:
+            self._progress.warn(f"recv side: {without_device(reason)}: decompressing in software")
 
     # ---------------------------------------------------------------- the clock
 

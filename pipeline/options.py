@@ -53,6 +53,11 @@ class RamOptions:
     fill: str | None
     filled: float
 
+    @property
+    def advice(self) -> str:
+        """What a user can do where there is not enough memory."""
+        return "choose a smaller --size" if self.image is None else "the image needs as much as it holds"
+
     def content(self) -> Content:
         """What fills guest RAM."""
         if self.image is not None:

@@ -196,7 +196,8 @@ def keep_or_measure(request: Request, progress: Progress) -> dict[str, Any]:
             link = GuestClient.attach(supervisor, request.attach, request.dirty_log)
         else:
             assert request.guest is not None
-            check_memory(request.guest.size_bytes, images=1, queue_bytes=0, workers=1)
+            advice = request.guest.advice
+            check_memory(request.guest.size_bytes, images=1, queue_bytes=0, workers=1, advice=advice)
             progress.say(f"filling {request.guest.size_bytes >> 20} MiB of guest RAM")
             spec = GuestSpec(
                 request.guest.size_bytes,

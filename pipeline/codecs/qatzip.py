@@ -25,7 +25,7 @@ from qat.library import LIBRARY_VARIABLE, load
 from qat.probe import MISSING
 from qat.scripts import shipped_script
 from qat.session import MAX_LEVEL, MIN_LEVEL, Session
-from qat.status import QZ_NOSW_NO_INST_ATTACH, LibraryMissing, QatError, QatStatusError
+from qat.status import QZ_NOSW_NO_INST_ATTACH, LibraryMissing, QatError, QatStatusError, status_name
 from qat.watchdog import QatHang, WatchedSession
 
 BUSY_RETRIES = 3
@@ -55,6 +55,13 @@ ISAL_BEST_LEVEL = 3
 DOCTOR = "python -m tools.doctor says what would mend it"
 
 
+def without_device(reason: str) -> str:
+    """What `reason` (a return code's name, or words) means for a user: none there, or none free."""
+    if status_name(QZ_NOSW_NO_INST_ATTACH) in reason:
+        return f"the QAT device has no free instance ({reason}): other processes hold them"
+    return f"no QAT device ({reason})"
+
+
 def device_needed(reason: str, method_name: str = "qatzip") -> str:
     """What a user reads who wants a device, and no software, where none answers."""
     what = f"method {method_name}" + (" with --no-qat-fallback" if method_name != "qatzip" else "")
@@ -63,6 +70,11 @@ def device_needed(reason: str, method_name: str = "qatzip") -> str:
             f"{what} needs a QAT device, and none can be asked (a host without one answers "
             f"QZ_NOSW_NO_HW): {MISSING}; run {shipped_script('get_qatzip.sh')} or set {LIBRARY_VARIABLE}; "
             f"{DOCTOR}"
+        )
+    if status_name(QZ_NOSW_NO_INST_ATTACH) in reason:
+        return (
+            f"{what} needs a QAT device: {without_device(reason)}; use fewer --channels, or end what uses "
+            f"the device; {DOCTOR}"
         )
     return f"{what} needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
 

@@ -63,7 +63,7 @@ def _memory() -> str:
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
         return f"out of address space: the limit is {most >> 20} MiB (ulimit -v); raise it"
-    return "out of memory: choose a smaller --size or fewer --channels"
+    return "out of memory: choose a smaller guest or fewer --channels"
 
 
 def _file_size() -> str:

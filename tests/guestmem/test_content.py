@@ -34,6 +34,14 @@ def test_an_image_is_the_ram(tmp_path: Path) -> None:
         Image(path).fill(short)
 
 
+def test_an_image_that_is_written_meanwhile_is_refused(tmp_path: Path) -> None:
+    """Its end was looked at before; what was added since would be missing without a word."""
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(MIB + 4096))
+    with pytest.raises(ValueError, match="had 1048576 bytes and has 1052672 now: it is being written"):
+        Image(path).fill(GuestRam.create(MIB, "test"))
+
+
 def test_python_has_a_corpus_of_both_kinds() -> None:
     paths = python_files()
     assert sum(path.stat().st_size for path in paths) > 4 * MIB
