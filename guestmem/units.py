@@ -7,7 +7,8 @@ import re
 from fractions import Fraction
 
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(-?\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(-?\d+(?:\.\d+)?)([KMGTkmgt]?)(?:[iI][bB]|B)?", re.ASCII)
+_BITS_OR_BYTES = re.compile(r".*\d[KMGT]b", re.IGNORECASE)
 
 _BIT_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BITS = re.compile(r"(-?\d+(?:\.\d+)?)([KMGT]?)bit", re.IGNORECASE | re.ASCII)
@@ -44,6 +45,8 @@ def parse_bytes_per_second(text: str) -> int:
     else:
         match = _SIZE.fullmatch(text.strip())
         if match is None:
+            if _BITS_OR_BYTES.fullmatch(text.strip()):
+                raise ValueError("bits or bytes? write 1Gbit for bits per second, 1G for bytes")
             raise ValueError(f"not a rate; write {VALID_RATES}")
         exact = Fraction(match[1]) * _FACTORS[match[2].upper()]
     if 0 < exact < 1:

@@ -116,9 +116,14 @@ class Cancelled(FerryError):
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line of text."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    """An exception as one line of text, which no terminal takes for orders."""
+    return one_line_of(str(error)) or type(error).__name__
+
+
+def one_line_of(text: str) -> str:
+    """Text on one line; what cannot be printed is escaped."""
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 def traceback_of(error: BaseException) -> str:

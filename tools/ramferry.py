@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
 
 from pipeline import __version__
-from pipeline.cli.main import execute
+from pipeline.cli.main import execute, fill_closed_streams, said
+from pipeline.errors import UsageError
 
 COMMANDS = {
     "run": ("pipeline.cli.run", "migrate a guest with both ends on this host, and measure it"),
@@ -17,11 +18,9 @@ COMMANDS = {
     "bench": ("tools.bench.command", "measure this program beside QEMU and beside each codec"),
     "doctor": ("tools.doctor", "say whether this host can compress on Intel QAT"),
     "qat-throughput": ("tools.qat_throughput", "measure a QAT device"),
-    "emulator": ("qat.emulator", "run a command on an emulated QAT device"),
+    "emulator": ("qat.emulator.__main__", "run a command on an emulated QAT device"),
 }
 """By name: the module, and what it does in one line."""
-
-USAGE = 2
 
 
 def main() -> int:
@@ -31,21 +30,19 @@ def main() -> int:
 
 def dispatch(arguments: list[str]) -> int:
     """Run the command that the first argument names; the exit code."""
+    fill_closed_streams()
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("--help", "-h", "help"):
-        print(_help())
-        return 0
+        return said(_help())
     if name == "--version":
-        print(f"ramferry {__version__}")
-        return 0
+        return said(f"ramferry {__version__}")
     if name not in COMMANDS:
-        print(f"error: {name}: no such command; one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return USAGE
+        return said(UsageError(f"{name}: no such command; one of {', '.join(COMMANDS)}"))
     if name == "emulator":
-        # `qat` knows nothing of ours, so its command has a main of its own, which ends this process. Not by
-        # `python -m`: that would prefer a folder `qat` of the working directory, whoever made it.
-        sys.argv[1:] = rest
-        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+        # `qat` knows nothing of ours, so its command has a main of its own, which ends this process.
+        importlib.import_module(COMMANDS[name][0]).end_with(
+            rest, f"ramferry {name}", f"ramferry {__version__}"
+        )
     return execute(COMMANDS[name][0], rest, f"ramferry {name}")
 
 

@@ -38,7 +38,7 @@ PM_SCAN_CHECK_WPASYNC = 1 << 1
 PAGE_IS_WRITTEN = 1 << 1
 SCAN_ARGUMENT = struct.Struct("=12Q")
 REGION_WORDS = 3
-MAX_REGIONS = 1 << 15
+REGIONS_OF_A_CALL = 1 << 15
 """Regions fetched by one ioctl: 768 KiB of them. A region is a run of written pages."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,7 +109,7 @@ class WriteScan:
         """Open the process's page map. Raises NoKernelLog."""
         self._address = address
         self._length = length
-        self._regions: npt.NDArray[np.uint64] = np.zeros((MAX_REGIONS, REGION_WORDS), np.uint64)
+        self._regions: npt.NDArray[np.uint64] = np.zeros((REGIONS_OF_A_CALL, REGION_WORDS), np.uint64)
         try:
             self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -151,7 +151,7 @@ class WriteScan:
                 end,
                 0,
                 self._regions.ctypes.data,
-                MAX_REGIONS,
+                REGIONS_OF_A_CALL,
                 0,
                 0,
                 PAGE_IS_WRITTEN,

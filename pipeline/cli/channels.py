@@ -126,12 +126,21 @@ def _levels() -> str:
 
 def read_methods(given: Given) -> tuple[MethodChoice, ...]:
     """The methods, in the order in which they are run. Raises UsageError."""
-    text = given.text("method") or AUTO
+    text = given.text("method")
+    text = AUTO if text is None else text
     level = given.text("level")
     parts = [part.strip() for part in text.split(",")]
-    if level is not None and (len(parts) > 1 or ":" in text):
+    if not all(parts):
+        raise UsageError(f"--method '{text}': a name is missing; one of {', '.join(METHOD_NAMES)}")
+    if level is not None and len(parts) > 1:
         raise UsageError(f"--level {level}: is for a single --method; with several write them as zstd:3")
-    return tuple(_method(part, level) for part in parts)
+    if level is not None and ":" in text:
+        raise UsageError(f"--level {level}: --method {text} says the level already; leave one out")
+    found = tuple(_method(part, level) for part in parts)
+    for part, choice in zip(parts, found, strict=True):
+        if sum((one.name, one.resolved_level) == (choice.name, choice.resolved_level) for one in found) > 1:
+            raise UsageError(f"--method {part}: stands in the list twice; leave one out")
+    return found
 
 
 def read_method(given: Given) -> MethodChoice:
@@ -160,6 +169,8 @@ def _method(part: str, level: str | None) -> MethodChoice:
     levels = METHODS[name].levels
     if not levels:
         raise UsageError(f"{option}: method {name} has no levels")
+    if value == 0 and METHODS[name].zero_level is not None:
+        raise UsageError(f"{option}: is the library's own default; write {METHODS[name].zero_level}")
     if value not in levels:
         raise UsageError(f"{option}: method {name} takes {levels[0]} to {levels[-1]}")
     return MethodChoice(name, value)

@@ -83,6 +83,11 @@ def read_policy(given: Given) -> PolicySettings:
         f"throttle_{name}": given.whole(f"throttle_{name}", 1, most, getattr(DEFAULTS, f"throttle_{name}"))
         for name, _, most in THROTTLE
     }
+    if throttle["throttle_initial"] > throttle["throttle_max"]:
+        raise UsageError(
+            f"--throttle-initial {throttle['throttle_initial']}: must be at most --throttle-max, "
+            f"{throttle['throttle_max']}"
+        )
     if converge != "throttle":
         given.refuse((f"throttle_{name}" for name, _, _ in THROTTLE), "is for --converge throttle")
     if converge != "downtime-ramp":

@@ -90,6 +90,8 @@ def read(given: Given) -> RecvRequest:
         given.refuse(
             ("output", "output_shm"), f"takes one copy, and --runs {runs} makes several; leave one out"
         )
+    if given.flag("once"):
+        given.refuse(("runs",), "--once ends after the first run; leave one out")
     size = given.size("max_size", 1, MAX_RAM_BYTES, 0)
     receive = ReceiveOptions(
         tls=connection.tls,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.cli import channels
 from pipeline.cli.connection import CONNECTION_OPTIONS, add_connection_arguments, read_connection
-from pipeline.cli.main import Command, end_of, show
+from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.values import Given
@@ -107,7 +107,10 @@ def run(given: Given, command: list[str]) -> int:
         raise errors[0]
     if request.json != "-":
         show(render_summary(results[0]) if len(request.runs) == 1 else render_runs(results))
-    return _exit_code(errors)
+    failed = _failure(errors)
+    if failed is not None:
+        raise failed
+    return 0
 
 
 def _one(
@@ -133,20 +136,18 @@ def _document(request: RunRequest, results: list[Result], command: list[str]) ->
         "schema_version": SCHEMA_VERSION,
         "status": "completed" if ended is None else ended["status"],
         "error": None if ended is None else ended["error"],
+        "traceback": None if ended is None else ended["traceback"],
         "command": command,
         "runs": results,
     }
 
 
-def _exit_code(errors: list[FerryError | None]) -> int:
-    """That of the first run that failed; 3 only when none completed."""
+def _failure(errors: list[FerryError | None]) -> FerryError | None:
+    """That of the first run that failed; one that did not converge counts only when none completed."""
     for error in errors:
         if error is not None and not isinstance(error, NotConverged):
-            return end_of(error)
-    if all(error is not None for error in errors):
-        assert errors[0] is not None
-        return end_of(errors[0])
-    return 0
+            return error
+    return errors[0] if all(errors) else None
 
 
 COMMAND = Command(build_parser, run)

@@ -52,7 +52,8 @@ class Given:
         """None of these options may be given; `why` says what to do."""
         for name in names:
             if self.has(name):
-                raise UsageError(f"{option_of(name)}: {why}")
+                written = f"no_{name}" if self._values[name] is False else name
+                raise UsageError(f"{option_of(written)}: {why}")
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """`parse(text)`, whose ValueError says what is wrong."""

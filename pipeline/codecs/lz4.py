@@ -80,5 +80,6 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=Lz4Encoder,
     open_decoder=Lz4Decoder,
+    zero_level=1,
     load=_library,
 )

@@ -93,6 +93,8 @@ class Method:
     open_encoder: Callable[[CodecSettings], Encoder]
     open_decoder: Callable[[CodecSettings], Decoder]
     load: Callable[[], object]
+    zero_level: int | None = None
+    """The level that the library takes 0 for, where it does: 0 would stand beside it for the same thing."""
 
     def unavailable(self) -> str:
         """Why this host cannot run the method, and what to do; empty when it can."""

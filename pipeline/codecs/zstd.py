@@ -116,4 +116,5 @@ METHOD = Method(
     open_encoder=ZstdEncoder,
     open_decoder=ZstdDecoder,
     load=_library,
+    zero_level=3,
 )

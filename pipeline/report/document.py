@@ -30,8 +30,9 @@ def build_result(
     they are in no byte count and in no ratio. `wire_bytes` are packet headers, page numbers and
     payload. `compression_ratio` is the one over the other, null when nothing normal travelled.
     `cpu_percent` is CPU seconds over `total_ms`: 200 is two full cores; the guest is in neither
-    side. `simulated` is true where a device was modelled and not used. `traceback` says where the error came
-    from.
+    side. What was not measured is null: rates of a run whose clock never ran, and what a side used whose
+    workers did not end well enough to say it. `simulated` is true where a device was modelled and not used.
+    `traceback` says where the error came from.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -135,7 +136,7 @@ def _traffic(sent: Counts, metrics: Metrics) -> Result:
     normal, zero = sent.normal_pages, sent.zero_pages
     guest_bytes, wire = normal * PAGE_BYTES, sent.wire_bytes
     seconds = (metrics.total_ms or 0.0) / 1e3
-    mean = (normal + zero) / seconds if seconds else 0.0
+    mean = (normal + zero) / seconds if seconds else None
     return {
         "guest_bytes": guest_bytes,
         "wire_bytes": wire,
@@ -144,18 +145,30 @@ def _traffic(sent: Counts, metrics: Metrics) -> Result:
         "packets": sent.packets,
         "raw_packets": sent.raw_packets,
         "compression_ratio": guest_bytes / wire if guest_bytes else None,
-        "throughput_mbps": wire * 8 / 1e6 / seconds if seconds else 0.0,
+        "throughput_mbps": wire * 8 / 1e6 / seconds if seconds else None,
         "pages_per_second_mean": mean,
-        "pages_per_second_peak": max(mean, metrics.pages_per_second_peak),
-        "guest_megabytes_per_second": guest_bytes / 1e6 / seconds if seconds else 0.0,
+        "pages_per_second_peak": None if mean is None else max(mean, metrics.pages_per_second_peak),
+        "guest_megabytes_per_second": guest_bytes / 1e6 / seconds if seconds else None,
     }
+
+
+SIDE = (
+    "cpu_seconds",
+    "cpu_percent",
+    "minor_faults",
+    "major_faults",
+    "involuntary_switches",
+    "private_bytes_max",
+)
 
 
 def _side(side: SideFigures, total_ms: float | None) -> Result:
     used = side.usage
+    if not side.private_bytes_max:
+        return dict.fromkeys(SIDE)
     return {
         "cpu_seconds": used.cpu_seconds,
-        "cpu_percent": used.cpu_seconds / total_ms * 1e5 if total_ms else 0.0,
+        "cpu_percent": used.cpu_seconds / total_ms * 1e5 if total_ms else None,
         "minor_faults": used.minor_faults,
         "major_faults": used.major_faults,
         "involuntary_switches": used.involuntary_switches,

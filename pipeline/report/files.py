@@ -11,6 +11,13 @@ from typing import Any
 
 from pipeline.errors import RunFailed
 
+_saved: set[str] = set()
+
+
+def was_saved(path: str) -> bool:
+    """Whether a document was written there, by this process."""
+    return path in _saved
+
 
 def save_json(document: dict[str, Any], path: str) -> None:
     """Write a document; `-` is standard output. A reader never sees half of it. Raises RunFailed."""
@@ -24,7 +31,15 @@ def save_json(document: dict[str, Any], path: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if path == "-":
+            drop_output()
         raise RunFailed(f"--json {path}: {error.strerror}") from error
+    _saved.add(path)
+
+
+def drop_output() -> None:
+    """Nothing more goes to standard output, at the interpreter's end neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def save_text(text: str, target: Path) -> None:

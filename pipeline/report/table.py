@@ -40,8 +40,24 @@ def render_runs(results: list[Result]) -> str:
     for result in results:
         if result["status"] != "completed":
             lines.append(f"{method_of(result)}: {result['status']}: {result['error']}")
-    lines += [_learnt(results), NEXT]
+    lines += _verified_ones(results)
+    for result in results:
+        if result["auto"] is not None and result["status"] == "completed":
+            lines += _chosen(result)
+    lines += _learnt(results)
     return "\n".join(lines)
+
+
+def _verified_ones(results: list[Result]) -> list[str]:
+    """What was checked of the copies: one line for all that ended alike."""
+    said: dict[str, list[str]] = {}
+    for one in results:
+        if one["status"] == "completed":
+            said.setdefault(_verified(one), []).append(method_of(one))
+    if len(said) == 1 and len(results) > 1:
+        how, names = said.popitem()
+        return [f"{len(names)} of {len(results)} runs completed, {how}"]
+    return [f"{', '.join(names)}: completed, {how}" for how, names in said.items()]
 
 
 NEXT = (
@@ -50,30 +66,39 @@ NEXT = (
 )
 
 
-def _learnt(results: list[Result]) -> str:
-    """One line: which method was the fastest, by how much, at which price, and why."""
+def _learnt(results: list[Result]) -> list[str]:
+    """Which method was the fastest, by how much, at which price, and why; and where to go on."""
     ended = sorted(
         (one for one in results if one["status"] == "completed"), key=lambda one: one["time"]["total_ms"]
     )
+    if not ended and all(one["status"] == "not-converged" for one in results):
+        return ["Learnt: no method converged; a lower --dirty-rate, a faster link or --converge may help."]
     if not ended:
-        return "Learnt: no method completed; a lower --dirty-rate, a faster link or --converge may help."
+        return []
     best = ended[0]
     name, took = method_of(best), best["time"]["total_ms"]
-    said = f"Learnt: {name} was the fastest, {took / 1e3:.3g} s"
+    said = f"Learnt: {name} was the fastest, {_show_ms(took)}"
     plain = next((one for one in ended if one["options"]["method"] == "none"), None)
     if plain is not None and plain is not best:
         cpu = _cpu_seconds(best) - _cpu_seconds(plain)
+        more = f"{abs(cpu):.2g} {'more' if cpu > 0 else 'fewer'} CPU seconds"
         said += (
-            f", {plain['time']['total_ms'] / took:.1f} times as fast as none: a ratio of {_ratio(best)} for "
-            f"{cpu:.1f} more CPU seconds"
+            f", {plain['time']['total_ms'] / took:.1f} times as fast as none: "
+            f"a ratio of {_ratio(best)} for {more}"
         )
-    elif plain is best and len(ended) > 1:
+    elif plain is best and len(ended) > 1 and best["options"]["max_bandwidth"]:
         said += ": this wire carries pages faster than the CPUs compress them"
+    elif plain is best and len(ended) > 1:
+        said += ": nothing limited the wire; compression pays on a link (--max-bandwidth 1Gbit)"
     slower = [one for one in ended[1:] if one is not plain]
     if slower:
         after = slower[0]
-        said += f"; {method_of(after)} took {after['time']['total_ms'] / 1e3:.1f} s"
-    return said + "."
+        said += f"; {method_of(after)} took {_show_ms(after['time']['total_ms'])}"
+    return [f"{said}.", NEXT]
+
+
+def _show_ms(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1e3:.1f} s"
 
 
 def _ratio(result: Result) -> str:

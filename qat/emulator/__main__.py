@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from qat.emulator.build import CannotBuild, library
 from qat.emulator.device import MOST_PROCESSES, Device, DeviceSettings
@@ -25,32 +26,69 @@ from qat.emulator.model import CAPACITY_BYTES_PER_SECOND, ENGINES
 
 T = TypeVar("T")
 
+CANCELLED = 130
+PROGRAM = "python -m qat.emulator"
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m qat.emulator",
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        said = " ".join(message.split())
+        self.exit(2, f"error: {said.removeprefix('argument ')} (see --help)\n")
+
+
+def build_parser(program: str, version: str) -> Parser:
+    """The parser of the command line; `program` is what a user typed, `version` what it belongs to."""
+    parser = Parser(
+        prog=program,
         description="An emulated QAT device for development. Results that come from it are marked simulated.",
-        epilog="Faults: " + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
+        epilog="Faults: "
+        + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
+        + ". Exit codes: that of the command; 2 wrong usage, or this host cannot do it; "
+        "130 cancelled by Ctrl-C.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--devices", type=_whole(1, 64), default=1, help="physical functions, 1 to 64 (default 1)")
+    add("--version", action="version", version=version or _installed())
+    add(
+        "--devices",
+        metavar="N",
+        type=_whole(1, 64),
+        default=1,
+        help="physical functions, 1 to 64 (default 1)",
+    )
     add(
         "--instances",
+        metavar="N",
         type=_whole(0, 4096),
         help=f"processes that may attach at once (default {MOST_PROCESSES} a device)",
     )
     add(
         "--capacity",
+        metavar="BYTES",
         type=_whole(1, 10**12),
         default=CAPACITY_BYTES_PER_SECOND,
         help=f"uncompressed bytes per second of a device (default {CAPACITY_BYTES_PER_SECOND})",
     )
-    add("--engines", type=_whole(1, 64), default=ENGINES, help=f"engines of a device (default {ENGINES})")
+    add(
+        "--engines",
+        metavar="N",
+        type=_whole(1, 64),
+        default=ENGINES,
+        help=f"engines of a device (default {ENGINES})",
+    )
     add("--fault", type=_checked(parse_fault), metavar="KIND[:N]", help="what goes wrong (default nothing)")
     add("command", nargs=argparse.REMAINDER, help="after --: what to run on the device (default: wait)")
     return parser
+
+
+def _installed() -> str:
+    try:
+        return f"ramferry {metadata.version('ramferry')}"
+    except metadata.PackageNotFoundError:
+        return "ramferry, not installed"
 
 
 def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -73,9 +111,9 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return _checked(parse)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], program: str = PROGRAM, version: str = "") -> int:
     """Start the device, run the command (or wait), and return the command's exit code."""
-    given = build_parser().parse_args(arguments)
+    given = build_parser(program, version).parse_args(arguments)
     settings = DeviceSettings(
         devices=given.devices,
         instances=MOST_PROCESSES * given.devices if given.instances is None else given.instances,
@@ -114,8 +152,8 @@ def emulate(
 
     Those and SIGCHLD are blocked; the command is started with `mask`. Returns its exit code.
     """
-    if pending := signal.sigpending() & ending:
-        return 128 + int(min(pending))
+    if signal.sigpending() & ending:
+        return CANCELLED
     name = f"ramferry-qat-{os.getpid()}-{secrets.token_hex(4)}"
     device = Device(name, settings)
     environment = {"QATZIP_LIBRARY": str(path), "QAT_EMULATOR": name}
@@ -139,8 +177,9 @@ def emulate(
         for variable, value in environment.items():
             print(f"export {variable}={value}")
         sys.stdout.flush()
-        signal.sigwait(ending)
-        return 0
+        number = signal.sigwait(ending)
+        print(f"error: cancelled by {signal.Signals(number).name}", file=sys.stderr)
+        return CANCELLED
     code = wait_for(process, ending)
     print(
         f"the emulated device answered {device.calls} calls: it did {device.requests} requests",
@@ -158,7 +197,12 @@ def wait_for(process: subprocess.Popen[bytes], ending: set[signal.Signals]) -> i
     return code
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def end_with(arguments: list[str], program: str = PROGRAM, version: str = "") -> NoReturn:
+    """End this process with the exit code; engines may still be working for clients that are gone."""
+    code = main(arguments, program, version)
     sys.stdout.flush()
-    os._exit(code)  # engines may still be working for clients that are gone
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    end_with(sys.argv[1:])

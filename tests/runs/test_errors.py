@@ -110,7 +110,7 @@ class TestSeveralMethods:
 
     def test_not_converged_counts_only_when_none_completed(self) -> None:
         wild = ("--size", "32M", "--dirty-rate", "200M", "--max-bandwidth", "8M", "--downtime-limit", "20")
-        assert run(*wild, "--method", "none,none", "--max-rounds", "2").code == 3
+        assert run(*wild, "--method", "none,lz4", "--max-rounds", "2").code == 3
 
     def test_ctrl_c_ends_all_of_them(self) -> None:
         running = Run("--size", "64M", "--method", "none,zstd", "--max-bandwidth", "8M")
@@ -120,6 +120,83 @@ class TestSeveralMethods:
         assert ended.code == 130
         assert "run 2/2" not in ended.err
 
+    def test_debug_prints_the_traceback_of_one_that_fails(self) -> None:
+        ended = run("--size", "900G", "--method", "none,zstd", "--debug")
+        assert ended.code == 2 and "Traceback" in ended.err
+
+    def test_what_was_not_measured_is_no_figure(self, tmp_path: Path) -> None:
+        path = tmp_path / "runs.json"
+        listed = ("--method", "none,qatzip", "--no-qat-fallback", "--json", str(path))
+        ended = run(*SMALL, *listed, environment=NO_LIBRARY)
+        failed = next(line for line in ended.out.splitlines() if line.startswith("| qatzip"))
+        assert [cell.strip() for cell in failed.split("|")[3:-1]] == ["-"] * 7
+        result = document(path)
+        assert result["runs"][1]["send"]["cpu_percent"] is None and "HostError" in result["traceback"]
+        assert "1 of 2 runs completed, verified byte for byte" in ended.out
+
+    def test_nothing_is_learnt_of_what_could_not_run(self) -> None:
+        ended = run("--attach", "nobody-of-this-name", "--method", "none,zstd")
+        assert ended.code == 2 and "Learnt" not in ended.out and "Next" not in ended.out
+
+
+class TestADocumentThatWasAskedFor:
+    """It is there however the command ends, once the command line has been read."""
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.json"
+        ended = run("--image", "/no/such/image", "--json", str(path))
+        assert ended.code == 2
+        assert document(path)["error"] == "--image /no/such/image: no such file"
+
+    @pytest.mark.parametrize("wait_seconds", [0.0, 0.05, 0.1, 0.2])
+    def test_a_signal_while_it_starts(self, tmp_path: Path, wait_seconds: float) -> None:
+        path = tmp_path / "run.json"
+        # What it says first comes when the signals are caught, and before anything heavy is loaded.
+        program = (
+            "import sys, pipeline.cli.main as main; real = main.importlib.import_module; "
+            "main.importlib.import_module = lambda name: (print('loading', flush=True), real(name))[1]; "
+            "sys.exit(main.execute('pipeline.cli.run', sys.argv[1:]))"
+        )
+        command = [sys.executable, "-c", program, "--size", "64M", "--json", str(path), "--quiet"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait_seconds)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=20)
+        assert (process.returncode, said) == (130, b"error: cancelled by SIGTERM\n")
+        assert document(path)["status"] == "cancelled"
+
+
+class TestStandardStreamsThatAreClosed:
+    """As those of a daemon are."""
+
+    def start(self, redirected: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        line = f'exec "$@" {redirected}'
+        command = ["bash", "-c", line, "start", sys.executable, "-m", "tools.ramferry", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    def test_all_of_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.json"
+        assert self.start("<&- >&- 2>&-", "run", *SMALL, "--json", str(path)).returncode == 1
+        assert document(path)["verified"] is True, "the table could not be written; the document was"
+        assert self.start("<&- 2>&-", "run", *SMALL, "--json", str(path)).returncode == 0
+
+    @pytest.mark.parametrize(
+        "arguments", [("--help",), ("--version",), ("run", *SMALL, "--quiet"), ("doctor", "--json", "-")]
+    )
+    @pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+    def test_a_result_that_cannot_be_written_is_an_error(
+        self, where: str, arguments: tuple[str, ...]
+    ) -> None:
+        ended = self.start(where, *arguments)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+
+    def test_a_reader_that_leaves(self) -> None:
+        ended = self.start("| true", "--help")
+        assert "Traceback" not in ended.stderr
+
 
 class TestAPeerThatRefuses:
     def test_ram_that_does_not_fit(self) -> None:
@@ -127,6 +204,7 @@ class TestAPeerThatRefuses:
             ended = sent(here.address, *SMALL)
             assert ended.code == 4
             assert "that the receiver has" in ended.errors[0]
+            here.run.wait_for("the run does not fit: RAM of 16M is more than the 8M that the receiver has")
 
     def test_a_certificate_of_another_authority(self, tmp_path: Path) -> None:
         ours = certificates(tmp_path / "ours", "127.0.0.1")
@@ -169,7 +247,10 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
         (("doctor", "--help"), 0, "usage: ramferry doctor"),
         (("qat-throughput", "--help"), 0, "usage: ramferry qat-throughput"),
         (("compare", "--help"), 0, "SCENARIO"),
-        (("emulator", "--help"), 0, "qat.emulator"),
+        (("emulator", "--help"), 0, "usage: ramferry emulator"),
+        (("emulator", "--version"), 0, "ramferry 0."),
+        (("emulator", "--bogus"), 2, "error: unrecognized arguments: --bogus (see --help)\n"),
+        (("no\nsuch\x1b[31m",), 2, "error: no such\\x1b[31m: no such command"),
     ],
 )
 def test_one_name_for_all_commands(arguments: tuple[str, ...], code: int, words: str) -> None:

@@ -169,7 +169,7 @@ def test_no_write_of_millions_is_lost(watched: Watched) -> None:
 @pytest.mark.parametrize("name", list(KINDS))
 def test_a_large_log_is_fetched_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "SCAN_PAGES", 100)
-    monkeypatch.setattr(write_protect, "MAX_REGIONS", 10)
+    monkeypatch.setattr(write_protect, "REGIONS_OF_A_CALL", 10)
     guest = watched_guest(name, 4 * MIB)
     synced((guest, guest.log))
     pages = sorted(np.random.default_rng(3).choice(guest.ram.pages, 300, replace=False).tolist())

@@ -146,6 +146,7 @@ class TcpTransport:
         )
         why = misfit(self._offer, wanted)
         if why:
+            self.abandon(f"the run does not fit: {why}")
             raise PeerRefused(f"{self._peer.address}: {why}")
         self._ask(FrameType.OPEN, wanted, Asked, self._supervisor.wait)
 
