@@ -163,6 +163,14 @@ def test_auto_without_fallback_needs_a_device_as_qatzip_does() -> None:
     assert result["qat"]["hardware_requests"] > 0
 
 
+def test_auto_decompresses_on_the_device_where_that_is_asked() -> None:
+    with emulator() as (environment, _):
+        options = ("--size", "64M", "--method", "auto", "--dirty-rate", "0", "--max-bandwidth", "200M")
+        qat = migrate(*options, "--qat-decode", "hardware", environment=environment)["qat"]
+    assert qat["hardware_requests"] > 0
+    assert (qat["software_requests"], qat["fallback_reason"]) == (0, None)
+
+
 @pytest.mark.parametrize("fault", ["fail:20", "hang:20", "lost:20"])
 def test_auto_without_fallback_ends_with_a_device_that_fails(fault: str) -> None:
     with emulator("--fault", fault) as (environment, _):
