@@ -273,14 +273,19 @@ def check_services(host: Host) -> Finding:
     if not host.physical:
         return without_physical("services", host)
     services = ", ".join(f"{device.address} {device.services or 'unknown'}" for device in host.physical)
-    mend = f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat"
-    if host.qatlib.before(26, 2):
-        mend += f"   # qatlib {host.qatlib.version} may not start with dc alone (QAT20-41747): take 26.02"
+    mend = _compression_alone(host)
     if not host.compressing:
         return Finding("services", FAILS, f"no device offers compression (dc): {services}", mend)
     if len(host.compressing) < len(host.physical):
         return Finding("services", WARNING, f"only some devices offer compression (dc): {services}", mend)
     return Finding("services", OK, services)
+
+
+def _compression_alone(host: Host) -> str:
+    mend = f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}, then: systemctl restart qat"
+    if host.qatlib.before(26, 2):
+        mend += f"   # qatlib {host.qatlib.version} may not start with dc alone (QAT20-41747): take 26.02"
+    return mend
 
 
 def check_virtual_functions(host: Host) -> Finding:
@@ -390,7 +395,7 @@ def check_policy(host: Host) -> Finding:
     most = VFS_PER_PF * len(host.compressing) // wanted if wanted else VFS_PER_PF * bool(host.compressing)
     limit = f"POLICY={policy}: at most {most} worker processes, channels and hardware receivers together"
     if not most:
-        return Finding("policy", FAILS, limit, f"put ServicesEnabled=dc and POLICY=1 into /{CONFIGURATION}")
+        return Finding("policy", FAILS, limit, _compression_alone(host))
     if wanted != 1 and len(host.compressing) > 1:
         return Finding(
             "policy",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from isal import isal_zlib
 
@@ -229,8 +230,10 @@ class QatzipDecoder:
     """Decompresses members on the CPU, or on the device when that was asked for."""
 
     def __init__(self, settings: CodecSettings) -> None:
+        """`settings.level` is left alone: a member has none, and auto's 0 is none that a session takes."""
         self.qat = QatWork()
-        self._device = Device(settings, self.qat) if settings.decode_on_qat else None
+        session = replace(settings, level=MIN_LEVEL)
+        self._device = Device(session, self.qat) if settings.decode_on_qat else None
         self._inflater = Inflater()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:

@@ -163,7 +163,16 @@ def test_auto_without_fallback_needs_a_device_as_qatzip_does() -> None:
     assert result["qat"]["hardware_requests"] > 0
 
 
-@pytest.mark.parametrize("fault", ["fail:20", "hang:20", "lost:20"])
+def test_auto_decompresses_on_the_device_where_that_is_asked() -> None:
+    with emulator() as (environment, _):
+        options = ("--size", "64M", "--method", "auto", "--dirty-rate", "0", "--max-bandwidth", "200M")
+        qat = migrate(*options, "--qat-decode", "hardware", environment=environment)["qat"]
+    assert qat["hardware_requests"] > 0
+    assert (qat["software_requests"], qat["fallback_reason"]) == (0, None)
+
+
+# At the second call: on a busy machine auto leaves a device little to do.
+@pytest.mark.parametrize("fault", ["fail:2", "hang:2", "lost:2"])
 def test_auto_without_fallback_ends_with_a_device_that_fails(fault: str) -> None:
     with emulator("--fault", fault) as (environment, _):
         ended = run(*AUTO, "200M", "--qat-timeout", "0.5", environment=environment)
@@ -173,10 +182,12 @@ def test_auto_without_fallback_ends_with_a_device_that_fails(fault: str) -> None
 
 
 def test_auto_goes_on_without_a_device_that_hangs() -> None:
-    with emulator("--fault", "hang-all:20") as (environment, _):
+    with emulator("--fault", "hang-all:2") as (environment, _):
         options = ("--size", "64M", "--method", "auto", "--dirty-rate", "0", "--max-bandwidth", "200M")
         result = migrate(*options, "--qat-timeout", "0.3", environment=environment)
     assert result["qat"]["hardware_requests"] > 0
+    assert result["qat"]["software_requests"] > 0
+    assert result["qat"]["fallback_reason"] == "no answer"
 
 
 def test_a_command_runs_on_the_device() -> None:

@@ -80,3 +80,16 @@ def test_the_layout_is_the_devices() -> None:
     assert packed[:16] == bytes.fromhex("1f8b0804 00000000 00 ff 0c00 515a 0800")
     assert int.from_bytes(packed[16:20], "little") == 4096
     assert packed[24 + deflate + 8 :][:4] == bytes.fromhex("1f8b0804")
+
+
+@pytest.mark.parametrize(
+    ("plain", "deflate", "fits"),
+    [
+        (65536, 1000, True),
+        (65537, 1000, False),
+        (65536, 65536 * 9 // 8 + 1024, True),
+        (65536, 65536 * 9 // 8 + 1025, False),
+    ],
+)
+def test_what_a_device_decompresses(plain: int, deflate: int, fits: bool) -> None:
+    assert gzip_ext.Member(24, 24 + deflate, plain, 0).fits_device(65536) == fits
