@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from guestmem.guest import GuestSpec
-from guestmem.page import PAGE_BYTES
+from guestmem.page import PAGE_BYTES, PageNumbers
 from guestmem.workload import HELD_SHARE
 from pipeline.codecs.qatzip import without_device
 from pipeline.dirty_curve import CurveRecorder
@@ -31,7 +31,7 @@ from pipeline.source.guest_client import GuestClient
 from pipeline.source.send_side import PacketLayout
 from pipeline.source.written_since import WrittenSince
 from pipeline.transports import open_transport
-from pipeline.transports.base import NO_PAGES, Pages, RoundOutcome, Transport
+from pipeline.transports.base import NO_PAGES, RoundOutcome, Transport
 
 COUNT_SHARE = 0.01
 """Of the coordinator's time that counting dirty pages may take while a round goes on: the count grows
@@ -78,7 +78,7 @@ class Migration:
         self._sync_ms = 0.0
         self._verdict: Verdict | None = None
         self._still: StandingStill | None = None
-        self._missing: Pages = NO_PAGES
+        self._missing: PageNumbers = NO_PAGES
         self._transport: Transport | None = None
         self._guest_or_none: GuestClient | None = None
 
@@ -516,7 +516,7 @@ class Migration:
             if text:
                 raise RunFailed(f"{WRONG[check]}: {text}")
 
-    def _unexplained(self, differing: Pages) -> Pages:
+    def _unexplained(self, differing: PageNumbers) -> PageNumbers:
         """Of pages that differ from the copy, those that may not."""
         if self._released is None:
             return differing

@@ -73,7 +73,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Host:
+class HostCounts:
     """What may work at once."""
 
     cpus: float
@@ -129,7 +129,7 @@ class Chooser:
     """Learns from samples; `decide` names the pair."""
 
     candidates: tuple[Candidate, ...]
-    host: Host
+    host: HostCounts
     choice: Choice = Choice(0, 0, "nothing limits yet: pages go as they are", 0.0)
     _shrinking: _Faded = field(default_factory=_Faded)
     _slowness: _Faded = field(default_factory=_Faded)

@@ -9,7 +9,7 @@ from typing import Any
 
 from guestmem.page import PAGE_BYTES
 from pipeline.auto.candidates import QATZIP, Candidate
-from pipeline.auto.chooser import Choice, Chooser, Host, Sample
+from pipeline.auto.chooser import Choice, Chooser, HostCounts, Sample
 from pipeline.auto.statistics import Cells, Received, Sent, Statistics
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.pacing import Wire, WireUse
@@ -53,7 +53,7 @@ class Auto:
         self.switches: list[Switch] = []
         self._sent = sent
         self._wire = wire
-        host = Host(usable_cpus(), channels, receivers)
+        host = HostCounts(usable_cpus(), channels, receivers)
         self._chooser = Chooser(candidates, host)
         cpu_only = [index for index, candidate in enumerate(candidates) if candidate is not QATZIP]
         self._on_cpu = cpu_only

@@ -80,7 +80,7 @@ def device_needed(reason: str, method_name: str = "qatzip") -> str:
     return f"{what} needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
 
 
-class Device:
+class WorkerDevice:
     """The QAT device as one worker sees it: a session, or the reason why there is none."""
 
     def __init__(self, settings: CodecSettings, work: QatWork) -> None:
@@ -203,7 +203,7 @@ class QatzipEncoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
-        self._device = Device(settings, self.qat)
+        self._device = WorkerDevice(settings, self.qat)
         self._member_bytes = settings.qat_buffer_bytes
         self._cut_in_software = settings.decode_on_qat
         self._deflater = Deflater(ISAL_LEVELS.get(settings.level, ISAL_BEST_LEVEL))
@@ -233,7 +233,7 @@ class QatzipDecoder:
         """`settings.level` is left alone: a member has none, and auto's 0 is none that a session takes."""
         self.qat = QatWork()
         session = replace(settings, level=MIN_LEVEL)
-        self._device = Device(session, self.qat) if settings.decode_on_qat else None
+        self._device = WorkerDevice(session, self.qat) if settings.decode_on_qat else None
         self._inflater = Inflater()
 
     def decompress(self, payload: memoryview, dest: memoryview) -> None:

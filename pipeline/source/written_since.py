@@ -9,11 +9,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import numpy.typing as npt
 
 from guestmem.dirty_log.contract import DirtyLog
-
-Pages = npt.NDArray[np.uint32]
+from guestmem.page import PageNumbers
 
 MARKED_SECONDS = 1.0
 """A guest that marks its writes itself does so after each batch, within microseconds unless it is held up."""
@@ -24,7 +22,7 @@ LOOK_SECONDS = 0.01
 class WrittenSince:
     """Collects what the log says; `scratch` has room for every page, and is written over."""
 
-    def __init__(self, log: DirtyLog, scratch: Pages) -> None:
+    def __init__(self, log: DirtyLog, scratch: PageNumbers) -> None:
         self._log = log
         self._scratch = scratch
         self._written = np.zeros(len(scratch), np.bool_)
@@ -38,7 +36,7 @@ class WrittenSince:
     def pages(self) -> int:
         return int(np.count_nonzero(self._written))
 
-    def unexplained(self, differing: Pages) -> Pages:
+    def unexplained(self, differing: PageNumbers) -> PageNumbers:
         """Of pages that were just found to differ: those that the guest has not written.
 
         Waits for marks that are still to come.
@@ -46,7 +44,7 @@ class WrittenSince:
         until = time.monotonic() + MARKED_SECONDS
         while True:
             self.update()
-            left: Pages = differing[~self._written[differing]]
+            left: PageNumbers = differing[~self._written[differing]]
             if not len(left) or time.monotonic() > until:
                 return left
             time.sleep(LOOK_SECONDS)

@@ -19,15 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from guestmem.page import PageNumbers
 from pipeline.packets.counters import Totals
 from pipeline.processes.supervisor import WAIT_SECONDS, Supervisor, Worker
 from pipeline.processes.usage import SideFigures
 from pipeline.source.send_side import SendSide, Step
 
-Pages = npt.NDArray[np.uint32]
-NO_PAGES: Pages = np.zeros(0, np.uint32)
+NO_PAGES: PageNumbers = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class RoundOutcome:
     and which of its pages were not, and have to go again."""
 
     applied_at: float
-    missing: Pages = field(default_factory=lambda: NO_PAGES)
+    missing: PageNumbers = field(default_factory=lambda: NO_PAGES)
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Transport(Protocol):
         """Wait until the destination can take packets. `between` is called meanwhile with the share (0 to 1)
         of the destination that has its pages, where that is known. Raises FerryError."""
 
-    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
         """The barrier behind round `number` of `pages`: nothing of it is on its way when this returns.
 
         Raises what `step` raises, and FerryError.
@@ -99,7 +98,7 @@ class Transport(Protocol):
         """What has been applied so far, as far as this side knows."""
 
     def verify(
-        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[PageNumbers], PageNumbers]
     ) -> dict[str, str]:
         """Check the copy by `images`, `invariant` or `both`: by check, what is wrong, or nothing.
 

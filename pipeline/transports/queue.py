@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
+from guestmem.page import PageNumbers
 from guestmem.ram import GuestRam
 from guestmem.selfcheck import inconsistency
 from pipeline.destination.placer import PlacerPlan, WrittenMap
@@ -18,7 +19,7 @@ from pipeline.packets.packet import Limits
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.processes.usage import SideFigures, figures_of
 from pipeline.source.send_side import RAW, PacketLayout, SendSide, Step, look_until
-from pipeline.transports.base import Pages, Readiness, RoundOutcome, TransportFigures
+from pipeline.transports.base import Readiness, RoundOutcome, TransportFigures
 
 BLOCK_BYTES = 512
 """The unit of st_blocks (inode(7))."""
@@ -91,7 +92,7 @@ class QueueTransport:
 
         return Readiness.await_all(self._supervisor, self._receivers, prealloc=prealloc, between=look)
 
-    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
         """Every packet that was queued is applied; on this way none is ever lost."""
         sent = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: int(self.received()[Count.PACKETS]) == sent, step)
@@ -101,7 +102,7 @@ class QueueTransport:
         return self._counters.totals()
 
     def verify(
-        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[PageNumbers], PageNumbers]
     ) -> dict[str, str]:
         """Both images are here: byte for byte."""
         wrong = {}

@@ -103,7 +103,7 @@ def _typed(axis: str, text: str) -> Any:
     return text
 
 
-class Output:
+class ResultsFolder:
     """The folder of one comparison. A finished point is a file that is there."""
 
     def __init__(self, folder: Path, scenario: Scenario, force: bool) -> None:
@@ -151,7 +151,7 @@ class Output:
         save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
 
 
-def run_points(scenario: Scenario, points: list[Point], output: Output) -> None:
+def run_points(scenario: Scenario, points: list[Point], output: ResultsFolder) -> None:
     """Run what is not there yet, showing the time left. Raises FerryError, OSError."""
     left = [point for point in points if output.result(point) is None]
     if len(left) < len(points):
@@ -210,7 +210,7 @@ def run(given: Given, command: list[str]) -> int:
     published = given.flag("published")
     folder = Path(given.text("output") or f"compare-{Path(name).stem}")
     try:
-        output = Output(folder, scenario, given.flag("force"))
+        output = ResultsFolder(folder, scenario, given.flag("force"))
         run_points(scenario, points, output)
         document = {**_document(scenario, points, output), "command": command}
         _write(output.folder, document, published)
@@ -223,7 +223,7 @@ def run(given: Given, command: list[str]) -> int:
     return 0
 
 
-def _document(scenario: Scenario, points: list[Point], output: Output) -> dict[str, Any]:
+def _document(scenario: Scenario, points: list[Point], output: ResultsFolder) -> dict[str, Any]:
     done = [(point, output.result(point)) for point in points]
     return {
         "schema_version": SCHEMA_VERSION,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.auto.candidates import CPU_CANDIDATES, NONE, QATZIP, Candidate
-from pipeline.auto.chooser import RECEIVE_NS, SEND_NS, Choice, Chooser, Host, Sample, lower_hull
+from pipeline.auto.chooser import RECEIVE_NS, SEND_NS, Choice, Chooser, HostCounts, Sample, lower_hull
 
 LOOK_SECONDS = 0.05
 RUNGS = (NONE, *CPU_CANDIDATES)
@@ -90,7 +90,7 @@ class Model:
 
 
 def settle(model: Model, samples: int) -> tuple[Chooser, int]:
-    chooser = Chooser(model.candidates, Host(2, 2, 2))
+    chooser = Chooser(model.candidates, HostCounts(2, 2, 2))
     switches = 0
     for _ in range(samples):
         switches += chooser.decide(model.sample(chooser.choice)) is not None
@@ -134,7 +134,7 @@ def test_without_a_limit_pages_go_as_they_are() -> None:
 
 def test_a_switch_says_why() -> None:
     model = Model(50 * MB)
-    chooser = Chooser(model.candidates, Host(2, 2, 2))
+    chooser = Chooser(model.candidates, HostCounts(2, 2, 2))
     choice = chooser.decide(model.sample(chooser.choice))
     assert choice is not None
     assert "wire carries 50 MB/s" in choice.reason
@@ -154,7 +154,7 @@ def test_a_device_that_is_slower_than_the_cpu_is_left_alone() -> None:
     slow = replace(QATZIP, waited_ns=40.0)
     candidates = (NONE, QATZIP, *CPU_CANDIDATES)
     model = Model(100 * MB, candidates=candidates)
-    chooser = Chooser(candidates, Host(2, 2, 2))
+    chooser = Chooser(candidates, HostCounts(2, 2, 2))
     for _ in range(40):
         sample = model.sample(replace(chooser.choice, stronger=chooser.choice.faster))
         waited = int(sample.plain_bytes[1] * slow.waited_ns)

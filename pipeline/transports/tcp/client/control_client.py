@@ -21,7 +21,7 @@ from guestmem.ipc import Connection
 from pipeline.errors import BadFrame, ConnectionLost, FerryError, PeerFailed, PeerRefused, RunFailed
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.client.standstill import Unanswered, no_connection_again
+from pipeline.transports.tcp.client.no_progress import Unanswered, no_connection_again
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Failure, Offer, Ping
 from pipeline.transports.tcp.protocol import (

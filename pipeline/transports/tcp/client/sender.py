@@ -29,7 +29,7 @@ from pipeline.packets.page_runs import bytes_of, runs
 from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.client.standstill import Standstill, no_connection_again
+from pipeline.transports.tcp.client.no_progress import NoProgress, no_connection_again
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Ready
 from pipeline.transports.tcp.protocol import HEADER as FRAME_HEADER
@@ -127,7 +127,7 @@ class Sender:
         self._generation = 1
         self._peer = plan.peer
         self._seen = 0
-        self._standstill = Standstill(plan.peer)
+        self._progress_made = NoProgress(plan.peer)
         self._carried_here = 0
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
         self._link: Link
@@ -143,7 +143,7 @@ class Sender:
         version = self._link.version
         ready = Ready.of(body)
         # Version 1 does not say how much was applied, so nothing can be concluded.
-        self._standstill.welcomed(ready.packets, sent=self._carried_here > 0 and version > 1)
+        self._progress_made.welcomed(ready.packets, sent=self._carried_here > 0 and version > 1)
         self._carried_here = 0
         return ready
 

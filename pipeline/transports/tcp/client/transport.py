@@ -16,7 +16,7 @@ from isal import isal_zlib
 
 from guestmem.ipc import Connection
 from guestmem.ipc import Message as IpcMessage
-from guestmem.page import PAGE_BYTES
+from guestmem.page import PAGE_BYTES, PageNumbers
 from guestmem.ram import GuestRam
 from pipeline.destination.verification import page_crcs, region_bytes_of, region_digest, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerFailed, PeerRefused, RunFailed
@@ -27,7 +27,7 @@ from pipeline.packets.counters import Count, Totals
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.processes.usage import SideFigures, Usage, figures_of, usage_of
 from pipeline.source.send_side import PacketLayout, SendSide, Step, look_until
-from pipeline.transports.base import NO_PAGES, Pages, Readiness, RoundOutcome, TransportFigures
+from pipeline.transports.base import NO_PAGES, Readiness, RoundOutcome, TransportFigures
 from pipeline.transports.tcp.client.control_client import ControlClientPlan, run_control_client
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.sender import SenderPlan, SenderRows, run_sender
@@ -187,7 +187,7 @@ class TcpTransport:
         """Every connection is welcome. How far the receiver's prealloc is, it does not say."""
         return Readiness.await_all(self._supervisor, self._senders, prealloc=self._offer.prealloc)
 
-    def settle(self, number: int, pages: Pages, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
         """All that was queued is sent or lost, and the receiver says what of it was applied."""
         queued = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: self._rows.carried() == queued, step)
@@ -200,12 +200,12 @@ class TcpTransport:
             return RoundOutcome(applied_at, NO_PAGES)
         return RoundOutcome(applied_at, self._missing(settled, pages))
 
-    def _missing(self, settled: Settled, pages: Pages) -> Pages:
+    def _missing(self, settled: Settled, pages: PageNumbers) -> PageNumbers:
         bitmap = self._payload[: -(-self._source.pages // 8)]
         if isal_zlib.crc32(bitmap) != settled.bitmap_crc32:
             raise RunFailed(f"{self._peer.address}: the bitmap of applied pages is damaged")
         applied = np.unpackbits(np.frombuffer(bitmap, np.uint8), count=self._source.pages, bitorder="little")
-        missing: Pages = pages[applied[pages] == 0].copy()
+        missing: PageNumbers = pages[applied[pages] == 0].copy()
         if len(missing) != len(pages) - settled.applied:
             raise RunFailed(f"{self._peer.address}: says {settled.applied} pages, its bitmap says otherwise")
         return missing
@@ -214,7 +214,7 @@ class TcpTransport:
         return self._applied
 
     def verify(
-        self, how: str, between: Callable[[float], None], unexplained: Callable[[Pages], Pages]
+        self, how: str, between: Callable[[float], None], unexplained: Callable[[PageNumbers], PageNumbers]
     ) -> dict[str, str]:
         """Digests of both images, by region, and of those that differ checksums of their pages; the receiver
         makes its own meanwhile."""
@@ -232,7 +232,11 @@ class TcpTransport:
         return wrong
 
     def _what_differs(
-        self, ours: list[str], theirs: list[str], region_bytes: int, unexplained: Callable[[Pages], Pages]
+        self,
+        ours: list[str],
+        theirs: list[str],
+        region_bytes: int,
+        unexplained: Callable[[PageNumbers], PageNumbers],
     ) -> str:
         """Which page is not the same on both sides and may not differ; empty when there is none."""
         if len(ours) != len(theirs):
@@ -247,7 +251,7 @@ class TcpTransport:
         left = unexplained(np.concatenate(differing))
         return f"page {left[0]} differs" if len(left) else ""
 
-    def _differing_pages(self, region: int, region_bytes: int, theirs: str) -> Pages:
+    def _differing_pages(self, region: int, region_bytes: int, theirs: str) -> PageNumbers:
         """Of a region whose digest is not `theirs`: the pages whose checksum is not. All of them, where no
         checksum tells what the digest does; none, where a guest that runs on wrote the same again."""
         first = region * region_bytes // PAGE_BYTES
@@ -266,7 +270,7 @@ class TcpTransport:
             looks += 1
             ours = page_crcs(self._source, region_bytes, region)
             pages = np.flatnonzero(ours != np.frombuffer(payload, "<u4"))
-        differing: Pages = (first + pages).astype(np.uint32)
+        differing: PageNumbers = (first + pages).astype(np.uint32)
         return differing
 
     def commit(self) -> None:

@@ -37,7 +37,7 @@ def _line(peer: Peer, seconds: float, what: str) -> str:
     return f"{what} for {seconds:.0f} s; {path_hint(peer)}"
 
 
-class Standstill:
+class NoProgress:
     """Of a connection that carries packets: what the receiver says that it applied, over all connections."""
 
     def __init__(self, peer: Peer) -> None:

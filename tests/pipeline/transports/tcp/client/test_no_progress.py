@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.errors import RunFailed
 from pipeline.net.address import Address
-from pipeline.transports.tcp.client import standstill
+from pipeline.transports.tcp.client import no_progress
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.client.standstill import LIVED_SECONDS, Standstill, Unanswered
+from pipeline.transports.tcp.client.no_progress import LIVED_SECONDS, NoProgress, Unanswered
 
 PEER = Peer(Address("192.0.2.1", 7000), None, 30.0, 60.0)
 
@@ -24,12 +24,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(standstill, "time", clock)
+    monkeypatch.setattr(no_progress, "time", clock)
     return clock
 
 
 def test_packets_that_never_arrive(clock: Clock) -> None:
-    seen = Standstill(PEER)
+    seen = NoProgress(PEER)
     seen.welcomed(0, sent=False)
     for _ in range(5):
         clock.now += 5.5
@@ -43,7 +43,7 @@ def test_packets_that_never_arrive(clock: Clock) -> None:
 def test_a_packet_that_arrives_or_a_connection_that_had_nothing_to_send(
     progress: dict[str, int], clock: Clock
 ) -> None:
-    seen = Standstill(PEER)
+    seen = NoProgress(PEER)
     seen.welcomed(0, sent=False)
     for attempt in range(20):
         clock.now += 10
