@@ -220,7 +220,7 @@ def test_a_signal_ends_the_emulator_and_removes_its_library(
     else:
         process.send_signal(number)
     process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == (128 + number if command else 0)
+    assert process.returncode == (128 + number if command else 130)
     assert list(user.temporary.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
