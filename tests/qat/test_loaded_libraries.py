@@ -241,7 +241,7 @@ def test_under_nohup_a_hangup_changes_nothing(user: User) -> None:
         process.wait(0.3)
     process.terminate()
     process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 0
+    assert process.returncode == 130
 
 
 @pytest.fixture
