@@ -59,6 +59,13 @@ class FixedPicker:
         return self._method
 
 
+IN_NO_HURRY_NS, UNKNOWN_PATIENCE_NS = 50_000_000, 500_000_000
+"""With so much still on its way a channel may wait for the wire to show its speed, and so long in all."""
+
+UNTRIED_NS = 2_000_000
+"""What a packet is thought to take by a candidate that was not used yet."""
+
+
 class AutoPicker:
     """One of the two candidates that are published, by the state of the wire."""
 
@@ -86,6 +93,8 @@ class AutoPicker:
         self._picked = 0
         self._counted = 0
         self._trust = 0
+        self._first_sent = False
+        self._patience_ns = UNKNOWN_PATIENCE_NS
         self.qat = QatWork()
         self._without_device = True
         if QATZIP in candidates:
@@ -111,13 +120,25 @@ class AutoPicker:
 
     def pick(self) -> Method:
         """The stronger candidate when the wire is busy for as long as it takes, else the faster one."""
+        self._wait_for_the_wire()
         faster, stronger = self._tally.choice[2:] if self._without_device else self._tally.choice[:2]
         self._picked = faster
         if stronger != faster:
-            takes = self._takes_ns[stronger] // self._channels
+            takes = (self._takes_ns[stronger] or UNTRIED_NS) // self._channels
             if self._wire.slack_ns() > takes:
                 self._picked = stronger
         return self._candidates[self._picked].method
+
+    def _wait_for_the_wire(self) -> None:
+        """Behind its first packet a channel does not run ahead of a wire whose speed is not known yet: what
+        it makes now, a slow link still has to carry when a stronger candidate has long been chosen."""
+        while self._first_sent and self._patience_ns > 0 and self._wire.is_unknown():
+            if self._wire.slack_ns() < IN_NO_HURRY_NS:
+                break
+            began = time.monotonic_ns()
+            time.sleep(0.002)
+            self._patience_ns -= time.monotonic_ns() - began
+        self._first_sent = True
 
     def compress(self, plain: memoryview, payload: memoryview) -> int:
         """As picked, unless a sample says that the packet will not shrink."""

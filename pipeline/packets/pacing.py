@@ -45,7 +45,7 @@ class Wire:
         """`bytes_per_second` 0 is a wire without a limit."""
         self.limit_bytes_per_second = bytes_per_second
         self._fd = create_segment("wire", PAGE_BYTES, reserve=True)
-        self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:5]
+        self._state = memoryview(map_segment(self._fd, writable=True)).cast("q")[:6]
 
     def reserve(self, size_bytes: int) -> int:
         """Take the wire for `size_bytes`; return when they are across (monotonic ns, or 0)."""
@@ -73,8 +73,12 @@ class Wire:
         return int(self._state[0]) - time.monotonic_ns() + MAX_CREDIT_NS // 2
 
     def use(self) -> WireUse:
-        _, crossed, busy, idle, _ = self._state
+        _, crossed, busy, idle, *_ = self._state
         return WireUse(crossed / busy * 1e9 if busy else None, busy, idle)
+
+    def is_unknown(self) -> bool:
+        """Whether it may turn out to be slow: nobody knows its speed yet."""
+        return False
 
     @property
     def measured_bytes_per_second(self) -> int:

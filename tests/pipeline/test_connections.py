@@ -185,6 +185,26 @@ def test_checksums_of_pages_side_by_side_and_scattered() -> None:
     assert runs(scattered[:0]) == [] and crcs_in_ram(ram.memory, scattered[:0], 16) == []
 
 
+def test_a_wire_of_unknown_speed_has_time_until_it_has_shown_that_it_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1_000_000_000]
+    monkeypatch.setattr("pipeline.transports.tcp.client.wire.time.monotonic_ns", lambda: now[0])
+    sent, rows = Counters(1), SenderRows(2)
+    seen = wire.SocketWire(0, sent, rows)
+    assert seen.is_unknown() and not wire.SocketWire(1 << 20, sent, rows).is_unknown()
+    assert seen.slack_ns() == wire.UNKNOWN_NS
+    sent.rows[0, Count.WIRE_BYTES] = 300_000
+    now[0] += 100_000_000
+    assert seen.slack_ns() == wire.UNKNOWN_NS, "nothing is acknowledged"
+    rows.rows[0, SENT_BYTES], rows.rows[0, UNACKNOWLEDGED] = 300_000, 200_000
+    assert seen.slack_ns() == 200_000_000, "100,000 bytes went in 100 ms"
+    sent.rows[0, Count.WIRE_BYTES] = rows.rows[0, SENT_BYTES] = wire.PROVEN_BYTES + 200_000
+    assert seen.slack_ns() == 0
+    rows.rows[:, FULL] = 1
+    assert seen.slack_ns() > 0
+
+
 def test_the_wire_is_measured_while_the_sockets_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0]
     monkeypatch.setattr("pipeline.transports.tcp.client.wire.time.monotonic_ns", lambda: now[0])

@@ -82,6 +82,18 @@ def test_method_auto_sees_a_slow_link(tls: tuple[str, ...]) -> None:
     assert result["auto"]["switches"]
 
 
+def test_method_auto_does_not_fill_a_slow_link_before_it_knows_it(tls: tuple[str, ...]) -> None:
+    """At 2 Mbit/s the first megabytes would take half a minute as they are; a packet or two is compressed
+    quickly, the rest as well as it goes."""
+    with cable(2) as slow, receiver(*tls, "--once", listen=LISTEN, prefix=slow.destination):
+        how = ("--size", "8M", "--dirty-rate", "0", "--method", "auto", "--json", "-")
+        ended = send(LISTEN, *how, *tls, prefix=slow.source).end()
+    assert ended.code == 0, ended.err
+    packets = {one["level"]: one["packets"] for one in ended.result["auto"]["candidates"]}
+    assert ended.result["traffic"]["raw_packets"] == 0
+    assert packets.get(1, 0) <= 4 and max(packets) >= 12
+
+
 @pytest.mark.parametrize("secure", [True, False])
 def test_a_path_on_which_large_packets_vanish(secure: bool, gigabit: Cable, tls: tuple[str, ...]) -> None:
     """Connections are made as ever, and nothing comes over them; with TLS not even the certificates."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import select
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +41,9 @@ COLUMNS = 8
 AGAIN_WELCOME_SECONDS = 2 * STALL_SECONDS
 """How long the receiver may take to get ready for a connection that is made again: RAM has its pages."""
 
+SLOW_SECONDS = 0.05
+"""A link on which a packet takes longer is looked at while the next one goes, so that auto sees its speed."""
+
 LOOK_MS = 5.0
 """How often an idle sender looks what its socket still holds."""
 
@@ -54,8 +56,8 @@ class SenderRows:
 
     CARRIED: packets taken from the queue and done with, sent or lost. CONNECTION: the generation of
     its connection (upper 32 bits), and packets written whole on that one. SENT_BYTES: of packets done
-    with. UNACKNOWLEDGED: bytes of them that the socket still held after the last. FULL: 1 when that was
-    about all that the socket holds.
+    with. UNACKNOWLEDGED: bytes of them that the socket still holds, less those of the packet under way
+    that are through. FULL: 1 when bytes wait that the network takes no faster.
     """
 
     def __init__(self, senders: int) -> None:
@@ -127,6 +129,7 @@ class Sender:
         self._generation = 1
         self._peer = plan.peer
         self._seen = 0
+        self._is_slow = False
         self._progress_made = NoProgress(plan.peer)
         self._carried_here = 0
         self._record: dict[str, Any] = {"channel": plan.number, "broken": []}
@@ -177,8 +180,9 @@ class Sender:
         front, payload = self._parts(slot)
         why = ""
         self._carried_here += 1
+        began = time.monotonic()
         try:
-            self._link.send_frame(FrameType.PACKET, front, payload)
+            self._link.send_frame(FrameType.PACKET, front, payload, self._look if self._is_slow else None)
         except ConnectionLost as error:
             # The packet is done with; what became of it, the barrier will tell.
             why = str(error)
@@ -186,6 +190,7 @@ class Sender:
         else:
             row[CONNECTION] += 1
         row[SENT_BYTES] += FRAME_HEADER.size + len(front) + sum(len(view) for view in payload)
+        self._is_slow = time.monotonic() - began > SLOW_SECONDS
         if not why:
             self._look()
         row[CARRIED] += 1
@@ -193,12 +198,10 @@ class Sender:
         if why:
             self._again(why)
 
-    def _look(self) -> None:
-        """Note what the socket holds."""
-        held = self._link.unacknowledged()
-        self._row[UNACKNOWLEDGED] = held
-        # The kernel's limit counts its own overhead as well: about half of it is ours.
-        self._row[FULL] = held * 4 >= self._link.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    def _look(self, of_this_packet: int = 0) -> None:
+        """Note what the socket holds, so many bytes of the packet that is under way among it."""
+        self._row[UNACKNOWLEDGED] = self._link.unacknowledged() - of_this_packet
+        self._row[FULL] = self._link.is_full()
 
     def _parts(self, slot: Slot) -> tuple[memoryview, list[memoryview]]:
         """The front of a packet, and where its payload lies: in the slot, or still in guest RAM.

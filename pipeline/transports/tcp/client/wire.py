@@ -13,6 +13,15 @@ from pipeline.packets.counters import Count, Counters
 from pipeline.packets.pacing import Wire, WireUse
 from pipeline.transports.tcp.client.sender import SenderRows
 
+BEGAN = 5
+"""Of the wire's shared state: when a channel first asked (monotonic ns)."""
+
+UNKNOWN_NS = 1_000_000_000
+"""The slack of a wire that nothing is known of: any packet may take its time."""
+
+PROVEN_BYTES = 512 << 10
+"""A wire that took so much and lets nothing wait is none to save."""
+
 FADE = 0.8
 """What an earlier look's share of the measured speed is worth at the next, 20 to 50 ms later."""
 
@@ -30,12 +39,29 @@ class SocketWire(Wire):
         self._before_ns = time.monotonic_ns()
         self._before_bytes, self._was_full = 0, False
 
+    def is_unknown(self) -> bool:
+        return not (self.limit_bytes_per_second or self.measured_bytes_per_second)
+
     def slack_ns(self) -> int:
         """How long the channels may send nothing before the wire runs dry."""
-        rate = self.measured_bytes_per_second
-        backlog = int(self._sent.rows[:, Count.WIRE_BYTES].sum()) - self._rows.acknowledged()
+        rate, acknowledged = self.measured_bytes_per_second, self._rows.acknowledged()
+        if self.is_unknown():
+            if acknowledged >= PROVEN_BYTES and not self._rows.full():
+                return 0
+            rate = self._at_least(acknowledged)
+            if not rate:
+                return UNKNOWN_NS
+        backlog = int(self._sent.rows[:, Count.WIRE_BYTES].sum()) - acknowledged
         waiting = backlog * 1_000_000_000 // rate if rate else 0
         return max(super().slack_ns(), waiting)
+
+    def _at_least(self, acknowledged: int) -> int:
+        """Bytes per second that the wire has carried since the first was to go: it can do that, or more."""
+        now, began = time.monotonic_ns(), self._state[BEGAN]
+        if not began:
+            self._state[BEGAN] = now
+            return 0
+        return acknowledged * 1_000_000_000 // max(1, now - began)
 
     def use(self) -> WireUse:
         """How it was used so far. Called by the coordinator alone, at every look."""
