@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 PAGE_BYTES = 4096
 """Bytes of a guest page: QEMU's target page size on x86 (TARGET_PAGE_BITS 12)."""
 
 WORDS_PER_PAGE = PAGE_BYTES // 8
 """64-bit words of a page; arrays of pages are (pages, WORDS_PER_PAGE) uint64."""
-
-PageNumbers = npt.NDArray[np.uint32]
-"""Pages of a RAM by number, in ascending order."""

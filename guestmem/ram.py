@@ -13,6 +13,9 @@ from guestmem.segment import create_segment, map_segment
 
 MIN_RAM_BYTES = 1 << 20
 
+PageNumbers = npt.NDArray[np.uint32]
+"""Pages of a RAM by number, in ascending order."""
+
 
 class GuestRam:
     """A mapping of one RAM image.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Cancelled, FerryError, InternalError, RunFailed, one_line, traceback_of
 from pipeline.processes.limits import limit_of
-from pipeline.processes.signals import end_at_once, ending_signals
+from pipeline.processes.signals import end_at_once, ending_signals, raise_cancelled
 from pipeline.report.files import drop_output, save_json, was_saved
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
         if debug:
             _log_to_stderr()
         for number in ending_signals():
-            signal.signal(number, _raise_cancelled)
+            signal.signal(number, raise_cancelled)
         return command.run(given, [*words, *arguments])
     except BrokenPipeError:
         drop_output()
@@ -181,11 +181,6 @@ def _log_to_stderr() -> None:
         level=logging.DEBUG,
         format="[%(relativeCreated)8.0f ms] %(process)d %(name)s: %(message)s",
     )
-
-
-def _raise_cancelled(number: int, frame: FrameType | None) -> None:
-    """Unwinds whatever runs, so that it cleans up. Commands with workers catch signals themselves."""
-    raise Cancelled(f"cancelled by {signal.Signals(number).name}")
 
 
 def _public_name(module: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipeline.errors import Cancelled
 from pipeline.processes.supervisor import Supervisor
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,9 +26,24 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
+_pending: list[int] = []
+
+
+def raise_cancelled(number: int, frame: FrameType | None) -> None:
+    """A handler that unwinds whatever runs, so that it cleans up.
+
+    Python ignores what is raised in some places (hooks of a fork, destructors), so the signal is noted as
+    well: the next run of the command does not begin.
+    """
+    _pending.append(number)
+    raise Cancelled(f"cancelled by {signal.Signals(number).name}")
+
+
 @contextmanager
 def signals_cancel(supervisor: Supervisor) -> Iterator[None]:
-    """Ending signals make the supervisor's next wait raise Cancelled."""
+    """Ending signals make the supervisor's next wait raise Cancelled. One that came before raises it here."""
+    if _pending:
+        raise Cancelled(f"cancelled by {signal.Signals(_pending[0]).name}")
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RunFailed
-from pipeline.processes.child import die_with_parent
+from pipeline.processes.command import run_command
 from qat.scripts import PROJECT
 
 TIMEOUT_SECONDS = 1200.0
@@ -68,14 +67,7 @@ def run_ours(
 ) -> Trial:
     """Run a command of ours, after a `prefix` such as `ip netns exec NAME`. Raises RunFailed."""
     began = time.monotonic()
-    ended = subprocess.run(
-        [*prefix, *command_of(module, "--quiet", "--json", "-", *arguments)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-        preexec_fn=die_with_parent,
-    )
+    ended = run_command([*prefix, *command_of(module, "--quiet", "--json", "-", *arguments)], TIMEOUT_SECONDS)
     wall = time.monotonic() - began
     if ended.returncode != 0 and not (may_not_converge and ended.returncode == NOT_CONVERGED):
         said = ended.stderr.strip().splitlines()

@@ -28,7 +28,7 @@ from pipeline.cli.values import Given
 from pipeline.destination.verification import first_difference
 from pipeline.errors import HostError, RunFailed
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
-from pipeline.processes.child import die_with_parent
+from pipeline.processes.command import start_command
 from pipeline.processes.memory import check_memory
 from pipeline.report.files import save_json
 from qat.scripts import shipped_script
@@ -107,13 +107,12 @@ class Machine:
             *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "monitor,mode=control"),
             *(("-incoming", "defer") if incoming else ()),
         ]
-        self._process = subprocess.Popen(
+        self._process = start_command(
             command,
             pass_fds=(ram.fd, theirs.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=die_with_parent,
         )
         theirs.close()
         try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from functools import partial
 from typing import Any
 
 from guestmem.units import show_rate
 from pipeline.errors import RunFailed
 from pipeline.policy import POLICIES
-from pipeline.processes.child import die_with_parent
+from pipeline.processes.command import run_command
 from pipeline.report.markdown import table
 from tools import dirtyrate
 from tools.bench.docs.section import Section
@@ -38,14 +37,7 @@ def _measure_curve(request: BenchRequest) -> dict[str, Any]:
     command = command_of("tools.dirtyrate", "--measure", "--preset", PRESET, "--for", str(CURVE_SECONDS))
     command += [*size, *fill, "--quiet", "--json", "-"]
     say(f"a guest of preset {PRESET} for {CURVE_SECONDS} s")
-    ended = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-        preexec_fn=die_with_parent,
-    )
+    ended = run_command(command, TIMEOUT_SECONDS)
     if ended.returncode:
         raise RunFailed(f"tools.dirtyrate: {(ended.stderr.strip().splitlines() or ['it failed'])[-1]}")
     return {"curve": json.loads(ended.stdout)}

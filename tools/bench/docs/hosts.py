@@ -14,7 +14,7 @@ from typing import Any
 from guestmem.units import show_rate
 from pipeline.errors import HostError
 from pipeline.options import AUTO
-from pipeline.processes.child import die_with_parent
+from pipeline.processes.command import start_command
 from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
 from qat.scripts import SCRIPTS
@@ -76,12 +76,11 @@ def _migrate(
 def _receiver(wire: Cable, certificates: Path) -> Iterator[None]:
     """A receiver that is stopped in the end. The sender retries until it listens."""
     listen = ["--listen", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)]
-    process = subprocess.Popen(
+    process = start_command(
         [*wire.destination, *command_of("pipeline.recv", *listen, "--prealloc", "--once", "--quiet")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,
     )
     try:
         yield
