@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from guestmem.guest import GuestSpec
-from guestmem.page import PAGE_BYTES, PageNumbers
+from guestmem.page import PAGE_BYTES
+from guestmem.ram import PageNumbers
 from guestmem.workload import HELD_SHARE
 from pipeline.codecs.qatzip import without_device
 from pipeline.dirty_curve import CurveRecorder

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from guestmem.dirty_log.contract import DirtyLog
-from guestmem.page import PageNumbers
+from guestmem.ram import PageNumbers
 
 MARKED_SECONDS = 1.0
 """A guest that marks its writes itself does so after each batch, within microseconds unless it is held up."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from guestmem.page import PageNumbers
+from guestmem.ram import PageNumbers
 from pipeline.packets.counters import Totals
 from pipeline.processes.supervisor import WAIT_SECONDS, Supervisor, Worker
 from pipeline.processes.usage import SideFigures

@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from guestmem.page import PageNumbers
-from guestmem.ram import GuestRam
+from guestmem.ram import GuestRam, PageNumbers
 from guestmem.selfcheck import inconsistency
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.receiver import ReceiverPlan, run_receiver

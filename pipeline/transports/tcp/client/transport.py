@@ -16,8 +16,8 @@ from isal import isal_zlib
 
 from guestmem.ipc import Connection
 from guestmem.ipc import Message as IpcMessage
-from guestmem.page import PAGE_BYTES, PageNumbers
-from guestmem.ram import GuestRam
+from guestmem.page import PAGE_BYTES
+from guestmem.ram import GuestRam, PageNumbers
 from pipeline.destination.verification import page_crcs, region_bytes_of, region_digest, region_digests
 from pipeline.errors import BadFrame, FerryError, HostError, PeerFailed, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
