@@ -42,6 +42,7 @@ from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.names import end_guard
 from guestmem.prefault import populate
 from guestmem.ram import GuestRam
+from guestmem.users import is_trusted
 from guestmem.workload import Workload
 from guestmem.writer import MAX_THROTTLE_PERCENT, Writer
 
@@ -106,7 +107,7 @@ def visit(name: str) -> Connection:
 
 def _trusted(connection: Connection) -> bool:
     _, uid = connection.peer()
-    return uid in (os.geteuid(), 0)
+    return is_trusted(uid)
 
 
 def run_guest(owner: Connection, spec: GuestSpec) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +23,11 @@ SEGMENT, QUEUE = "segment", "queue"
 QUIT = "="
 MAX_DESCRIPTORS = 4096
 """The guard closes the descriptors below this that it inherited."""
+
+GUARD_SECONDS = 2.0
+"""How long a guard may take to start, and to end. It needs a millisecond; a stopped one is killed."""
+
+LOOK_SECONDS = 0.001
 
 _UNLINKERS: dict[str, Callable[[str], None]] = {
     SEGMENT: posix_ipc.unlink_shared_memory,
@@ -40,7 +47,10 @@ class _Guard:
             _guard(reading, say_ready)
         os.close(reading)
         os.close(say_ready)
-        os.read(ready, 1)
+        starting = select.poll()
+        starting.register(ready, select.POLLIN)
+        if not starting.poll(GUARD_SECONDS * 1e3):
+            os.kill(self._pid, signal.SIGKILL)  # somebody stopped it: no worse than having none
         os.close(ready)
 
     def tell(self, line: str) -> None:
@@ -54,9 +64,20 @@ class _Guard:
         self.tell(QUIT)
         os.close(self._tell)
         try:
-            os.waitpid(self._pid, 0)
-        except ChildProcessError:
+            if not self._reaped():
+                os.kill(self._pid, signal.SIGKILL)
+                self._reaped()
+        except (ChildProcessError, ProcessLookupError):
             pass  # somebody reaped it already
+
+    def _reaped(self) -> bool:
+        """Whether it ended within GUARD_SECONDS."""
+        until = time.monotonic() + GUARD_SECONDS
+        while os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
 
 
 def _guard(reading: int, say_ready: int) -> None:

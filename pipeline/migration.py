@@ -120,6 +120,8 @@ class Migration:
         if self._guest_or_none is not None:
             self._guest_or_none.let_go()
             log.debug("the guest is let go")
+        if self._still is not None:
+            self.metrics.returned_ms.append(self._still.total_ms())
 
     def _abandon(self, why: str) -> None:
         """The run has failed: the other side should know."""
@@ -315,8 +317,8 @@ class Migration:
         The guest stands still from the request to pause until the last page is applied, and nothing else is
         done meanwhile. Where that takes longer than the limit it runs again, and what is missing is dirty.
         """
-        self._progress.say("switchover: the guest is paused")
         self.metrics.switchovers += 1
+        self._progress.say("switchover: the guest is paused")
         still = self._still = StandingStill(self._downtime_limit_ms)
         self._guest.pause()
         left = pages = self._sync()
@@ -327,7 +329,7 @@ class Migration:
             still.reached("hand_over", outcome.applied_at)
             left = self._again()
         if self._still is not None and not self._hand_over():
-            self._still = None
+            self._end_standing_still(self._guest.stands_until)
         complete = self._still is not None
         self._still = None
         if complete:
@@ -351,15 +353,25 @@ class Migration:
 
     def _let_run_again(self) -> None:
         """The limit has passed: what is on its way goes on as a round with the guest running."""
-        self._still = None
         self._guest.run()
+        self._end_standing_still(self._guest.stands_until)
+
+    def _end_standing_still(self, at_the_latest: float) -> None:
+        """The guest runs again, before this switchover brought everything over."""
+        still, self._still = self._still, None
+        assert still is not None
+        still.end(min(time.monotonic(), at_the_latest))
+        self.metrics.returned_ms.append(still.total_ms())
+        part, took_ms = still.longest()
+        self._progress.say(
+            f"switchover {self.metrics.switchovers} took longer than {still.limit_ms:g} ms "
+            f"({part}: {took_ms:.0f} ms); the guest runs on"
+        )
 
     def _count_return(self, still: StandingStill) -> None:
         """A switchover was too slow, or the guest's patience ran out. Raises NotConverged for the third."""
         self._released = None
         part, took_ms = still.longest()
-        said = f"switchover {self.metrics.switchovers} took longer than {still.limit_ms:g} ms"
-        self._progress.say(f"{said} ({part}: {took_ms:.0f} ms); the guest runs on")
         if self.metrics.switchovers >= MAX_SWITCHOVERS:
             raise NotConverged(
                 f"did not converge: {MAX_SWITCHOVERS} switchovers took longer than the limit of "

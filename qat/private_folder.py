@@ -95,7 +95,7 @@ def checked_file(folder: Path, name: str) -> Path:
 
 
 def _check_owner_and_mode(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid() or _is_nameless(status.st_uid):
         raise NotPrivate(path, f"belongs to {_user(status.st_uid)}", REMOVE)
     if status.st_mode & WRITABLE_BY_OTHERS:
         # Closing it is not enough: what others have put there already would stay.
@@ -104,10 +104,20 @@ def _check_owner_and_mode(path: Path, status: os.stat_result) -> None:
 
 def _check_ancestor(folder: Path) -> None:
     status = folder.lstat()
-    if status.st_uid not in (ROOT_UID, os.geteuid()):
+    if status.st_uid not in (ROOT_UID, os.geteuid()) or _is_nameless(status.st_uid):
         raise NotPrivate(folder, f"belongs to {_user(status.st_uid)}", ELSEWHERE)
     if status.st_mode & WRITABLE_BY_OTHERS and not status.st_mode & stat.S_ISVTX:
         raise NotPrivate(folder, "others can write to", f"chmod go-w {folder}, or {ELSEWHERE}")
+
+
+def _is_nameless(uid: int) -> bool:
+    """Whether a number stands for every user that has none in this user namespace (user_namespaces(7))."""
+    try:
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_text())
+        users = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return False
+    return uid == overflow and users != ["0", "0", "4294967295"]
 
 
 def _user(uid: int) -> str:

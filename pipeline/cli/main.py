@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Cancelled, FerryError, InternalError, RunFailed, one_line, traceback_of
 from pipeline.processes.limits import limit_of
-from pipeline.processes.signals import end_at_once, ending_signals, raise_cancelled
-from pipeline.report.files import drop_output, save_json, was_saved
+from pipeline.processes.signals import end_at_once, ending_signals, leave, raise_cancelled
+from pipeline.report.files import drop_output, save_json, was_saved, write_output
 
 if TYPE_CHECKING:
     from pipeline.cli.parser import Parser
@@ -136,6 +136,8 @@ def _own(arguments: list[str]) -> list[str]:
 
 def _end_of(error: FerryError, debug: bool) -> int:
     """Print the line, and the traceback if it was asked for; the exit code."""
+    for number in ending_signals():
+        signal.signal(number, leave)  # nobody may be reading
     hint = "; --debug says where" if isinstance(error, InternalError) and not debug else ""
     trace = f"{traceback_of(error)}\n" if debug else ""
     try:
@@ -149,11 +151,10 @@ def _end_of(error: FerryError, debug: bool) -> int:
 def show(text: str) -> None:
     """What was asked for, on standard output. Raises RunFailed where it cannot be written."""
     try:
-        print(text, flush=True)
+        write_output(text + "\n")
     except BrokenPipeError:
         raise
     except OSError as error:
-        drop_output()
         raise RunFailed(f"standard output cannot be written: {error.strerror}") from error
 
 

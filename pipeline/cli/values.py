@@ -12,6 +12,7 @@ from typing import TypeVar
 from guestmem.units import parse_size, show_size
 from guestmem.workload import parse_rate
 from pipeline.errors import UsageError
+from pipeline.processes.descriptors import names_descriptor
 
 T = TypeVar("T")
 
@@ -120,6 +121,8 @@ def check_target(option: str, path: Path) -> None:
 
     Raises UsageError. A device, a pipe or a socket is never replaced.
     """
+    if names_descriptor(path):
+        raise UsageError(f"{option} {path}: is an open stream; name a file (for --json - is standard output)")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {path}: cannot be written; name a file in a folder that can")
     if path.exists() and not path.is_file():

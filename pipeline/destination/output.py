@@ -20,6 +20,7 @@ from guestmem.ram import GuestRam
 from guestmem.segment import SHM, create_segment
 from guestmem.units import show_size
 from pipeline.errors import HostError, UsageError
+from pipeline.processes.descriptors import names_descriptor
 
 VALID_SHM_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 CHUNK_BYTES = 1 << 20
@@ -46,6 +47,8 @@ class Output:
             raise UsageError("--output and --output-shm: name one of them")
         if self.output is not None:
             path = Path(self.output)
+            if names_descriptor(path):
+                raise UsageError(f"--output {self.output}: is an open stream; name a file")
             if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
                 raise UsageError(f"--output {self.output}: name a file in a folder that can be written to")
             if not _is_free(path):

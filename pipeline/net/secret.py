@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from guestmem.users import is_trusted
 from pipeline.errors import UsageError
 
 MIN_BYTES, MAX_BYTES = 16, 1024
@@ -37,7 +38,7 @@ def read_secret(option: str, path: str) -> bytes:
 def _refusal(status: os.stat_result, path: str) -> str:
     if not stat.S_ISREG(status.st_mode):
         return "is not a regular file"
-    if status.st_uid not in (os.geteuid(), 0):
+    if not is_trusted(status.st_uid):
         return f"belongs to user {status.st_uid}; the secret must be in a file of your own"
     if status.st_mode & TOO_OPEN:
         return f"is open to others; chmod 600 {path}"

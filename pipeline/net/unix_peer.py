@@ -6,6 +6,7 @@ import os
 import socket
 
 from guestmem.ipc import Connection
+from guestmem.users import is_nameless, is_trusted
 
 
 def unix_peer_refusal(sock: socket.socket) -> str:
@@ -14,6 +15,8 @@ def unix_peer_refusal(sock: socket.socket) -> str:
     For a socket that was accepted it is who connected, for one that was connected who listens.
     """
     _, uid = Connection(sock).peer()
-    if uid in (os.geteuid(), 0):
+    if is_trusted(uid):
         return ""
+    if is_nameless(uid):
+        return f"a user without a number in this user namespace ({uid}) is at the other end"
     return f"user {uid} is at the other end, not user {os.geteuid()} or root"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -22,8 +23,16 @@ def ending_signals() -> list[signal.Signals]:
 
 def end_at_once(number: int, frame: FrameType | None) -> None:
     """A handler for the time in which modules are loaded and options read: there is nothing to clean up."""
-    os.write(2, f"error: cancelled by {signal.Signals(number).name}\n".encode())
-    os._exit(130)
+    room = select.poll()
+    room.register(2, select.POLLOUT)
+    if room.poll(0):
+        os.write(2, f"error: cancelled by {signal.Signals(number).name}\n".encode())
+    leave(number, frame)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """A handler for the time in which the last line is written, which nobody may be reading."""
+    os._exit(Cancelled.exit_code)
 
 
 _pending: list[int] = []

@@ -36,19 +36,32 @@ class StandingStill:
         self._began = self._since = time.monotonic()
         self._part = "last_sync"
         self._taken_ms = dict.fromkeys(("last_sync", "last_send", "last_apply", "hand_over"), 0.0)
+        self._has_ended = False
 
     def reached(self, part: str, at: float | None = None) -> None:
-        """The part before has ended, now or `at` an earlier time, and `part` begins."""
+        """The part before has ended, now or `at` an earlier time, and `part` begins; nothing after `end`."""
+        if self._has_ended:
+            return
         now = max(self._since, at if at is not None else time.monotonic())
         self._taken_ms[self._part] += (now - self._since) * 1e3
         self._part, self._since = part, now
+
+    def end(self, at: float | None = None) -> None:
+        """The guest runs again, since now or `at` an earlier time."""
+        self.reached(self._part, at)
+        self._has_ended = True
+
+    def total_ms(self) -> float:
+        """All of it so far."""
+        self.reached(self._part)
+        return sum(self._taken_ms.values())
 
     def is_over(self) -> bool:
         """Whether the limit has passed."""
         return (time.monotonic() - self._began) * 1e3 > self.limit_ms
 
     def downtime(self) -> Downtime:
-        """The parts so far; called when the guest runs again."""
+        """The parts so far."""
         self.reached(self._part)
         return Downtime(**{f"{part}_ms": taken for part, taken in self._taken_ms.items()})
 

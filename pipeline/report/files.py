@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RunFailed
+from pipeline.errors import Cancelled, RunFailed
 
 _saved: set[str] = set()
 
@@ -24,17 +24,29 @@ def save_json(document: dict[str, Any], path: str) -> None:
     text = json.dumps(document, indent=2) + "\n"
     try:
         if path == "-":
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            write_output(text)
         else:
             save_text(text, Path(path))
     except BrokenPipeError:
         raise
     except OSError as error:
-        if path == "-":
-            drop_output()
         raise RunFailed(f"--json {path}: {error.strerror}") from error
     _saved.add(path)
+
+
+def write_output(text: str) -> None:
+    """Write to standard output, all of it. Raises OSError.
+
+    Where it cannot be written, or a signal came while nobody read it, nothing more is tried.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, Cancelled):
+        drop_output()
+        raise
 
 
 def drop_output() -> None:

@@ -35,6 +35,8 @@ class Metrics:
     downtime: Downtime | None = None
     switchovers: int = 0
     """How many were begun: all but the last took too long, and the guest ran again."""
+    returned_ms: list[float] = field(default_factory=list)
+    """How long the guest stood still in each switchover that did not bring everything over."""
     pages_per_second_peak: float = 0.0
     sent: Counts = field(default_factory=Counts)
     received: Counts = field(default_factory=Counts)
@@ -51,6 +53,13 @@ class Metrics:
     verification: dict[str, bool] = field(default_factory=dict)
     pages_written_since: int = 0
     """Pages that differ from the copy since a visited guest wrote them after it was let run: not compared."""
+
+    @property
+    def stood_still_ms(self) -> float | None:
+        """All of the guest's standing still, in every switchover; None when there was none."""
+        if not self.switchovers:
+            return None
+        return sum(self.returned_ms) + (self.downtime.total_ms if self.downtime else 0.0)
 
     @property
     def verified(self) -> bool | None:

@@ -130,6 +130,9 @@ def render_summary(result: Result) -> str:
             f"{name[:-3].replace('_', ' ')} {ms:.1f}" for name, ms in result["downtime"].items()
         )
         lines.append(f"downtime, ms: {parts}")
+    if time["returned_switchovers_ms"]:
+        before = ", ".join(f"{ms:.1f}" for ms in time["returned_switchovers_ms"])
+        lines.append(f"switchovers that took too long, ms: {before}; {time['stood_still_ms']:.1f} in all")
     slowest = result["guest"].get("slowest_second_bytes", {})
     seen = [f"{when} {show_size(amount)}" for when, amount in slowest.items() if amount is not None]
     if seen:

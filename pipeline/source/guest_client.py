@@ -167,6 +167,11 @@ class GuestClient:
         self._renewed_at = time.monotonic()
         return bool(self.order("renew", lease=self._lease, seconds=LEASE_SECONDS)["lease"] == self._lease)
 
+    @property
+    def stands_until(self) -> float:
+        """When a paused guest runs again by itself, on the monotonic clock."""
+        return self._renewed_at + LEASE_SECONDS
+
     def stand_on(self) -> bool:
         """The guest runs elsewhere now, and stands here for good; whether it stood still since `pause`."""
         return bool(self.order("hold", lease=self._lease)["lease"] == self._lease)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,30 @@ def test_a_command_that_is_told_to_end_leaves_nothing(
     assert rest.strip().splitlines()[-1].startswith(f"error: cancelled by {number.name}")
     assert list(temporary.iterdir()) == []
     assert_clean(process.pid, before)
+
+
+@pytest.mark.parametrize("more", [(), ("--json", "-")])
+def test_a_result_that_nobody_reads_does_not_hold_a_command_that_is_told_to_end(
+    more: tuple[str, ...],
+) -> None:
+    nobody_reads, full = os.pipe()
+    os.set_blocking(full, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    arguments = ("pipeline.run", "--size", "16M", "--dirty-rate", "0", *more)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "checking the copy" not in process.stderr.readline():
+        pass
+    time.sleep(1.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert rest.splitlines() == ["error: cancelled by SIGTERM"]
+    os.close(full)
+    os.close(nobody_reads)

@@ -102,6 +102,9 @@ def test_past_the_limit_the_guest_runs_again_and_precopy_goes_on() -> None:
         assert "switchover 1 took longer than 300 ms" in ended.err
         assert [one["paused"] for one in result["rounds"]].count(True) >= 2
         assert any("ran again" in one["reason"] for one in result["rounds"])
+        (returned,) = result["time"]["returned_switchovers_ms"]
+        assert 300 <= returned < 2000, "the connections stood for longer, the guest did not"
+        assert result["time"]["stood_still_ms"] == pytest.approx(returned + result["time"]["downtime_ms"])
         assert here.end().code == 0
 
 

@@ -80,7 +80,9 @@ def test_a_file_system_without_files_that_have_no_name(
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-@pytest.mark.parametrize("kind", ["device", "pipe", "socket", "folder", "broken link", "link to a device"])
+@pytest.mark.parametrize(
+    "kind", ["device", "pipe", "socket", "folder", "broken link", "link to a device", "stream"]
+)
 def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
     import socket
 
@@ -96,6 +98,9 @@ def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) ->
         path.mkdir()
     elif kind == "broken link":
         path.symlink_to(tmp_path / "nowhere")
+    elif kind == "stream":
+        (tmp_path / "open").touch()
+        path.symlink_to(f"/proc/self/fd/{os.open(tmp_path / 'open', os.O_WRONLY)}")
     else:
         path.symlink_to("/dev/null")
     before = path.lstat()

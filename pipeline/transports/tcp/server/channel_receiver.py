@@ -58,25 +58,21 @@ def run_channel_receiver(
     populate(plan.arrivals.mapping, write=True)
     before = Usage.now()
     following: tuple[int, Link] | None = (generation, link)
-    prealloc_ms = placer.prealloc_ms
     while following is not None:
-        why = _serve(plan, placer, prealloc_ms, *following)
+        why = _serve(plan, placer, *following)
         if not why:
             break
         connection.send({"kind": "broken", "why": why})
-        following, prealloc_ms = _next_link(connection), 0.0
+        following = _next_link(connection)
     reason = placer.fallback_reason if placer.software_requests else ""
     connection.send(usage_message(before, reason))
 
 
-def _serve(plan: ChannelReceiverPlan, placer: Placer, prealloc_ms: float, generation: int, link: Link) -> str:
-    """One connection, for which so long was populated, to its end: why it broke, or nothing after END.
-
-    Raises RunFailed.
-    """
+def _serve(plan: ChannelReceiverPlan, placer: Placer, generation: int, link: Link) -> str:
+    """One connection to its end: why it broke, or nothing after END. Raises RunFailed."""
     plan.arrivals.delivered[plan.number] = generation << 32
     applied = int(plan.counters.totals()[Count.PACKETS])
-    ready = Ready(prealloc_ms, placer.fallback_reason, placer.simulated, applied)
+    ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated, applied)
     try:
         receiver = ChannelReceiver(plan, placer, link)
         link.send(FrameType.WELCOME, ready.body())
