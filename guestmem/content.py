@@ -65,6 +65,10 @@ class Corpus:
         return _pages_of_files(self.files())
 
 
+class ImageChanged(Exception):
+    """An image is not as long any more as it was when its guest was made; the message names it."""
+
+
 @dataclass(frozen=True)
 class Image:
     """A raw RAM image: byte n of the file is byte n of the guest's RAM."""
@@ -72,12 +76,12 @@ class Image:
     path: Path
 
     def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
-        """Read the image into `ram`. Raises OSError; ValueError when the file is not of RAM's size."""
+        """Read the image into `ram`. Raises OSError; ImageChanged when the file is not of RAM's size."""
         if _read_files((self.path,), ram.memory, on_share) != ram.size_bytes:
-            raise ValueError(f"{self.path} holds fewer than {ram.size_bytes} bytes")
+            raise ImageChanged(f"{self.path} holds fewer than the {ram.size_bytes} bytes it had")
         now = self.path.stat()
         if stat.S_ISREG(now.st_mode) and now.st_size != ram.size_bytes:
-            raise ValueError(
+            raise ImageChanged(
                 f"{self.path} had {ram.size_bytes} bytes and has {now.st_size} now: it is being written"
             )
 
@@ -111,7 +115,7 @@ def python_files() -> tuple[Path, ...]:
         folders[:] = sorted(set(folders) - NOT_PYTHONS_OWN)
         for name in sorted(names):
             (sources if name.endswith(".py") else others).append(Path(folder, name))
-    return tuple(path for path in _interleave(others, sources) if path.is_file())
+    return tuple(path for path in _interleave(others, sources) if path.is_file() and os.access(path, os.R_OK))
 
 
 def _interleave(one: list[Path], other: list[Path]) -> Iterator[Path]:

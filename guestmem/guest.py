@@ -114,7 +114,7 @@ def run_guest(owner: Connection, spec: GuestSpec) -> None:
     """Make the guest and serve it until its owner is gone.
 
     Before it serves, raises GuestExists, NoMemoryBehind, OSError (content that cannot be read, or
-    no shared memory), ValueError (an image that became too short).
+    no shared memory), ImageChanged.
     """
     listener = None
     if spec.name is not None:

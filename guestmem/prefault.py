@@ -18,6 +18,9 @@ from guestmem.segment import SHM
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
+NOT_KNOWN = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
+"""What an older kernel says to these, or a sandbox (seccomp) to madvise(2)."""
+
 CHUNK_BYTES = 64 << 20
 
 
@@ -71,7 +74,7 @@ def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -
         except OSError as error:
             if error.errno in (errno.EINTR, errno.EAGAIN):
                 continue
-            if error.errno == errno.EINVAL:
+            if error.errno in NOT_KNOWN:
                 _touch(mapping, offset, length, write)
                 return
             raise NoMemoryBehind(
@@ -81,7 +84,7 @@ def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -
 
 
 def _touch(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
-    """What madvise does, before Linux 5.14: touch one byte a page.
+    """What madvise does, where it does not know or may not: touch one byte a page.
 
     It writes back what it read, which is safe because nobody writes before the clock starts.
     """

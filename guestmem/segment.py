@@ -8,6 +8,7 @@ a Unix socket (`guestmem.ipc`).
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import secrets
@@ -28,11 +29,11 @@ def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int
     SIGBUS in whoever touches the segment first. Guest RAM is not reserved: `--prealloc` decides
     when its pages are allocated.
 
-    Raises OSError, ENOSPC among others.
+    Raises OSError, of SHM where it takes no segment: ENOSPC among others.
     """
     name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
     with guarded_name(SEGMENT, name):
-        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+        memory = _new_memory(name)
         memory.unlink()
     try:
         os.ftruncate(memory.fd, size_bytes)
@@ -42,6 +43,18 @@ def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int
         os.close(memory.fd)
         raise
     return int(memory.fd)
+
+
+def _new_memory(name: str) -> posix_ipc.SharedMemory:
+    """posix_ipc tells of a refusal without its number."""
+    try:
+        return posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    except posix_ipc.PermissionsError as error:
+        raise PermissionError(errno.EACCES, "Permission denied", str(SHM)) from error
+    except OSError as error:
+        if error.errno in (None, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        raise OSError(error.errno, error.strerror, str(SHM)) from error
 
 
 def map_segment(fd: int, *, writable: bool) -> mmap.mmap:

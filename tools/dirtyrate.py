@@ -10,6 +10,13 @@ was dirty. A rate alone misleads: the curve is what decides how many rounds a mi
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of imports that take time, in which a signal may come
+    import sys
+
+    from pipeline.cli.main import execute
+
+    sys.exit(execute("tools.dirtyrate", sys.argv[1:]))
+
 import functools
 import math
 import sys
@@ -288,6 +295,3 @@ def run(given: Given, command: list[str]) -> int:
 
 
 COMMAND = Command(build_parser, run)
-
-if __name__ == "__main__":
-    sys.exit(execute("tools.dirtyrate", sys.argv[1:]))

@@ -6,6 +6,13 @@ reconfigures anything.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of imports that take time, in which a signal may come
+    import sys
+
+    from pipeline.cli.main import execute
+
+    sys.exit(execute("tools.doctor", sys.argv[1:]))
+
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +93,3 @@ def run(given: Given, command: list[str]) -> int:
 
 
 COMMAND = Command(build_parser, run)
-
-if __name__ == "__main__":
-    sys.exit(execute("tools.doctor", sys.argv[1:]))

@@ -9,6 +9,13 @@ memory) each setting is varied by itself; CPU codecs do the same blocks in one p
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # in front of imports that take time, in which a signal may come
+    import sys
+
+    from pipeline.cli.main import execute
+
+    sys.exit(execute("tools.qat_throughput", sys.argv[1:]))
+
 import sys
 import time
 from collections.abc import Iterator
@@ -215,6 +222,3 @@ def run(given: Given, command: list[str]) -> int:
 
 
 COMMAND = Command(build_parser, run)
-
-if __name__ == "__main__":
-    sys.exit(execute("tools.qat_throughput", sys.argv[1:]))

@@ -91,7 +91,7 @@ def read_address(given: Given, name: str, connection: ConnectionOptions) -> Addr
     text = given.text(name)
     assert text is not None, "required"
     option = option_of(name)
-    address = checked(option, text, parse_address)
+    address = checked(option, text, _address)
     if address.path and connection.secret is not None:
         raise UsageError(f"--secret: is for plain TCP; at {text} the kernel says who is there, leave it out")
     if address.path or connection.tls is not None or connection.insecure:
@@ -110,4 +110,11 @@ def read_address(given: Given, name: str, connection: ConnectionOptions) -> Addr
             f"{option} {text}: any user of this host can listen and connect there: give both ends "
             f"--secret FILE ({HOW_TO_MAKE} makes one), or use unix:PATH or --tls-dir, or say --insecure"
         )
+    return address
+
+
+def _address(text: str) -> Address:
+    """Raises ValueError."""
+    address = parse_address(text)
+    address.check_literal()
     return address

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.errors import Cancelled, FerryError, InternalError, RunFailed, one_line, traceback_of
-from pipeline.processes.limits import limit_of
+from pipeline.processes.limits import check_address_space, limit_of
 from pipeline.processes.signals import end_at_once, ending_signals, leave, raise_cancelled
 from pipeline.report.files import drop_output, save_json, was_saved, write_output
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEBUG_VARIABLE = "RAMFERRY_DEBUG"
 SCHEMA_VERSION = 2
+CLOSED = "standard output is closed: nobody reads it"
 
 logging.getLogger("ramferry").addHandler(logging.NullHandler())
 
@@ -56,6 +57,7 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = _wants_debug(arguments)
     try:
+        check_address_space()
         command: Command = importlib.import_module(module).COMMAND
         given = command.build_parser(" ".join(words)).read(arguments)
         if debug:
@@ -65,7 +67,7 @@ def execute(module: str, arguments: list[str], program: str = "") -> int:
         return command.run(given, [*words, *arguments])
     except BrokenPipeError:
         drop_output()
-        return FerryError.exit_code
+        return _end_of(RunFailed(CLOSED), debug)
     except FerryError as error:
         ending.leave_document(error)
         return _end_of(error, debug)
@@ -167,7 +169,7 @@ def said(what: str | FerryError) -> int:
         return 0
     except BrokenPipeError:
         drop_output()
-        return FerryError.exit_code
+        return _end_of(RunFailed(CLOSED), debug=False)
     except RunFailed as error:
         return _end_of(error, debug=False)
 

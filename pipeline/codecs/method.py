@@ -28,12 +28,14 @@ class CodecSettings:
     qat_fallback: bool = True
     decode_on_qat: bool = False
     qat_timeout_seconds: float = 2.0
+    asked_for: str = "qatzip"
+    """The method as the user named it, for what is said where the device is missing."""
 
     @classmethod
-    def of(cls, level: int, qat: QatOptions) -> CodecSettings:
+    def of(cls, level: int, qat: QatOptions, asked_for: str = "qatzip") -> CodecSettings:
         """From what the user wants of the device."""
         decode = qat.decode == "hardware"
-        return cls(level, qat.buffer_bytes, qat.fallback, decode, qat.timeout_seconds)
+        return cls(level, qat.buffer_bytes, qat.fallback, decode, qat.timeout_seconds, asked_for)
 
 
 @dataclass

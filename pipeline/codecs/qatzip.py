@@ -23,7 +23,7 @@ from qat import gzip_ext
 from qat.gzip_ext import Member
 from qat.host import what_to_check
 from qat.library import LIBRARY_VARIABLE, load
-from qat.probe import MISSING
+from qat.probe import MISSING, SILENT
 from qat.scripts import shipped_script
 from qat.session import MAX_LEVEL, MIN_LEVEL, Session
 from qat.status import QZ_NOSW_NO_INST_ATTACH, LibraryMissing, QatError, QatStatusError, status_name
@@ -36,6 +36,9 @@ BUSY_WAIT_SECONDS = 0.0002
 
 PATIENT_RETRIES = 5000
 """Without a fallback a busy device is waited for, a second or more, before the run fails."""
+
+OPENING_SHARE = 0.5
+"""Of the time that a call may take, so much is spent on asking again for an instance: then there is none."""
 
 MAX_FAILURES, FAILURE_WINDOW_CALLS = 3, 100
 """A worker does without the device for the rest of the run when so many of so many calls failed.
@@ -77,7 +80,8 @@ def device_needed(reason: str, method_name: str = "qatzip") -> str:
             f"{what} needs a QAT device: {without_device(reason)}; use fewer --channels, or end what uses "
             f"the device; {DOCTOR}"
         )
-    return f"{what} needs a QAT device, and qzInit says {reason}; check: {what_to_check()}; {DOCTOR}"
+    said = "qzInit does not return" if reason == SILENT else f"qzInit says {reason}"
+    return f"{what} needs a QAT device, and {said}; check: {what_to_check()}; {DOCTOR}"
 
 
 class WorkerDevice:
@@ -97,14 +101,15 @@ class WorkerDevice:
         except LibraryMissing as error:
             self._work.fallback_reason = MISSING
             if not settings.qat_fallback:
-                raise CodecUnavailable(device_needed(MISSING)) from error
+                raise CodecUnavailable(device_needed(MISSING, settings.asked_for)) from error
         except (QatStatusError, QatHang) as error:
             self._work.fallback_reason = error.name
             if not settings.qat_fallback:
-                raise CodecUnavailable(device_needed(error.name)) from error
+                raise CodecUnavailable(device_needed(error.name, settings.asked_for)) from error
 
     def _open(self) -> Session:
         library = load()
+        until = time.monotonic() + OPENING_SHARE * self._settings.qat_timeout_seconds
         for attempt in range(self._retries + 1):
             try:
                 return Session(
@@ -113,7 +118,8 @@ class WorkerDevice:
                     hw_buff_sz=self._settings.qat_buffer_bytes,
                 )
             except QatStatusError as error:
-                if error.code != QZ_NOSW_NO_INST_ATTACH or attempt == self._retries:
+                is_last = attempt == self._retries or time.monotonic() > until
+                if error.code != QZ_NOSW_NO_INST_ATTACH or is_last:
                     raise
                 time.sleep(BUSY_WAIT_SECONDS)
         raise AssertionError("the last attempt returns or raises")

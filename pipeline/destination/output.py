@@ -53,6 +53,12 @@ class Output:
                 raise UsageError(f"--output {self.output}: name a file in a folder that can be written to")
             if not _is_free(path):
                 raise UsageError(f"--output {self.output}: is not a regular file; name another")
+            try:
+                _Place(path.resolve()).give_up()
+            except OSError as error:
+                raise UsageError(
+                    f"--output {self.output}: no file can be made there ({error.strerror}); name another"
+                ) from error
         if self.shm_name is not None:
             if not VALID_SHM_NAME.fullmatch(self.shm_name) or self.shm_name.strip(".") == "":
                 raise UsageError(
@@ -100,22 +106,15 @@ class _NamedMemory(Reservation):
         return f"shared memory /{self._path.name}"
 
 
-class _File(Reservation):
-    """A file whose room is taken before the first byte comes."""
+class _Place:
+    """An open file that is to stand at a path, and does not yet."""
 
-    def __init__(self, ram: GuestRam, path: Path) -> None:
-        """Raises HostError without room, or where the folder takes no file."""
-        super().__init__(ram)
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where the folder takes no file."""
         self._path = path
         self._beside = path.with_name(f".{path.name}.{os.getpid()}")
         self._has_name = False
-        self._fd = -1
-        try:
-            self._fd = self._open()
-            _allocate(self._fd, ram.size_bytes)
-        except OSError as error:
-            self.give_up()
-            raise self._cannot(error) from error
+        self.fd = self._open()
 
     def _open(self) -> int:
         try:
@@ -123,34 +122,61 @@ class _File(Reservation):
         except OSError as error:
             if error.errno not in NO_TMPFILE:
                 raise
+        fd = os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._has_name = True
-        return os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return fd
 
-    def commit(self) -> str:
-        try:
-            _copy(self.ram, self._fd)
-            os.fsync(self._fd)
-            if not _is_free(self._path):
-                raise OSError(errno.EEXIST, "something that is no regular file stands there")
-            if not self._has_name:
-                _link(self._fd, self._beside)
-                self._has_name = True
-            self._beside.replace(self._path)
-            self._has_name = False
-            _sync_folder(self._path.parent)
-            self.give_up()
-        except OSError as error:
-            self.give_up()
-            raise self._cannot(error) from error
-        return f"file {self._path}"
+    def take(self) -> None:
+        """The file stands there, in place of one that stood there before. Raises OSError."""
+        if not _is_free(self._path):
+            raise OSError(errno.EEXIST, "something that is no regular file stands there")
+        if not self._has_name:
+            _link(self.fd, self._beside)
+            self._has_name = True
+        self._beside.replace(self._path)
+        self._has_name = False
+        _sync_folder(self._path.parent)
 
     def give_up(self) -> None:
+        """Close the file, which is gone unless it was given its place."""
         if self._has_name:
             self._beside.unlink(missing_ok=True)
             self._has_name = False
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class _File(Reservation):
+    """A file whose room is taken before the first byte comes."""
+
+    def __init__(self, ram: GuestRam, path: Path) -> None:
+        """Raises HostError without room, or where the folder takes no file."""
+        super().__init__(ram)
+        self._path = path
+        try:
+            self._place = _Place(path)
+        except OSError as error:
+            raise self._cannot(error) from error
+        try:
+            _allocate(self._place.fd, ram.size_bytes)
+        except OSError as error:
+            self.give_up()
+            raise self._cannot(error) from error
+
+    def commit(self) -> str:
+        try:
+            _copy(self.ram, self._place.fd)
+            os.fsync(self._place.fd)
+            self._place.take()
+        except OSError as error:
+            raise self._cannot(error) from error
+        finally:
+            self.give_up()
+        return f"file {self._path}"
+
+    def give_up(self) -> None:
+        self._place.give_up()
 
     def _cannot(self, error: OSError) -> HostError:
         why = error.strerror or type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent import futures
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from pipeline.packets.checksums import block_crcs
+from pipeline.processes.cgroup import allowed_cpus
 
 CHUNK_PAGES = 4096
 MIN_REGION_BYTES = 16 << 20
@@ -78,7 +78,7 @@ def region_digests(
     ten times a second with the share that is done.
     """
     regions = range(-(-ram.size_bytes // region_bytes))
-    with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with futures.ThreadPoolExecutor(len(allowed_cpus())) as pool:
         jobs = [pool.submit(region_digest, ram, region_bytes, region) for region in regions]
         try:
             while left := len(futures.wait(jobs, timeout=WAIT_SECONDS).not_done):

@@ -50,11 +50,23 @@ class Address:
         )
         for family, address in unique:
             if family == socket.AF_INET6 and _lacks_zone(address):
-                raise OSError(
-                    f"{address[0]} is link-local: say on which interface of this host, "
-                    f"[{address[0]}%eth0]:{self.port}"
-                )
+                raise OSError(_which_zone(address[0], self.port))
         return unique
+
+    def check_literal(self) -> None:
+        """Raises ValueError for an IPv6 address that is none, or that names no link of this host's."""
+        if ":" not in self.host:
+            return
+        number, _, zone = self.host.partition("%")
+        try:
+            link_local = ipaddress.IPv6Address(number).is_link_local
+        except ValueError as error:
+            raise ValueError(f"{number} is no IPv6 address") from error
+        if link_local and not zone:
+            raise ValueError(_which_zone(number, self.port))
+        if zone and not _is_zone(zone):
+            here = ", ".join(name for _, name in socket.if_nameindex())
+            raise ValueError(f"this host has no interface {zone}; it has {here}")
 
     def is_local(self) -> bool:
         """Whether bytes to it never leave this host. Raises OSError."""
@@ -177,6 +189,14 @@ def _zone(index: int) -> str:
 
 def _number_of(address: SocketAddress) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.ip_address(str(address[0]).partition("%")[0])
+
+
+def _is_zone(zone: str) -> bool:
+    return any(zone in (name, str(index)) for index, name in socket.if_nameindex())
+
+
+def _which_zone(number: str, port: int) -> str:
+    return f"{number} is link-local: say on which interface of this host, [{number}%eth0]:{port}"
 
 
 def _lacks_zone(address: SocketAddress) -> bool:

@@ -29,6 +29,20 @@ _VALIDITY = re.compile(
 )
 """Validity in DER: a SEQUENCE of two times, each a UTCTime of 13 bytes or a GeneralizedTime of 15."""
 
+EXTENDED_KEY_USAGE = bytes.fromhex("0603551d25")
+"""The extension's identifier, 2.5.29.37, in DER (RFC 5280, 4.2.1.12); the purposes stand behind it."""
+
+ANY_PURPOSE = bytes.fromhex("0604551d2500")
+PURPOSES = {SERVER: bytes.fromhex("06082b06010505070301"), CLIENT: bytes.fromhex("06082b06010505070302")}
+
+UNFIT_KEYS = {
+    "EE_KEY_TOO_SMALL": "has a key that is too small for OpenSSL: make one of RSA 2048 bits, or EC P-256",
+    "CA_KEY_TOO_SMALL": "has an authority whose key is too small for OpenSSL: RSA 2048 bits, or EC P-256",
+    "CA_MD_TOO_WEAK": "is signed with a digest that is too weak for OpenSSL: sign it with SHA-256",
+    "UNKNOWN_CERTIFICATE_TYPE": "has a key that cannot sign: make one of RSA, EC or Ed25519",
+}
+"""By what OpenSSL says of a key that is whole and will not do."""
+
 TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -63,6 +77,7 @@ class Tls:
         except (ssl.SSLError, OSError) as error:
             raise self._refused(ca, f"cannot be used: {_reason(error)}") from error
         self._load_pair(context, certificate, key)
+        self._check_purpose(certificate, role)
         self._check_dates(ca, certificate)
         return context
 
@@ -85,6 +100,8 @@ class Tls:
         if not begin.search(found):
             what = f"a {kind.lower()}"
             raise self._refused(path, f"is not {what} in PEM: no line says -----BEGIN ... {kind}-----")
+        if not re.search(rb"-----END [A-Z0-9 ]*%s-----" % kind.encode(), found):
+            raise self._refused(path, f"is cut short: no line says -----END ... {kind}-----")
 
     def _load_pair(self, context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         def refuse_phrase() -> str:
@@ -98,6 +115,8 @@ class Tls:
         except ssl.SSLError as error:
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise self._refused(key, f"is not the key of {certificate.name}") from error
+            if error.reason in UNFIT_KEYS:
+                raise self._refused(certificate, UNFIT_KEYS[error.reason]) from error
             if error.reason:
                 raise self._refused(certificate, f"cannot be used: {_reason(error)}") from error
             # OpenSSL's PEM reader gives no reason, and does not say which of the two it stumbled on.
@@ -105,6 +124,14 @@ class Tls:
             raise self._refused(bad, "is damaged: OpenSSL cannot read it") from error
         except OSError as error:
             raise self._refused(key, f"cannot be read: {error.strerror or error}") from error
+
+    def _check_purpose(self, certificate: Path, role: str) -> None:
+        """Raises UsageError for one that may serve the other role only: the peer would refuse it, late."""
+        own, *_ = (*_certificates_in(certificate), b"")
+        if EXTENDED_KEY_USAGE in own and PURPOSES[role] not in own and ANY_PURPOSE not in own:
+            raise self._refused(
+                certificate, f"is not made for a {role} (extendedKeyUsage): were two files swapped?"
+            )
 
     def _check_dates(self, ca: Path, certificate: Path) -> None:
         """Raises UsageError for what has expired or is not valid yet, which the peer would say late."""

@@ -66,7 +66,7 @@ def _create_queue(label: str, capacity: int) -> posix_ipc.MessageQueue:
             # Empty is answered at once: a receive with a time-out of 0 takes 36 us to say so.
             queue.block = False
     except (OSError, ValueError, posix_ipc.Error) as error:
-        raise message_queues_are_out() from error
+        raise message_queues_are_out(error) from error
     return queue
 
 

@@ -34,9 +34,17 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(found, default=None)
 
 
+def allowed_cpus() -> set[int]:
+    """The CPUs that this process may run on; all of them where a sandbox does not let it ask."""
+    try:
+        return set(os.sched_getaffinity(0))
+    except OSError:
+        return set(range(os.cpu_count() or 1))
+
+
 def usable_cpus(root: Path = Path("/")) -> float:
     """CPUs that this process can keep busy: those it may run on, within its groups' quota."""
-    here = float(len(os.sched_getaffinity(0)))
+    here = float(len(allowed_cpus()))
     quota = cpu_quota(root)
     return here if quota is None else min(here, quota)
 

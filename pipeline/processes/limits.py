@@ -5,10 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 from collections.abc import Callable
 
+import posix_ipc
+
+from guestmem.segment import SHM
 from pipeline.errors import HostError
 from pipeline.processes.cgroup import pids_left
+
+LEAST_ADDRESS_SPACE = 160 << 20
+"""Below this numpy's OpenBLAS gives up with a line of its own (tried with ulimit -v, 2026)."""
 
 FEW_FILES_LEFT = 8
 """So near to RLIMIT_NOFILE, EMFILE means that limit; for mq_open(3) it may mean RLIMIT_MSGQUEUE."""
@@ -16,12 +23,46 @@ FEW_FILES_LEFT = 8
 
 def limit_of(error: BaseException) -> HostError | None:
     """The limit that an OSError means, as an error for the user; None where it means none."""
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _is_no_room(error)):
+        return HostError(_memory())
     if not isinstance(error, OSError):
         return None
+    if error.filename == str(SHM):
+        return HostError(_shared_memory(error))
     if error.errno is None and files_are_out():  # posix_ipc gives words without a number
         return HostError(_files())
     say = _SAID.get(error.errno or 0)
     return None if say is None else HostError(say())
+
+
+def check_address_space() -> None:
+    """Raises HostError where so little may be mapped that no command can start: OpenBLAS would end it."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY and most < LEAST_ADDRESS_SPACE:
+        raise HostError(_memory())
+
+
+def _is_no_room(error: ImportError) -> bool:
+    return "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower()
+
+
+def _shared_memory(error: OSError) -> str:
+    """Why no shared memory can be made, by what /dev/shm is."""
+    if error.errno == errno.EROFS:
+        return f"{SHM} is mounted read-only: mount -o remount,rw {SHM}"
+    if error.errno == errno.ENOSPC and os.statvfs(SHM).f_favail == 0:
+        return f"{SHM} has no inodes left (df -i {SHM}): remove files, or mount -o remount,nr_inodes=0 {SHM}"
+    if error.errno == errno.ENOSPC:
+        return f"{SHM} is full (df {SHM}): remove files, or mount it larger"
+    if error.errno == errno.ENOENT:
+        return f"{SHM} is not there: mount -t tmpfs -o mode=1777 tmpfs {SHM}"
+    if error.errno == errno.EACCES:
+        status = os.stat(SHM)
+        return (
+            f"{SHM} is closed to this user: it has mode {stat.S_IMODE(status.st_mode):04o} and belongs "
+            f"to user {status.st_uid}; chmod 1777 {SHM}"
+        )
+    return f"shared memory cannot be made in {SHM} ({error.strerror}); is shm_open(3) allowed here (seccomp)?"
 
 
 def files_are_out() -> bool:
@@ -35,10 +76,16 @@ def files_are_out() -> bool:
         return True  # not even a folder can be opened
 
 
-def message_queues_are_out() -> HostError:
+def message_queues_are_out(error: Exception) -> HostError:
     """Which limit keeps a POSIX message queue from being made."""
     if files_are_out():
         return HostError(_files())
+    refused = isinstance(error, OSError) and error.errno in (errno.EPERM, errno.ENOSYS)
+    if refused or isinstance(error, posix_ipc.PermissionsError):
+        return HostError(
+            f"mq_open is refused ({error}): POSIX message queues are off in this kernel, or a seccomp "
+            "profile forbids them"
+        )
     limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
     return HostError(
         f"cannot create a POSIX message queue: their bytes are limited to {limit} (ulimit -q), their number "
@@ -77,5 +124,4 @@ _SAID: dict[int, Callable[[], str]] = {
     errno.EAGAIN: _processes,
     errno.ENOMEM: _memory,
     errno.EFBIG: _file_size,
-    errno.EROFS: lambda: "/dev/shm is mounted read-only: mount -o remount,rw /dev/shm",
 }

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from guestmem.page import PAGE_BYTES
-from guestmem.segment import SHM
+from guestmem.segment import SHM, create_segment
 from guestmem.units import show_size
-from pipeline.errors import HostError
+from pipeline.errors import HostError, one_line
 from pipeline.processes.cgroup import memory_left_bytes
+from pipeline.processes.limits import limit_of
 
 WORKER_BYTES = 24 << 20
 """Private memory of a worker, rounded up: 10 to 16 MiB were measured."""
@@ -73,6 +74,15 @@ def killed_for_memory_before() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def check_shared_memory() -> None:
+    """Raises HostError where this process can make no shared memory, or cannot see how much is left."""
+    memory_figure("MemAvailable")
+    try:
+        os.close(create_segment("probe", PAGE_BYTES))
+    except OSError as error:
+        raise limit_of(error) or HostError(f"no shared memory can be made: {one_line(error)}") from error
 
 
 def memory_figure(name: str) -> int:

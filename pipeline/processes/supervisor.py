@@ -114,7 +114,7 @@ class Supervisor:
             inherited = [ours, *(worker.connection for worker in self.workers)]
             become_worker(name, main, theirs, parent, inherited, self._private_fds)
         theirs.close()
-        worker = Worker(name, side, pid, os.pidfd_open(pid), ours)
+        worker = Worker(name, side, pid, _pidfd(pid), ours)
         self.workers.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
@@ -149,7 +149,7 @@ class Supervisor:
     def dismiss(self, worker: Worker) -> None:
         """Kill a worker if it still runs, and forget it."""
         if worker.exit_status is None:
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            os.kill(worker.pid, signal.SIGKILL)  # not reaped yet, so its number is still its own
             self._collect(worker)
         if worker.connection.socket in self._selector.get_map():
             self._selector.unregister(worker.connection)
@@ -267,13 +267,26 @@ class Supervisor:
         running = [worker for worker in self.workers if worker.exit_status is None]
         for worker in running:
             # SIGCONT is not needed: SIGKILL ends stopped processes too.
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            os.kill(worker.pid, signal.SIGKILL)
         deadline = time.monotonic() + END_SECONDS
         for worker in running:
             worker.exit_status = _wait_for(worker, deadline)
             os.close(worker.pidfd)
         for worker in self.workers:
             worker.connection.close()
+
+
+def _pidfd(pid: int) -> int:
+    """A descriptor that tells of a child's end. Raises HostError, and then the child is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise HostError(
+            f"pidfd_open is refused ({error.strerror}): Linux 5.3 or later has it, unless a seccomp profile "
+            "forbids it"
+        ) from error
 
 
 def _wait_for(worker: Worker, deadline: float) -> int:

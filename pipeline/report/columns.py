@@ -48,12 +48,16 @@ COLUMNS = (CHANNELS, *MEASURED)
 
 def method_of(result: Result) -> str:
     """Method and level, with what a reader must know: `qatzip 1 (software)`."""
-    options, qat = result["options"], result["qat"]
+    options = result["options"]
     name = str(options["method"])
     if options["level"] is not None and name != "none":
         name += f" {options['level']}"
-    if qat["simulated"]:
-        return f"{name} (simulated)"
-    if options["method"] == "qatzip" and qat["software_requests"] and not qat["hardware_requests"]:
-        return f"{name} (software)"
-    return name
+    return name + who_worked(result)
+
+
+def who_worked(result: Result) -> str:
+    """Behind a method's name: whether its device was emulated, or did nothing; else nothing."""
+    qat = result["qat"]
+    if result["options"]["method"] == "qatzip" and qat["software_requests"] and not qat["hardware_requests"]:
+        return " (software)"
+    return " (simulated)" if qat["simulated"] else ""

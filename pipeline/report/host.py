@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.processes.cgroup import cpu_quota
+from pipeline.processes.cgroup import allowed_cpus, cpu_quota
 from pipeline.processes.memory import memory_figure
 from qat.host import device_records
 
@@ -20,7 +19,7 @@ def host_record(codec_libraries: dict[str, str]) -> dict[str, Any]:
     codecs call, by name."""
     return {
         "cpu_model": cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": len(allowed_cpus()),
         "cpu_quota": cpu_quota(),
         "memory_bytes": memory_figure("MemTotal"),
         "kernel": platform.release(),

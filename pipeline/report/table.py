@@ -141,7 +141,7 @@ def render_summary(result: Result) -> str:
         lines += _chosen(result)
     qat = result["qat"]
     if qat["hardware_requests"] or qat["software_requests"]:
-        where = "SIMULATED hardware" if qat["simulated"] else "hardware"
+        where = "SIMULATED hardware" if qat["simulated"] and qat["hardware_requests"] else "hardware"
         lines.append(
             f"QAT: {qat['hardware_requests']} requests in {where}, {qat['software_requests']} in software"
         )

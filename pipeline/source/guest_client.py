@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from guestmem.content import ImageChanged
 from guestmem.dirty_log import AUTO, KINDS, names_to_try
 from guestmem.dirty_log.contract import DirtyLog, NoDirtyLog, Opening
 from guestmem.guest import UNWATCHED, GuestExists, GuestSpec, NoSuchGuest, run_guest, visit
@@ -38,6 +39,8 @@ def _live(spec: GuestSpec, owner: Connection) -> None:
     """The guest's process. What keeps a guest from being made is the host's fault."""
     try:
         run_guest(owner, spec)
+    except ImageChanged as error:
+        raise HostError(f"--image {error}") from error
     except (GuestExists, NoMemoryBehind) as error:
         raise HostError(str(error)) from error
 

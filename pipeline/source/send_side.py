@@ -66,7 +66,7 @@ class PacketLayout:
     @classmethod
     def of(cls, options: Options) -> PacketLayout:
         """By the options; auto asks the host."""
-        settings = CodecSettings.of(options.level or 0, options.qat)
+        settings = CodecSettings.of(options.level or 0, options.qat, options.method)
         candidates = candidates_here(with_qat=options.auto_with_qat) if options.method == AUTO else ()
         names = {candidate.method_name for candidate in candidates} or {options.method}
         methods = (RAW, *(METHODS[name] for name in sorted(names - {RAW.name})))

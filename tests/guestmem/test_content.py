@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guestmem import content
-from guestmem.content import Content, Corpus, Image, files_under, python_files
+from guestmem.content import Content, Corpus, Image, ImageChanged, files_under, python_files
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 
@@ -30,7 +30,7 @@ def test_an_image_is_the_ram(tmp_path: Path) -> None:
     Image(path).fill(ram)
     assert bytes(ram.memory) == path.read_bytes()
     short = GuestRam.create(2 * MIB, "test")
-    with pytest.raises(ValueError, match="fewer"):
+    with pytest.raises(ImageChanged, match="fewer"):
         Image(path).fill(short)
 
 
@@ -38,7 +38,7 @@ def test_an_image_that_is_written_meanwhile_is_refused(tmp_path: Path) -> None:
     """Its end was looked at before; what was added since would be missing without a word."""
     path = tmp_path / "ram"
     path.write_bytes(bytes(MIB + 4096))
-    with pytest.raises(ValueError, match="had 1048576 bytes and has 1052672 now: it is being written"):
+    with pytest.raises(ImageChanged, match="had 1048576 bytes and has 1052672 now: it is being written"):
         Image(path).fill(GuestRam.create(MIB, "test"))
 
 

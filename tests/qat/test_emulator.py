@@ -58,6 +58,22 @@ def test_beyond_the_instances_is_software_and_counted() -> None:
     assert qat["fallback_reason"] == "QZ_NOSW_NO_INST_ATTACH"
 
 
+@pytest.mark.parametrize("method", ["qatzip", "auto"])
+def test_without_fallback_beyond_the_instances_is_told_by_its_cause(method: str) -> None:
+    options = ("--size", "16M", "--method", method, "--channels", "3", "--no-qat-fallback")
+    with emulator("--instances", "1") as (environment, _):
+        ended = run(*options, environment=environment)
+    assert ended.code == 2
+    assert "QZ_NOSW_NO_INST_ATTACH" in ended.errors[0] and "fewer --channels" in ended.errors[0]
+    assert f"method {method} " in ended.errors[0] and "no answer" not in ended.errors[0]
+
+
+def test_a_device_that_is_always_busy_did_nothing_and_is_not_shown_as_if() -> None:
+    with emulator("--fault", "busy:1000") as (environment, _):
+        ended = run(*QATZIP, "--quiet", environment=environment)
+    assert "qatzip 1 (software)" in ended.out and "SIMULATED" not in ended.out
+
+
 def test_an_instance_is_given_back_by_a_process_that_ends() -> None:
     with emulator("--instances", "2") as (environment, _):
         for _turn in range(3):

@@ -59,11 +59,41 @@ def test_a_workers_traceback_crosses_the_border(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     result = document(path)
     assert "in fill" in result["traceback"] and "guestmem/content.py" in result["traceback"]
     assert "in fill" in ended.stderr, "--debug prints it"
-    assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert ended.stderr.strip().splitlines()[-1].startswith(f"error: --image {image} holds fewer than the ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("send", "--to", "[fe80::1%nosuch]:7000", "--insecure"), "no interface nosuch"),
+        (("send", "--to", "[fe80::1]:7000", "--insecure"), "say on which interface"),
+        (("send", "--to", "[1:2:3]:7000", "--insecure"), "no IPv6 address"),
+        (("recv", "--listen", "[fe80::1%99]:0", "--insecure"), "no interface 99"),
+        (("recv", "--listen", "127.0.0.1:0", "--insecure", "--output", "/proc/copy"), "no file can be made"),
+        (("recv", "--listen", "127.0.0.1:0", "--insecure", "--output", "/dev/stdout"), "is an open stream"),
+        (("run", "--json", "/dev/fd/1"), "is an open stream"),
+    ],
+)
+def test_what_cannot_be_is_told_at_once(arguments: tuple[str, ...], words: str) -> None:
+    command, *rest = arguments
+    ended = Run(*rest, module=f"pipeline.{command}").end(10)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1 and words in ended.errors[0]
+
+
+def test_a_result_that_nobody_takes_is_a_failure_with_a_line() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "pipeline.run", *SMALL, "--quiet"]
+    ended = subprocess.run(
+        command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "error: standard output is closed: nobody reads it\n")
 
 
 @pytest.mark.parametrize(("arguments", "environment"), [(("--debug",), {}), ((), {"RAMFERRY_DEBUG": "1"})])

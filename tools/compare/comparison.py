@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from guestmem.units import show_rate
+from pipeline.report.columns import who_worked
 from tools.compare.scenario import Point
 from tools.measuring.columns import cpu_seconds, spread_of
 from tools.measuring.spread import Spread
@@ -37,10 +38,7 @@ class Place:
     @property
     def method_name(self) -> str:
         """Method and level, and who did the work of a device: `qatzip 1 (software)`."""
-        qat = self.results[0]["qat"]
-        if self.point.method == "qatzip" and not qat["hardware_requests"]:
-            return f"{self.point.method_name} (software)"
-        return f"{self.point.method_name} (simulated)" if qat["simulated"] else self.point.method_name
+        return self.point.method_name + who_worked(self.results[0])
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,29 @@ def another_key(folder: Path) -> None:
     shutil.copy(folder / "server-key.pem", folder / "client-key.pem")
 
 
+def keyed(folder: Path, *key: str) -> None:
+    """A client certificate of the folder's authority with another key."""
+    openssl("genpkey", *key, "-out", folder / "client-key.pem")
+    openssl("pkey", "-in", folder / "client-key.pem", "-pubout", "-out", folder / "public")
+    authority = ("-CA", folder / "ca-cert.pem", "-CAkey", folder / "ca-key.pem", "-CAcreateserial")
+    openssl("genpkey", "-algorithm", "ed25519", "-out", folder / "any-key")
+    openssl("req", "-new", "-key", folder / "any-key", "-subj", "/CN=lab", "-out", folder / "csr")
+    openssl(
+        *("x509", "-req", "-in", folder / "csr", "-force_pubkey", folder / "public", *authority),
+        *("-out", folder / "client-cert.pem"),
+    )
+
+
+def cut_short(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+
+
+def the_servers(folder: Path) -> None:
+    for kind in ("cert", "key"):
+        shutil.copy(folder / f"server-{kind}.pem", folder / f"client-{kind}.pem")
+
+
 def swapped(folder: Path) -> None:
     shutil.copy(folder / "client-cert.pem", folder / "client-key.pem")
 
@@ -100,6 +123,18 @@ WAYS: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged certificate": (lambda f: damaged(f / "client-cert.pem"), "client-cert.pem (is damaged|cannot)"),
     "damaged key": (lambda f: damaged(f / "client-key.pem"), "client-key.pem (is damaged|cannot)"),
     "damaged authority": (lambda f: damaged(f / "ca-cert.pem"), "ca-cert.pem cannot be used"),
+    "a certificate cut short": (lambda f: cut_short(f / "client-cert.pem"), "client-cert.pem is cut short"),
+    "a key cut short": (lambda f: cut_short(f / "client-key.pem"), "client-key.pem is cut short"),
+    "an authority cut short": (lambda f: cut_short(f / "ca-cert.pem"), "ca-cert.pem is cut short"),
+    "a key too small": (
+        lambda f: keyed(f, "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:1024"),
+        "client-cert.pem has a key that is too small for OpenSSL: make one",
+    ),
+    "a key that cannot sign": (
+        lambda f: keyed(f, "-algorithm", "x25519"),
+        "client-cert.pem has a key that cannot sign: make one",
+    ),
+    "the server's files": (the_servers, "client-cert.pem is not made for a client"),
     "a directory": (lambda f: a_folder(f / "client-cert.pem"), "client-cert.pem is not a regular file"),
     "a pipe": (lambda f: a_pipe(f / "client-key.pem"), "client-key.pem is not a regular file"),
     "missing": (lambda f: (f / "client-key.pem").unlink(), "client-key.pem cannot be read; .* makes one"),

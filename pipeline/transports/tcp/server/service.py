@@ -16,6 +16,7 @@ from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, UsageEr
 from pipeline.net.address import Address, address_of
 from pipeline.net.tls import SERVER, Tls
 from pipeline.options import ReceiveOptions
+from pipeline.processes.memory import check_shared_memory
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.progress import Progress
@@ -39,6 +40,7 @@ def serve(
     listen: Address, options: ReceiveOptions, service: ServiceOptions, progress: Progress
 ) -> tuple[int, dict[str, Any]]:
     """The exit code, and the last session's record. Raises FerryError."""
+    check_shared_memory()
     try:
         listener = listen.listen()
         file = listen.file()
