@@ -253,7 +253,11 @@ def test_throughput_of_a_device(tmp_path: Path, corpus: Path) -> None:
 
 def place(method: str, *total_ms: float, bandwidth: str = "0") -> Place:
     point = Point(method, None, 2, bandwidth, True, "0", "corpus", 1)
-    result: dict[str, Any] = {"status": "completed", "qat": {"hardware_requests": 0, "simulated": False}}
+    result: dict[str, Any] = {
+        "status": "completed",
+        "options": {"method": "zstd"},
+        "qat": {"hardware_requests": 0, "software_requests": 0, "simulated": False},
+    }
     return Place(point, tuple({**result, "time": {"total_ms": ms}} for ms in total_ms))
 
 
