@@ -80,6 +80,7 @@ class Migration:
         self._verdict: Verdict | None = None
         self._still: StandingStill | None = None
         self._missing: PageNumbers = NO_PAGES
+        self._dirty_at_pause = 0
         self._transport: Transport | None = None
         self._guest_or_none: GuestClient | None = None
 
@@ -109,7 +110,7 @@ class Migration:
             self._note_guest()
             raise
         self._verify(transport)
-        transport.commit()
+        transport.commit(self._dirty_at_pause)
         self._finish(transport)
         if self._options.attach is not None:
             self._rest_visited()
@@ -321,7 +322,7 @@ class Migration:
         self._progress.say("switchover: the guest is paused")
         still = self._still = StandingStill(self._downtime_limit_ms)
         self._guest.pause()
-        left = pages = self._sync()
+        left = pages = self._dirty_at_pause = self._sync()
         still.reached("last_send")
         while left and self._still is not None:
             number += 1
@@ -350,6 +351,10 @@ class Migration:
         if self._throttle_percent:
             self._guest.order("throttle", percent=0)
         return stood
+
+    def _stands(self) -> bool:
+        """Whether the guest stands still, as far as this side knows; at the end it says itself."""
+        return self._still is not None
 
     def _let_run_again(self) -> None:
         """The limit has passed: what is on its way goes on as a round with the guest running."""
@@ -397,7 +402,7 @@ class Migration:
         self._sending.send(number, pages, step)
         if still is not None:
             still.reached("last_apply")
-        outcome = transport.settle(number, self._rounds.pages[:pages], step)
+        outcome = transport.settle(number, self._rounds.pages[:pages], step, self._stands)
         self._missing = outcome.missing
         duration = time.monotonic() - began
         dirty = len(outcome.missing) + (self._note_dirty() if self._still is None else 0)

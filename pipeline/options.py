@@ -27,7 +27,10 @@ DEFAULT_SEED = 1
 
 DEFAULT_CHANNELS = 2
 MAX_WORKERS = 64
-DEFAULT_PACKET_BYTES = 512 << 10
+DEFAULT_PACKET_BYTES = 2 << 20
+"""zstd 1 over loopback TCP on an AMD EPYC (2026), three turns: 787 MB/s with 512 KiB, 837 with 1 MiB, 874
+with 2 MiB. Where the wire is slow a channel takes less (`Wire.fitting_pages`)."""
+
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
 MAX_QUEUE_DEPTH = 1000
 """Slots: they travel through 200 message queues of 10, of the 256 (`queues_max`) of a whole host."""

@@ -36,8 +36,8 @@ class Picker(Protocol):
 
     qat: QatWork
 
-    def pick(self) -> Method:
-        """The method meant for the next packet."""
+    def pick(self, pages: int) -> Method:
+        """The method meant for the next packet, of so many pages."""
 
     def compress(self, plain: memoryview, payload: memoryview) -> int:
         """Compress a packet as picked; `len(plain)` or more says that it does not shrink."""
@@ -55,15 +55,15 @@ class FixedPicker:
         self.compress = encoder.compress
         self.close = encoder.close
 
-    def pick(self) -> Method:
+    def pick(self, pages: int) -> Method:
         return self._method
 
 
 IN_NO_HURRY_NS, UNKNOWN_PATIENCE_NS = 50_000_000, 500_000_000
 """With so much still on its way a channel may wait for the wire to show its speed, and so long in all."""
 
-UNTRIED_NS = 2_000_000
-"""What a packet is thought to take by a candidate that was not used yet."""
+UNTRIED_NS = 16_000
+"""What a page is thought to take by a candidate that was not used yet."""
 
 
 class AutoPicker:
@@ -89,7 +89,7 @@ class AutoPicker:
         self._wire = wire
         self._encoders: dict[int, Encoder] = {}
         self._cells = [memoryview(statistics.sent[number, index]) for index in range(len(candidates))]
-        self._takes_ns = [0] * len(candidates)
+        self._page_takes_ns = [0] * len(candidates)
         self._picked = 0
         self._counted = 0
         self._trust = 0
@@ -118,13 +118,13 @@ class AutoPicker:
         name, level = next((name, level) for name, level in PROBES if name in here)
         return here[name].open_encoder(CodecSettings(level=level))
 
-    def pick(self) -> Method:
+    def pick(self, pages: int) -> Method:
         """The stronger candidate when the wire is busy for as long as it takes, else the faster one."""
         self._wait_for_the_wire()
         faster, stronger = self._tally.choice[2:] if self._without_device else self._tally.choice[:2]
         self._picked = faster
         if stronger != faster:
-            takes = (self._takes_ns[stronger] or UNTRIED_NS) // self._channels
+            takes = (self._page_takes_ns[stronger] or UNTRIED_NS) * pages // self._channels
             if self._wire.slack_ns() > takes:
                 self._picked = stronger
         return self._candidates[self._picked].method
@@ -157,8 +157,8 @@ class AutoPicker:
         self._trust += 1
         # A packet that was preempted took long for no reason of its own: CPU time is what counts,
         # but for a device, which is waited for.
-        takes = took if self._candidates[index] is QATZIP else used
-        self._takes_ns[index] += (takes - self._takes_ns[index]) // 4
+        takes = (took if self._candidates[index] is QATZIP else used) * PAGE_BYTES // len(plain)
+        self._page_takes_ns[index] += (takes - self._page_takes_ns[index]) // 4
         self._count(index, len(plain), length, used, took)
         return length
 

@@ -22,7 +22,7 @@ from pipeline.auto.statistics import Received, Statistics
 from pipeline.codecs.method import CodecSettings, Decoder, Method
 from pipeline.errors import CodecError
 from pipeline.packets.checksums import block_crcs, crcs_in_ram
-from pipeline.packets.packet import Packet
+from pipeline.packets.packet import NOT_SUMMED, Packet
 from pipeline.packets.page_runs import bytes_of, runs, side_by_side
 
 
@@ -115,8 +115,11 @@ class Placer:
         return [memory[bytes_of(run)] for run in runs(packet.normal)]
 
     def torn(self, packet: Packet) -> npt.NDArray[np.bool_]:
-        """Of a packet whose raw pages are in their places: which do not match their block's checksum."""
-        found = crcs_in_ram(self._destination.memory, packet.normal, packet.block_pages)
+        """Of a packet whose raw pages are in their places: which do not match their block's checksum, where
+        there are any."""
+        found = []
+        if packet.block_pages != NOT_SUMMED:
+            found = crcs_in_ram(self._destination.memory, packet.normal, packet.block_pages)
         if found == packet.block_crcs:
             return np.zeros(len(packet.normal), np.bool_)
         wrong = np.array(found, np.int64) != np.array(packet.block_crcs, np.int64)

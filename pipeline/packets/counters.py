@@ -57,6 +57,15 @@ class Counters:
         return total
 
 
+def count_made(row: memoryview, packet: Packet, on_wire_bytes: int) -> None:
+    """A send worker has a packet ready. It is counted last, behind a fence, as in `count_placed`."""
+    row[Count.NORMAL_PAGES] += len(packet.normal)
+    row[Count.ZERO_PAGES] += len(packet.zero)
+    row[Count.WIRE_BYTES] += on_wire_bytes
+    store_fence()
+    row[Count.PACKETS] += 1
+
+
 def count_placed(row: memoryview, packet: Packet, torn: int = 0) -> None:
     """A receive worker has placed a packet, all but `torn` of its pages.
 

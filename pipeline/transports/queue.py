@@ -91,7 +91,7 @@ class QueueTransport:
 
         return Readiness.await_all(self._supervisor, self._receivers, prealloc=prealloc, between=look)
 
-    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step, stands: Callable[[], bool]) -> RoundOutcome:
         """Every packet that was queued is applied; on this way none is ever lost."""
         sent = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: int(self.received()[Count.PACKETS]) == sent, step)
@@ -112,7 +112,7 @@ class QueueTransport:
             wrong["images"] = f"page {differing[0]} differs" if len(differing) else ""
         return wrong
 
-    def commit(self) -> None:
+    def commit(self, dirty_pages: int) -> None:
         """The copy goes nowhere: this transport measures and rehearses."""
 
     def abandon(self, why: str) -> None:

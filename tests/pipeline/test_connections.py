@@ -22,7 +22,7 @@ from pipeline.packets.checksums import block_crcs, crcs_in_ram
 from pipeline.packets.counters import Count, Counters
 from pipeline.packets.page_runs import runs
 from pipeline.transports.tcp.client import wire
-from pipeline.transports.tcp.client.sender import FULL, SENT_BYTES, UNACKNOWLEDGED, SenderRows
+from pipeline.transports.tcp.client.sender_rows import FULL, SENT_BYTES, UNACKNOWLEDGED, SenderRows
 from pipeline.transports.tcp.protocol import VERSION, VERSIONS
 from tests.support.harness import read
 

@@ -217,10 +217,17 @@ def stale_round(sender: Sender) -> None:
     send_packet(sender, *raw_packet([5], round_=1))
 
 
-def settle(sender: Sender, request: int, round_: int, pages: int, packets: int) -> None:
+def settle(
+    sender: Sender, request: int, round_: int, pages: int, packets: int, *, stands: bool = False
+) -> None:
     """Round `round_` is over: so many pages, in so many packets over channel 0."""
     sender.control.json(
-        FrameType.SETTLE, request=request, round=round_, pages=pages, connections=[[1, packets], [1, 0]]
+        FrameType.SETTLE,
+        request=request,
+        round=round_,
+        pages=pages,
+        connections=[[1, packets], [1, 0]],
+        guest_stands=stands,
     )
     assert sender.control.answer()[0] is FrameType.SETTLED
 
@@ -232,7 +239,21 @@ def torn_last_version(sender: Sender) -> None:
     settle(sender, 2, 1, RAM_PAGES, RAM_PAGES // PACKET_PAGES)
     send_packet(sender, *raw_packet(list(range(16)), round_=2, block_crcs=[1]))
     settle(sender, 3, 2, 16, RAM_PAGES // PACKET_PAGES + 1)
-    sender.control.json(FrameType.COMMIT, request=4)
+    sender.control.json(FrameType.COMMIT, request=4, dirty_pages=16)
+
+
+def written_while_it_was_read(sender: Sender) -> None:
+    """All of RAM is whole after round 1. The guest had written 16 pages when it was paused; 8 of them arrived
+    while it stood, the others when it ran, and nobody knows whether those are of one moment."""
+    for first in range(0, RAM_PAGES, PACKET_PAGES):
+        send_packet(sender, *raw_packet([], b"", zero=list(range(first, first + PACKET_PAGES))))
+    packets = RAM_PAGES // PACKET_PAGES
+    settle(sender, 2, 1, RAM_PAGES, packets)
+    send_packet(sender, *raw_packet(list(range(8)), round_=2, block_pages=0, block_crcs=[]))
+    settle(sender, 3, 2, 8, packets + 1)
+    send_packet(sender, *raw_packet(list(range(8, 16)), round_=3, block_pages=0, block_crcs=[]))
+    settle(sender, 4, 3, 8, packets + 2, stands=True)
+    sender.control.json(FrameType.COMMIT, request=5, dirty_pages=16)
 
 
 def tampered(offset: int, value: int) -> Callable[[Sender], None]:
@@ -290,7 +311,7 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
     "a round to come": (lambda s: send_packet(s, *raw_packet([5], round_=2)), "round: 2 in round 1"),
     "junk on a channel": (lambda s: s.channels[0].raw(os.urandom(200)), "frame magic"),
     "a request on a channel": (
-        lambda s: s.channels[0].json(FrameType.COMMIT, request=2),
+        lambda s: s.channels[0].json(FrameType.COMMIT, request=2, dirty_pages=0),
         "frame type: COMMIT",
     ),
     "junk on control": (lambda s: s.control.raw(os.urandom(200)), "frame magic"),
@@ -323,10 +344,14 @@ MEMBERS: dict[str, tuple[Callable[[Sender], None], str]] = {
         "frame type: OPEN in state RUNNING",
     ),
     "keep what never came": (
-        lambda s: s.control.json(FrameType.COMMIT, request=2),
+        lambda s: s.control.json(FrameType.COMMIT, request=2, dirty_pages=0),
         f"{RAM_PAGES} pages of RAM did not arrive whole",
     ),
     "keep what was torn last": (torn_last_version, "16 pages of RAM did not arrive whole"),
+    "keep what a guest wrote": (
+        written_while_it_was_read,
+        "of 16 pages that the guest had written 8",
+    ),
     "finish before the end": (
         lambda s: s.control.json(FrameType.FINISH, request=2),
         "frame type: FINISH in state RUNNING",

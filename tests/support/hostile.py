@@ -82,7 +82,9 @@ class Conversation:
         self.raw(pack_frame(type_, self.sent, body, len(payload), self.version) + payload)
 
     def json(self, type_: FrameType, **body: Any) -> None:
-        """A frame of JSON."""
+        """A frame of JSON; of a guest that runs, unless it says otherwise."""
+        if type_ is FrameType.SETTLE:
+            body = {"guest_stands": False, **body}
         self.frame(type_, pack_json(to_version_1(type_, body) if self.version == VERSION_1 else body))
 
     def raw(self, data: bytes) -> None:

@@ -208,13 +208,27 @@ class Open(Message):
 
 @dataclass(frozen=True)
 class Asked(Message):
-    """COMMIT, FINISH, and the answer OPENED: nothing but the request's number."""
+    """FINISH, and the answer OPENED: nothing but the request's number."""
 
     request: int
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Asked:
         return cls(integer(body, "request", 1, U32))
+
+
+@dataclass(frozen=True)
+class Commit(Message):
+    """COMMIT. `dirty_pages`: how many pages the guest had written since they were sent, or that had never
+    arrived, when it was paused; None from a sender of version 1."""
+
+    request: int
+    dirty_pages: int | None
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Commit:
+        dirty = None if body.get("dirty_pages", 0) is None else integer(body, "dirty_pages", 0, U32)
+        return cls(integer(body, "request", 1, U32), dirty)
 
 
 @dataclass(frozen=True)
@@ -231,12 +245,16 @@ class Ping(Message):
 
 @dataclass(frozen=True)
 class Settle(Message):
-    """SETTLE: the round, how many pages it listed, and for each connection [generation, packets]."""
+    """SETTLE: the round, how many pages it listed, and for each connection [generation, packets].
+
+    `guest_stands`: the guest has stood still since these pages were listed (version 1 does not say).
+    """
 
     request: int
     round: int
     pages: int
     connections: list[list[int]]
+    guest_stands: bool
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Settle:
@@ -250,6 +268,7 @@ class Settle(Message):
             integer(body, "round", 1, U32),
             integer(body, "pages", 0, U32),
             connections,
+            flag(body, "guest_stands"),
         )
 
 

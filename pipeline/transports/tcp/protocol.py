@@ -95,6 +95,19 @@ WELCOME on a connection for packets says how many packets of the run were applie
 connections break again and again, with packets sent on them and none applied, gives up after its `reconnect`
 seconds: something on the way lets small packets through and no large ones.
 
+What guards what
+----------------
+Against damage on the way: TLS, and the digests of VERIFY. Frames, fronts of packets, and the pages of packets
+that were made from a snapshot have a CRC-32 besides.
+
+Against a page that the guest wrote while it was read: the dirty log. The guest marks a page after writing it,
+its mark was cleared before it was read, so the page is listed again. Raw pages that are read out of live RAM
+while they are sent therefore have no checksums (in version 1 they have, and what does not match is not
+applied). What arrived while the guest ran counts for the copy only if the guest has not written it since:
+SETTLE says of a round whether the guest has stood still since its pages were listed (`guest_stands`), COMMIT
+how many pages were dirty when it was paused (`dirty_pages`), and the receiver commits only when it has
+applied as many in the rounds since. A round with the guest running starts that count again.
+
 Is the copy the source?
 -----------------------
 VERIFY asks for digests of regions: `region_bytes` each, from the start of RAM, the last may be shorter;
@@ -110,7 +123,8 @@ receiver wants one to (`decode_on_qat`), and OPEN how many plain bytes a member 
 (`qat_buffer_bytes`), and whether that is so of members made in software as well (`decode_on_qat`).
 
 The end of a run without COMMIT is a failure, and what the receiver had is gone. Before it answers COMMIT
-it looks itself whether every page of RAM has been applied, and none was torn since.
+it looks itself whether every page of RAM has been applied, none was left half written by a connection that
+broke, and all that was dirty came while the guest stood.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 WELCOME on control    `output` is `keeps`; no `decode_on_qat`
 WELCOME for packets   no `packets`
 OPEN                  no `qat_buffer_bytes`, no `decode_on_qat`
-SETTLE                `connections` is `channels`
+SETTLE                `connections` is `channels`; no `guest_stands`
+COMMIT                no `dirty_pages`
 
-No HELLO is followed by a proof, and nothing is asked by pages.
+No HELLO is followed by a proof, nothing is asked by pages, and no packet is without checksums.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ OLD_NAMES: dict[FrameType, dict[str, str]] = {
 
 ADDED: dict[FrameType, dict[str, dict[str, Any]]] = {
     FrameType.WELCOME: {"output": {"decode_on_qat": False}, "prealloc_ms": {"packets": 0}},
+    FrameType.SETTLE: {"round": {"guest_stands": False}},
+    FrameType.COMMIT: {"request": {"dirty_pages": None}},
     FrameType.OPEN: {"ram_bytes": {"qat_buffer_bytes": None, "decode_on_qat": False}},
 }
 """By type, and by a field that the message has, since there are two kinds of WELCOME: what version 2 added to

@@ -24,17 +24,21 @@ from pipeline.net.address import Address, address_of
 from pipeline.net.tls import CLIENT, SERVER
 from pipeline.options import CHECKS, Options, ReceiveOptions
 from pipeline.packets.counters import Count, Totals
+from pipeline.packets.queue import PacketQueue
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.processes.usage import SideFigures, Usage, figures_of, usage_of
-from pipeline.source.send_side import PacketLayout, SendSide, Step, look_until
+from pipeline.source.send_side import RAW, PacketLayout, SendSide, Step, look_until
 from pipeline.transports.base import NO_PAGES, Readiness, RoundOutcome, TransportFigures
 from pipeline.transports.tcp.client.control_client import ControlClientPlan, run_control_client
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.client.sender import SenderPlan, SenderRows, run_sender
+from pipeline.transports.tcp.client.raw_channel import RawChannelPlan, run_raw_channel
+from pipeline.transports.tcp.client.sender import SenderPlan, run_sender
+from pipeline.transports.tcp.client.sender_rows import SenderRows
 from pipeline.transports.tcp.client.wire import SocketWire
 from pipeline.transports.tcp.messages import (
     MAX_TEXT,
     Asked,
+    Commit,
     Committed,
     Message,
     Offer,
@@ -110,8 +114,14 @@ class TcpTransport:
         self._rows = SenderRows(options.channels)
         open_wire = functools.partial(SocketWire, rows=self._rows)
         self.sending = SendSide(options, layout, supervisor, source, HEADER.size, open_wire)
-        self._senders = [self._start_sender(number) for number in range(options.channels)]
-        self.sending.start()
+        numbers = range(options.channels)
+        if layout.methods == (RAW,):
+            self._senders = [self._start_raw_channel(number) for number in numbers]
+            self.sending.use(self._senders, self._rows.calling)
+        else:
+            queue = self.sending.queue
+            self._senders = [self._start_sender(number, queue) for number in numbers]
+            self.sending.start()
 
     def _start_receiver(self, secret: bytes | None) -> Address:
         """A receiver of this run's own, on this host."""
@@ -150,8 +160,27 @@ class TcpTransport:
             raise PeerRefused(f"{self._peer.address}: {why}")
         self._ask(FrameType.OPEN, wanted, Asked, self._supervisor.wait)
 
-    def _start_sender(self, number: int) -> Worker:
-        plan = SenderPlan(number, self._peer, self._run_id, self._source, self.sending.queue, self._rows)
+    def _start_raw_channel(self, number: int) -> Worker:
+        """A channel that has its connection itself: nothing is compressed."""
+        sending = self.sending
+        plan = RawChannelPlan(
+            number,
+            self._peer,
+            self._run_id,
+            self._source,
+            sending.rounds,
+            sending.sent,
+            sending.wire,
+            self._rows,
+            RAW,
+            self._layout.pages,
+        )
+        return self._supervisor.start(
+            f"channel {number}", "send", functools.partial(run_raw_channel, plan=plan)
+        )
+
+    def _start_sender(self, number: int, queue: PacketQueue) -> Worker:
+        plan = SenderPlan(number, self._peer, self._run_id, self._source, queue, self._rows)
         return self._supervisor.start(f"sender {number}", "send", functools.partial(run_sender, plan=plan))
 
     # ---------------------------------------------------------------- asking
@@ -187,12 +216,12 @@ class TcpTransport:
         """Every connection is welcome. How far the receiver's prealloc is, it does not say."""
         return Readiness.await_all(self._supervisor, self._senders, prealloc=self._offer.prealloc)
 
-    def settle(self, number: int, pages: PageNumbers, step: Step) -> RoundOutcome:
+    def settle(self, number: int, pages: PageNumbers, step: Step, stands: Callable[[], bool]) -> RoundOutcome:
         """All that was queued is sent or lost, and the receiver says what of it was applied."""
         queued = int(self.sending.sent.totals()[Count.PACKETS])
         look_until(lambda: self._rows.carried() == queued, step)
         sent_at = time.monotonic()
-        asked = Settle(self._next(), number, len(pages), self._rows.connections())
+        asked = Settle(self._next(), number, len(pages), self._rows.connections(), stands())
         settled: Settled = self._ask(FrameType.SETTLE, asked, Settled, step)
         heard_at = time.monotonic()
         applied_at = min(heard_at, max(sent_at, (settled.applied_ns - self._offset_ns) / 1e9))
@@ -273,12 +302,12 @@ class TcpTransport:
         differing: PageNumbers = (first + pages).astype(np.uint32)
         return differing
 
-    def commit(self) -> None:
+    def commit(self, dirty_pages: int) -> None:
         """The receiver puts the copy where it belongs. Raises RunFailed when that is not known."""
         self._finish_senders()
         try:
             committed: Committed = self._ask(
-                FrameType.COMMIT, Asked(self._next()), Committed, self._supervisor.wait
+                FrameType.COMMIT, Commit(self._next(), dirty_pages), Committed, self._supervisor.wait
             )
         except PeerFailed:
             raise  # it has answered: there is no copy
@@ -343,6 +372,7 @@ class TcpTransport:
                     raise
         said: list[IpcMessage] = []
         for number, worker in enumerate(self._senders):
+            _forget_rounds(worker)
             found = self._supervisor.take(worker, "usage")
             if found is None:
                 self._supervisor.dismiss(worker)
@@ -352,6 +382,8 @@ class TcpTransport:
         return said
 
     def _unfinished(self) -> list[Worker]:
+        for worker in self._senders:
+            _forget_rounds(worker)
         return [worker for worker in self._senders if worker.exit_status is None and not worker.inbox]
 
     def abandon(self, why: str) -> None:
@@ -363,6 +395,11 @@ class TcpTransport:
                 self._supervisor.wait(ANSWER_STEP_SECONDS)
             except FerryError:
                 continue  # the run has failed already, and its reason is known
+
+
+def _forget_rounds(worker: Worker) -> None:
+    """What a worker, back from a connection that broke, says of a round that is over."""
+    worker.inbox[:] = [(said, fds) for said, fds in worker.inbox if said["kind"] != "sent"]
 
 
 def _serve_here(

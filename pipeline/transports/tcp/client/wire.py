@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 
+from guestmem.page import PAGE_BYTES
 from pipeline.packets.counters import Count, Counters
-from pipeline.packets.pacing import Wire, WireUse
-from pipeline.transports.tcp.client.sender import SenderRows
+from pipeline.packets.pacing import SMOOTH_SECONDS, Wire, WireUse
+from pipeline.packets.round_list import SMALL_PAGES
+from pipeline.transports.tcp.client.sender_rows import SenderRows
 
 BEGAN = 5
 """Of the wire's shared state: when a channel first asked (monotonic ns)."""
@@ -41,6 +43,14 @@ class SocketWire(Wire):
 
     def is_unknown(self) -> bool:
         return not (self.limit_bytes_per_second or self.measured_bytes_per_second)
+
+    def fitting_pages(self, most: int) -> int:
+        """Small ones until the wire has shown that it takes what comes, and where it is slow."""
+        rate = self.measured_bytes_per_second
+        if rate:
+            return min(most, max(SMALL_PAGES, int(rate * SMOOTH_SECONDS) // PAGE_BYTES))
+        proven = self.limit_bytes_per_second or self._rows.acknowledged() >= PROVEN_BYTES
+        return most if proven else min(most, SMALL_PAGES)
 
     def slack_ns(self) -> int:
         """How long the channels may send nothing before the wire runs dry."""

@@ -27,6 +27,7 @@ from pipeline.processes.usage import SideFigures, Usage, private_bytes
 from pipeline.report.host import host_record
 from pipeline.source.send_side import RAW, payload_room
 from pipeline.transports.tcp.messages import (
+    Commit,
     Offer,
     Open,
     Report,
@@ -120,13 +121,20 @@ class ReceiveRun:
         codes = frozenset(wanted.method_codes)
         self._methods = tuple(method for method in methods_here() if method.code in codes)
         self._limits = Limits(
-            pages, wanted.packet_pages, wanted.payload_bytes, wanted.channels, codes, RAW.code
+            pages,
+            wanted.packet_pages,
+            wanted.payload_bytes,
+            wanted.channels,
+            codes,
+            RAW.code,
+            not_summed=True,
         )
         self.figures = SideFigures()
         self.reasons: set[str] = set()
         self._used_before = self._used = Usage.now()
         self.output = ""
         self.rounds = 0
+        self._standing_pages = 0
 
     def receiver_plan(self, number: int, first: bool) -> ChannelReceiverPlan:
         """What the worker of a number needs. One that follows a killed one leaves prealloc to that: its
@@ -170,6 +178,8 @@ class ReceiveRun:
         at = arrivals.applied_ns or time.monotonic_ns()
         arrivals.end_round()
         self.rounds += 1
+        # A page that arrived while the guest ran may be torn, and then the guest had written it.
+        self._standing_pages = self._standing_pages + applied if asked.guest_stands else 0
         self._used = Usage.now()
         return Settled(asked.request, applied, at, isal_zlib.crc32(bitmap)), bitmap
 
@@ -192,11 +202,19 @@ class ReceiveRun:
         payload = crcs.tobytes()
         return VerifiedPages(asked.request, len(crcs), isal_zlib.crc32(payload)), payload
 
-    def commit(self) -> str:
-        """All of RAM is here and whole: put it where it belongs, and say where. Raises FerryError."""
+    def commit(self, asked: Commit) -> str:
+        """All of RAM is here, whole and of one moment: put it where it belongs, and say where.
+
+        Raises FerryError.
+        """
         missing = int(np.count_nonzero(self.arrivals.whole == 0))
         if missing:
             raise RunFailed(f"{missing} pages of RAM did not arrive whole: nothing is written")
+        if asked.dirty_pages not in (None, self._standing_pages):
+            raise RunFailed(
+                f"of {asked.dirty_pages} pages that the guest had written {self._standing_pages} arrived "
+                "while it stood still: nothing is written"
+            )
         self.output = self._reservation.commit()
         return self.output
 

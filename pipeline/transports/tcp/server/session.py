@@ -27,6 +27,7 @@ from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import usage_of
 from pipeline.transports.tcp.messages import (
     Asked,
+    Commit,
     Committed,
     Failure,
     Offer,
@@ -304,8 +305,8 @@ class Session:
             pages, payload = self._running.verified_pages(VerifyPages.of(body))
             self._answer(FrameType.VERIFIED_PAGES, pages.body(), payload)
         elif type_ is FrameType.COMMIT and self._state is State.RUNNING:
-            commit = Asked.of(body)
-            where = self._running.commit()
+            commit = Commit.of(body)
+            where = self._running.commit(commit)
             self._state = State.DONE
             self._say(f"complete{', written to ' + where if where else ''}")
             self._answer(FrameType.COMMITTED, Committed(commit.request, where).body())

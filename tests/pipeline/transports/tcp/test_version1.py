@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pipeline.errors import BadFrame
-from pipeline.transports.tcp.messages import Offer, Open, Ready, Settle
+from pipeline.transports.tcp.messages import Commit, Offer, Open, Ready, Settle
 from pipeline.transports.tcp.protocol import FrameType
 from pipeline.transports.tcp.version1 import from_version_1, to_version_1
 
 OFFER = Offer(1 << 30, 64, 1024, 1 << 22, [1, 2], True, "file x", 30.0, True)
 OPEN = Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 15, True)
-SETTLE = Settle(2, 1, 100, [[1, 5], [2, 0]])
+SETTLE = Settle(2, 1, 100, [[1, 5], [2, 0]], True)
 
 
 def test_an_offer() -> None:
@@ -38,7 +40,16 @@ def test_an_open() -> None:
 def test_a_settle() -> None:
     told = to_version_1(FrameType.SETTLE, SETTLE.body())
     assert told["channels"] == [[1, 5], [2, 0]]
-    assert Settle.of(from_version_1(FrameType.SETTLE, told)) == SETTLE
+    assert "guest_stands" not in told
+    assert Settle.of(from_version_1(FrameType.SETTLE, told)) == dataclasses.replace(
+        SETTLE, guest_stands=False
+    )
+
+
+def test_a_commit() -> None:
+    told = to_version_1(FrameType.COMMIT, Commit(3, 7).body())
+    assert told == {"request": 3}
+    assert Commit.of(from_version_1(FrameType.COMMIT, told)) == Commit(3, None)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +58,8 @@ def test_a_settle() -> None:
         (FrameType.WELCOME, {"output": "x", "keeps": "x"}),
         (FrameType.OPEN, {"ram_bytes": 4096, "decode_on_qat": True}),
         (FrameType.SETTLE, {"connections": []}),
+        (FrameType.SETTLE, {"round": 1, "guest_stands": True}),
+        (FrameType.COMMIT, {"request": 1, "dirty_pages": 0}),
     ],
 )
 def test_fields_of_version_2_are_refused_in_version_1(type_: FrameType, body: dict[str, object]) -> None:
