@@ -40,7 +40,7 @@ from guestmem.dirty_log import KINDS
 from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
 from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.names import end_guard
-from guestmem.prefault import populate
+from guestmem.prefault import huge_bytes_of, populate_by_all_cores
 from guestmem.ram import GuestRam
 from guestmem.users import is_trusted
 from guestmem.workload import Workload
@@ -69,12 +69,16 @@ POPULATE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """The guest to make: its size, what fills it, how it writes, and a name, if any."""
+    """The guest to make: its size, what fills it, how it writes, and a name, if any.
+
+    `huge_pages`: its RAM lies in huge pages, where the kernel makes them.
+    """
 
     size_bytes: int
     content: Content
     workload: Workload
     name: str | None = None
+    huge_pages: bool = True
 
 
 class GuestExists(Exception):
@@ -163,13 +167,15 @@ class Guest:
 
         Raises what `run_guest` says, and what `on_filling` raises.
         """
-        self._ram = GuestRam.create(spec.size_bytes, "source")
-        populate(
-            self._ram.mapping,
-            write=True,
+        ram = GuestRam.create(spec.size_bytes, "source")
+        populate_by_all_cores(
+            ram.mapping,
+            huge=spec.huge_pages,
             on_share=lambda share: on_filling(POPULATE_SHARE * share),
         )
-        spec.content.fill(self._ram, lambda share: on_filling(POPULATE_SHARE + (1 - POPULATE_SHARE) * share))
+        spec.content.fill(ram, lambda share: on_filling(POPULATE_SHARE + (1 - POPULATE_SHARE) * share))
+        self._huge_bytes = huge_bytes_of(ram.mapping)
+        self._ram = self._by_page(ram) if self._huge_bytes else ram
         if spec.workload.self_checking:
             self._ram.words.view(np.uint8)[:, 0] = 0
         self._spec = spec
@@ -181,6 +187,13 @@ class Guest:
         self._written_seconds = 0.0
         self._since = time.monotonic()
         self._lease, self._lease_ends = NO_LEASE, math.inf
+
+    def _by_page(self, ram: GuestRam) -> GuestRam:
+        """A mapping in which the guest writes, page by page: the kernel's log notes what one entry of a page
+        table maps, and of a huge page that is 2 MiB (100 writes made 47,616 pages dirty on Linux 6.18)."""
+        small = ram.remap(writable=True, small_pages=True)
+        populate_by_all_cores(small.mapping, huge=False, on_share=lambda share: None)
+        return small
 
     def serve(self, owner: Connection, listener: socket.socket | None) -> None:
         """Write and obey until the owner is gone."""
@@ -342,6 +355,7 @@ class Guest:
                 "log": name,
                 "log_fields": dict(log.fields) if log else {},
                 "self_checking": self._spec.workload.self_checking,
+                "huge_bytes": self._huge_bytes,
                 "state": "running" if self._running else "paused",
             },
             (self._ram.fd, *(log.descriptors if log else ())),

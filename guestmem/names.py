@@ -1,6 +1,6 @@
-"""Names of shared memory and message queues that outlive no process, not even a killed one.
+"""Names of shared memory that outlive no process, not even a killed one.
 
-POSIX cannot create a segment or a queue without a name, so each has one from its creation to its
+POSIX cannot create a segment without a name, so each has one from its creation to its
 unlinking in the next statement. A `kill -9` in between would leave the name behind (it did, once in
 300 kills of a whole process group). A name is therefore first given to a guard: a small process in
 a session of its own, which a signal to the process group does not reach. When the creator is gone,
@@ -14,12 +14,11 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import posix_ipc
 
-SEGMENT, QUEUE = "segment", "queue"
 QUIT = "="
 MAX_DESCRIPTORS = 4096
 """The guard closes the descriptors below this that it inherited."""
@@ -28,11 +27,6 @@ GUARD_SECONDS = 2.0
 """How long a guard may take to start, and to end. It needs a millisecond; a stopped one is killed."""
 
 LOOK_SECONDS = 0.001
-
-_UNLINKERS: dict[str, Callable[[str], None]] = {
-    SEGMENT: posix_ipc.unlink_shared_memory,
-    QUEUE: posix_ipc.unlink_message_queue,
-}
 
 
 class _Guard:
@@ -96,16 +90,16 @@ def _guard(reading: int, say_ready: int) -> None:
         for standard in (0, 1, 2):
             os.dup2(sink, standard)
         os.closerange(4, MAX_DESCRIPTORS)
-        told: set[tuple[str, str]] = set()
+        told: set[str] = set()
         with os.fdopen(3) as lines:
             for line in lines:
                 if line.strip() == QUIT:
                     break
-                sign, kind, name = line.split()
-                (told.add if sign == "+" else told.discard)((kind, name))
-        for kind, name in told:
+                sign, name = line.split()
+                (told.add if sign == "+" else told.discard)(name)
+        for name in told:
             try:
-                _UNLINKERS[kind](name)
+                posix_ipc.unlink_shared_memory(name)
             except posix_ipc.Error:
                 pass
     finally:
@@ -127,14 +121,11 @@ atexit.register(end_guard)
 
 
 @contextmanager
-def guarded_name(kind: str, name: str) -> Iterator[None]:
-    """Within this context create and unlink `name`: it cannot outlive this process, however that ends.
-
-    `kind` is SEGMENT or QUEUE.
-    """
+def guarded_name(name: str) -> Iterator[None]:
+    """Within this context create and unlink `name`: it cannot outlive this process, however that ends."""
     global _current
     if _current is None or _current.owner != os.getpid():
         _current = _Guard()
-    _current.tell(f"+ {kind} {name}")
+    _current.tell(f"+ {name}")
     yield
-    _current.tell(f"- {kind} {name}")
+    _current.tell(f"- {name}")

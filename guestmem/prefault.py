@@ -7,21 +7,30 @@ Page tables are per process: every worker populates the mappings that it will to
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
+import os
 from collections.abc import Callable
+from concurrent import futures
 
+from guestmem.aligned import address_of
 from guestmem.page import PAGE_BYTES
-from guestmem.segment import SHM
+from guestmem.segment import HUGE_BYTES, SHM
 
 # From linux/mman.h, since Linux 5.14; the mmap module does not name them.
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
+MADV_COLLAPSE = 25
+"""Since Linux 6.1."""
 
 NOT_KNOWN = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
 """What an older kernel says to these, or a sandbox (seccomp) to madvise(2)."""
 
 CHUNK_BYTES = 64 << 20
+MAX_THREADS = 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NoMemoryBehind(Exception):
@@ -41,6 +50,7 @@ def populate(
     mapping: mmap.mmap,
     *,
     write: bool,
+    huge: bool = False,
     first_share: float = 0.0,
     on_share: Callable[[float], None] | None = None,
 ) -> None:
@@ -49,27 +59,84 @@ def populate(
     `first_share` (0 to 1) is where in the mapping to begin; the walk wraps around. Workers that
     populate the same mapping side by side begin at different places, so that each allocates a part
     and finds the parts of the others already there. `on_share` is told after each chunk what share
-    of the mapping (0 to 1) is populated.
+    of the mapping (0 to 1) is populated. `huge` puts its pages together to huge ones first, where the kernel
+    does; every later mapping of the same memory then has its page tables at once.
 
     Raises NoMemoryBehind when the kernel cannot provide a page.
     """
     size = len(mapping)
-    start = int(size * first_share) // PAGE_BYTES * PAGE_BYTES
+    start = int(size * first_share) // HUGE_BYTES * HUGE_BYTES
     done = 0
     for begin, end in ((start, size), (0, start)):
         for offset in range(begin, end, CHUNK_BYTES):
             length = min(CHUNK_BYTES, end - offset)
+            huge = huge and _collapse_chunk(mapping, offset, length)
             _populate_chunk(mapping, offset, length, write)
             done += length
             if on_share is not None:
                 on_share(done / size)
 
 
+def populate_by_all_cores(mapping: mmap.mmap, *, huge: bool, on_share: Callable[[float], None]) -> None:
+    """Populate every page, to write, in threads of this process. Raises what `populate` does, and what
+    `on_share` raises."""
+    size = len(mapping)
+    offsets = range(0, size, CHUNK_BYTES)
+
+    def one(offset: int) -> None:
+        length = min(CHUNK_BYTES, size - offset)
+        if huge:
+            _collapse_chunk(mapping, offset, length)
+        _populate_chunk(mapping, offset, length, write=True)
+
+    with futures.ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        try:
+            for done, _ in enumerate(pool.map(one, offsets), 1):
+                on_share(done / len(offsets))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _madvise(mapping: mmap.mmap, advice: int, offset: int, length: int) -> None:
+    """madvise(2) without the interpreter's lock, which mmap.madvise holds. Raises OSError."""
+    if _libc.madvise(ctypes.c_void_p(address_of(mapping) + offset), ctypes.c_size_t(length), advice):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def huge_bytes_of(mapping: mmap.mmap) -> int:
+    """How much of a mapping this process has mapped in huge pages (proc(5), /proc/PID/smaps)."""
+    begin = f"{address_of(mapping):x}-"
+    with open("/proc/self/smaps") as smaps:
+        for line in smaps:
+            if line.startswith(begin):
+                break
+        for line in smaps:
+            if line.startswith("ShmemPmdMapped:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _collapse_chunk(mapping: mmap.mmap, offset: int, length: int) -> bool:
+    """Make huge pages of what lies there; whether to go on trying. Where it fails nothing is lost."""
+    length -= length % HUGE_BYTES
+    try:
+        for page in range(offset, offset + length, HUGE_BYTES):
+            # A range of which nothing is there yet is refused (EINVAL).
+            _madvise(mapping, MADV_POPULATE_WRITE, page, PAGE_BYTES)
+        if length:
+            _madvise(mapping, MADV_COLLAPSE, offset, length)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
+    return True
+
+
 def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
     advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
     while True:
         try:
-            mapping.madvise(advice, offset, length)
+            _madvise(mapping, advice, offset, length)
             return
         except OSError as error:
             if error.errno in (errno.EINTR, errno.EAGAIN):

@@ -8,8 +8,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.aligned import map_aligned
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import create_segment
 
 MIN_RAM_BYTES = 1 << 20
 
@@ -25,14 +26,19 @@ class GuestRam:
     worker calls `remap` instead of using the mapping that it inherited.
     """
 
-    def __init__(self, fd: int, *, writable: bool) -> None:
-        """Map the segment behind `fd`. Raises ValueError when its size is not a whole number of pages."""
+    def __init__(self, fd: int, *, writable: bool, small_pages: bool = False) -> None:
+        """Map the segment behind `fd`; with `small_pages` page by page, although it may lie in huge ones.
+
+        Raises ValueError when its size is not a whole number of pages.
+        """
         self.size_bytes = os.fstat(fd).st_size
         if self.size_bytes == 0 or self.size_bytes % PAGE_BYTES:
             raise ValueError(f"a RAM image of {self.size_bytes} bytes is not a number of pages")
         self.fd = fd
         self.writable = writable
-        self.mapping: mmap.mmap = map_segment(fd, writable=writable)
+        self.mapping: mmap.mmap = map_aligned(fd, writable=writable)
+        if small_pages:
+            self.mapping.madvise(mmap.MADV_NOHUGEPAGE)
         self.pages = self.size_bytes // PAGE_BYTES
         self.words: npt.NDArray[np.uint64] = np.frombuffer(self.mapping, dtype=np.uint64).reshape(
             self.pages, WORDS_PER_PAGE
@@ -49,6 +55,6 @@ class GuestRam:
             raise ValueError(f"{size_bytes} bytes is not a multiple of the page, {PAGE_BYTES}")
         return cls(create_segment(label, size_bytes), writable=True)
 
-    def remap(self, *, writable: bool) -> GuestRam:
+    def remap(self, *, writable: bool, small_pages: bool = False) -> GuestRam:
         """The same image in a new mapping, for the calling process."""
-        return GuestRam(self.fd, writable=writable)
+        return GuestRam(self.fd, writable=writable, small_pages=small_pages)

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import posix_ipc
 
-from guestmem.names import SEGMENT, guarded_name
+from guestmem.names import guarded_name
+
+HUGE_BYTES = 2 << 20
+"""A huge page, where pages have 4 KiB."""
 
 SHM = Path("/dev/shm")
 """Where Linux keeps POSIX shared memory (shm_overview(7)): a tmpfs, which can be full."""
@@ -32,7 +35,7 @@ def create_segment(label: str, size_bytes: int, *, reserve: bool = False) -> int
     Raises OSError, of SHM where it takes no segment: ENOSPC among others.
     """
     name = f"/ramferry-{os.getpid()}-{label}-{secrets.token_hex(4)}"
-    with guarded_name(SEGMENT, name):
+    with guarded_name(name):
         memory = _new_memory(name)
         memory.unlink()
     try:

@@ -22,7 +22,7 @@ from pipeline.packets.counters import Count, Totals, counts_of
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.processes.deadline import Deadline
 from pipeline.processes.limits import limit_of
-from pipeline.processes.memory import check_memory
+from pipeline.processes.memory import check_huge_pages, check_memory
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import Usage, private_bytes
 from pipeline.progress import REFRESH_SECONDS, Progress, Stage
@@ -147,7 +147,8 @@ class Migration:
             self._check_memory(size, 2, options.guest.advice)
             self._plan(size)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
-            spec = GuestSpec(size, options.guest.content(), options.guest.workload)
+            content, workload = options.guest.content(), options.guest.workload
+            spec = GuestSpec(size, content, workload, huge_pages=options.huge_pages != "off")
             self._guest = GuestClient.start(
                 self._supervisor,
                 spec,
@@ -158,6 +159,9 @@ class Migration:
         self._source, self._log = self._guest.source, self._guest.log
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
+        self.metrics.source_huge_bytes = self._guest.huge_bytes
+        if options.guest is not None:
+            check_huge_pages(options.huge_pages, self._guest.huge_bytes, self._source.size_bytes)
         if options.verify and "invariant" in CHECKS[options.verify] and not self._guest.self_checking:
             raise HostError(
                 f"--verify {options.verify}: this guest does not do the self-check workload "
@@ -195,6 +199,9 @@ class Migration:
         here, simulated = self._sending.await_ready()
         ready = transport.await_ready(functools.partial(self._progress.reach, Stage.PREALLOC))
         self.metrics.prealloc_ms = ready.prealloc_ms
+        if self._options.prealloc:
+            self.metrics.destination_huge_bytes = ready.huge_bytes
+            check_huge_pages(self._options.huge_pages, ready.huge_bytes, self._source.size_bytes)
         self.metrics.simulated = simulated or ready.simulated
         if self.metrics.simulated:
             self._progress.warn("the QAT device is emulated: its figures are simulated")

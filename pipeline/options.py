@@ -33,7 +33,7 @@ with 2 MiB. Where the wire is slow a channel takes less (`Wire.fitting_pages`)."
 
 MIN_PACKET_BYTES, MAX_PACKET_BYTES = PAGE_BYTES, 4 << 20
 MAX_QUEUE_DEPTH = 1000
-"""Slots: they travel through 200 message queues of 10, of the 256 (`queues_max`) of a whole host."""
+"""Slots of the bounded queue (`pipeline.packets.queue`)."""
 
 DEFAULT_TRANSPORT = "queue"
 DEFAULT_RECONNECT_SECONDS = 30.0
@@ -45,6 +45,14 @@ MAX_QAT_TIMEOUT_SECONDS = 3600.0
 
 CHECKS = {"images": ("images",), "invariant": ("invariant",), "both": ("invariant", "images")}
 """What --verify may ask for, and the checks that each is, in order."""
+
+
+HUGE_PAGES = {
+    "auto": "where the kernel does",
+    "on": "or fail",
+    "off": "never",
+}
+"""What --huge-pages may be, and what that means."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ class Options:
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     insecure: bool = False
     auto_with_qat: bool = False
+    huge_pages: str = "auto"
 
     @property
     def packet_pages(self) -> int:
@@ -159,6 +168,7 @@ class ReceiveOptions:
     secret: bytes | None = field(default=None, repr=False)
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     prealloc: bool = False
+    huge_pages: str = "auto"
     ram_bytes_max: int | None = None
     channels_max: int = MAX_WORKERS
     output: str | None = None

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_device import build
-from tests.support.harness import mount_mqueue
 from tests.support.rig import close_rigs
 
 
@@ -16,10 +15,6 @@ from tests.support.rig import close_rigs
 def _close_rigs() -> Iterator[None]:
     yield
     close_rigs()
-
-
-def pytest_configure() -> None:
-    mount_mqueue()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

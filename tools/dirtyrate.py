@@ -34,12 +34,13 @@ from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
 from pipeline.cli.guest import add_guest_arguments, read_attach, read_guest, read_guest_name
 from pipeline.cli.main import Command, execute, show
+from pipeline.cli.memory import add_memory_arguments, read_huge_pages
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
 from pipeline.errors import UsageError
 from pipeline.options import GuestOptions
-from pipeline.processes.memory import check_memory
+from pipeline.processes.memory import check_huge_pages, check_memory
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress, Stage, open_progress
@@ -62,6 +63,7 @@ class Request:
     seconds: float
     measure: bool
     dirty_log: str
+    huge_pages: str
     json: str | None
     quiet: bool
 
@@ -100,6 +102,7 @@ def build_parser(program: str) -> Parser:
     )
     add_output_arguments(parser)
     add_guest_arguments(parser)
+    add_memory_arguments(parser)
     return parser
 
 
@@ -130,6 +133,7 @@ def read(given: Given) -> Request:
         ),
         measure=measure,
         dirty_log=log,
+        huge_pages=read_huge_pages(given, makes_images=attach is None, why_not="no image is made here"),
         json=given.new_file("json"),
         quiet=given.flag("quiet"),
     )
@@ -211,9 +215,11 @@ def keep_or_measure(request: Request, progress: Progress) -> dict[str, Any]:
                 request.guest.content(),
                 request.guest.workload,
                 request.create,
+                huge_pages=request.huge_pages != "off",
             )
             log = request.dirty_log if request.measure else UNWATCHED
             link = GuestClient.start(supervisor, spec, log, functools.partial(progress.reach, Stage.FILLING))
+            check_huge_pages(request.huge_pages, link.huge_bytes, request.guest.size_bytes)
             link.order("run")
         if request.create is not None:
             progress.say(f"guest {request.create} runs; python -m pipeline.run --attach {request.create}")

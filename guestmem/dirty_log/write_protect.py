@@ -14,6 +14,9 @@ import fcntl
 import os
 import platform
 import struct
+from collections.abc import Callable
+from concurrent import futures
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +43,17 @@ SCAN_ARGUMENT = struct.Struct("=12Q")
 REGION_WORDS = 3
 REGIONS_OF_A_CALL = 1 << 15
 """Regions fetched by one ioctl: 768 KiB of them. A region is a run of written pages."""
+
+PART_BYTES = 4 << 30
+MAX_THREADS = 16
+"""A scan of a large guest is split into parts, and a thread a CPU scans them: ioctl(2) runs without the
+interpreter's lock. A part takes 1 to 2 ms, a thread some tens of us to be told."""
+
+EXPAND_PAGES = 1 << 18
+
+T = TypeVar("T")
+Part = tuple[int, int]
+"""Addresses, from and up to."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,8 +122,8 @@ class WriteScan:
     def __init__(self, pid: int, address: int, length: int) -> None:
         """Open the process's page map. Raises NoKernelLog."""
         self._address = address
-        self._length = length
-        self._regions: npt.NDArray[np.uint64] = np.zeros((REGIONS_OF_A_CALL, REGION_WORDS), np.uint64)
+        end = address + length
+        self._parts = [(at, min(at + PART_BYTES, end)) for at in range(address, end, PART_BYTES)]
         try:
             self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -119,29 +133,61 @@ class WriteScan:
         """Write the numbers of the written pages, ascending, to the front of `into`, and clear
         them if `clear`. Returns how many there are.
         """
+        if len(self._parts) == 1:
+            return self._pages_of(self._parts[0], into, clear)
         count = 0
-        at, end = self._address, self._address + self._length
+        for found in self._of_all(lambda part: self._list_of(part, clear)):
+            into[count : count + len(found)] = found
+            count += len(found)
+        return count
+
+    def _pages_of(self, part: Part, into: npt.NDArray[np.uint32], clear: bool) -> int:
+        """The same for one part."""
+        count, (at, end) = 0, part
         while at < end:
             regions, at = self._scan(at, end, clear)
             count += _expand(regions, self._address, into[count:])
         return count
 
+    def _list_of(self, part: Part, clear: bool) -> npt.NDArray[np.uint32]:
+        """The page numbers of one part, in a list of its own."""
+        lists, (at, end) = [], part
+        while at < end:
+            regions, at = self._scan(at, end, clear)
+            pages = np.empty(int((regions[:, 1] - regions[:, 0]).sum()) // PAGE_BYTES, np.uint32)
+            _expand(regions, self._address, pages)
+            lists.append(pages)
+        return np.concatenate(lists)
+
     def clear(self) -> None:
         """Clear all pages without listing them. Raises NoKernelLog."""
-        at, end = self._address, self._address + self._length
+        self._of_all(self._clear_part)
+
+    def _of_all(self, scan: Callable[[Part], T]) -> list[T]:
+        """What a scan of each part gives, in order. Its threads end with it: their process forks others."""
+        if len(self._parts) == 1:
+            return [scan(self._parts[0])]
+        with futures.ThreadPoolExecutor(min(MAX_THREADS, len(self._parts), os.cpu_count() or 1)) as pool:
+            return list(pool.map(scan, self._parts))
+
+    def _clear_part(self, part: Part) -> None:
+        at, end = part
         while at < end:
             _, at = self._scan(at, end, clear=True)
 
     def count(self) -> int:
         """The number of written pages; clears nothing."""
-        count = 0
-        at, end = self._address, self._address + self._length
+        return sum(self._of_all(self._count_part))
+
+    def _count_part(self, part: Part) -> int:
+        count, (at, end) = 0, part
         while at < end:
             regions, at = self._scan(at, end, clear=False)
             count += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE_BYTES
         return count
 
     def _scan(self, start: int, end: int, clear: bool) -> tuple[npt.NDArray[np.uint64], int]:
+        buffer: npt.NDArray[np.uint64] = np.empty((REGIONS_OF_A_CALL, REGION_WORDS), np.uint64)
         flags = PM_SCAN_CHECK_WPASYNC | (PM_SCAN_WP_MATCHING if clear else 0)
         argument = bytearray(
             SCAN_ARGUMENT.pack(
@@ -150,7 +196,7 @@ class WriteScan:
                 start,
                 end,
                 0,
-                self._regions.ctypes.data,
+                buffer.ctypes.data,
                 REGIONS_OF_A_CALL,
                 0,
                 0,
@@ -168,7 +214,7 @@ class WriteScan:
                     f"(this is {platform.release()}: {error.strerror})"
                 ) from error
             raise
-        regions = self._regions[:found]
+        regions = buffer[:found]
         walked = int(SCAN_ARGUMENT.unpack(argument)[4])
         # A scan that clears nothing can report a smaller end than that of the last region it found
         # (seen on Linux 6.18). Going on from there would count pages twice.
@@ -179,12 +225,22 @@ class WriteScan:
 
 
 def _expand(regions: npt.NDArray[np.uint64], address: int, into: npt.NDArray[np.uint32]) -> int:
-    """Page numbers of address ranges, written to the front of `into`."""
-    first = (regions[:, 0] - np.uint64(address)) // np.uint64(PAGE_BYTES)
+    """Page numbers of address ranges, written to the front of `into`; EXPAND_PAGES at a time, so that a guest
+    of which all is dirty takes no more memory than its list."""
+    firsts = ((regions[:, 0] - np.uint64(address)) // np.uint64(PAGE_BYTES)).astype(np.int64)
     lengths = ((regions[:, 1] - regions[:, 0]) // np.uint64(PAGE_BYTES)).astype(np.int64)
-    total = int(lengths.sum())
-    if not total:
-        return 0
-    before = np.cumsum(lengths) - lengths
-    into[:total] = np.arange(total) + np.repeat(first.astype(np.int64) - before, lengths)
-    return total
+    ends = np.cumsum(lengths)
+    done = start = 0
+    while start < len(lengths):
+        stop = max(start + 1, int(np.searchsorted(ends, done + EXPAND_PAGES, "right")))
+        first, length = firsts[start:stop], lengths[start:stop]
+        if stop == start + 1:
+            for at in range(0, int(length[0]), EXPAND_PAGES):
+                until = min(at + EXPAND_PAGES, int(length[0]))
+                into[done + at : done + until] = np.arange(first[0] + at, first[0] + until, dtype=np.uint32)
+        else:
+            total = int(length.sum())
+            before = np.cumsum(length) - length
+            into[done : done + total] = np.arange(total) + np.repeat(first - before, length)
+        done, start = int(ends[stop - 1]), stop
+    return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from pipeline.cli import channels, guest, policy, result
+from pipeline.cli import channels, guest, memory, policy, result
 from pipeline.cli.channels import MethodChoice
 from pipeline.cli.connection import ConnectionOptions
 from pipeline.cli.values import Given
@@ -35,6 +35,7 @@ def add_migration_arguments(parser: argparse.ArgumentParser, *, several_methods:
         "running (default: make a guest for this run, as described below)",
     )
     guest.add_guest_arguments(parser)
+    memory.add_memory_arguments(parser)
     channels.add_channel_arguments(parser, several_methods=several_methods)
     channels.add_qat_arguments(parser)
     policy.add_policy_arguments(parser)
@@ -85,6 +86,12 @@ def read_options(
         secret=link.secret,
         reconnect_seconds=link.reconnect_seconds,
         insecure=link.insecure,
+        huge_pages=memory.read_huge_pages(
+            given,
+            makes_images=attach is None or prealloc,
+            why_not="no image is made here: the guest is there already"
+            + ("" if to is not None else ", and the destination only with --prealloc"),
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.cli.connection import (
     read_connection,
 )
 from pipeline.cli.main import Command, show
+from pipeline.cli.memory import add_memory_arguments, read_huge_pages
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
@@ -73,6 +74,7 @@ def build_parser(program: str) -> Parser:
         default=None,
         help="give the destination its pages before the clock starts (default: on first touch)",
     )
+    add_memory_arguments(parser)
     channels.add_decode_argument(parser)
     add_connection_arguments(parser, with_secret=True)
     add_output_arguments(parser)
@@ -98,6 +100,7 @@ def read(given: Given) -> RecvRequest:
         secret=connection.secret,
         reconnect_seconds=connection.reconnect_seconds,
         prealloc=given.flag("prealloc"),
+        huge_pages=read_huge_pages(given, makes_images=given.flag("prealloc"), why_not="is for --prealloc"),
         ram_bytes_max=size or None,
         channels_max=given.whole("max_channels", 1, MAX_WORKERS, MAX_WORKERS),
         output=output,

@@ -20,6 +20,7 @@ from guestmem.ram import GuestRam
 from guestmem.segment import SHM, create_segment
 from guestmem.units import show_size
 from pipeline.errors import HostError, UsageError
+from pipeline.processes.all_cores import by_all_cores
 from pipeline.processes.descriptors import names_descriptor
 
 VALID_SHM_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -212,12 +213,16 @@ def _allocate(fd: int, size_bytes: int) -> None:
 def _copy(ram: GuestRam, fd: int) -> None:
     """Write the image, with holes where it is zero."""
     pages = CHUNK_BYTES // PAGE_BYTES
-    for first in range(0, ram.pages, pages):
+
+    def keep(first: int) -> None:
         chunk = ram.words[first : first + pages]
         if chunk.any():
             _write_all(fd, chunk.data.cast("B"), first * PAGE_BYTES)
         else:
             _punch(fd, first * PAGE_BYTES, chunk.nbytes)
+
+    for _ in by_all_cores(keep, range(0, ram.pages, pages)):
+        pass
 
 
 def _punch(fd: int, offset: int, length: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
-from guestmem.prefault import populate
+from guestmem.prefault import huge_bytes_of, populate
 from guestmem.ram import GuestRam
 from guestmem.segment import create_segment, map_segment
 from pipeline.auto.statistics import Received, Statistics
@@ -54,6 +54,7 @@ class PlacerPlan:
     settings: CodecSettings
     packet_pages: int
     prealloc: bool
+    huge_pages: bool
     share: float
     statistics: Statistics | None = None
     statistics_row: int = 0
@@ -71,10 +72,13 @@ class Placer:
         self.names = {method.code: method.name for method in plan.methods}
         self._destination = plan.destination.remap(writable=True)
         self.prealloc_ms = 0.0
+        self.huge_bytes = 0
         if plan.prealloc:
             began = time.perf_counter()
-            populate(self._destination.mapping, write=True, first_share=plan.share)
+            mapping = self._destination.mapping
+            populate(mapping, write=True, huge=plan.huge_pages, first_share=plan.share)
             self.prealloc_ms = (time.perf_counter() - began) * 1e3
+            self.huge_bytes = huge_bytes_of(mapping)
         populate(plan.written.mapping, write=True)
         self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
         self._plain = self._scratch.data.cast("B")

@@ -43,10 +43,11 @@ def run_receiver(connection: Connection, plan: ReceiverPlan) -> None:
             "fallback_reason": placer.fallback_reason,
             "simulated": placer.simulated,
             "prealloc_ms": placer.prealloc_ms,
+            "huge_bytes": placer.huge_bytes,
         }
     )
     before = Usage.now()
-    while (number := plan.queue.filled.get(connection.fileno())) is not None:
+    while (number := plan.queue.filled.get()) is not None:
         receiver.apply(number)
     used = usage_message(before, placer.fallback_reason if placer.software_requests else "")
     connection.receive()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Callable
-from concurrent import futures
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ import numpy.typing as npt
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from pipeline.packets.checksums import block_crcs
-from pipeline.processes.cgroup import allowed_cpus
+from pipeline.processes.all_cores import by_all_cores
 
 CHUNK_PAGES = 4096
 MIN_REGION_BYTES = 16 << 20
 MAX_REGIONS = 1024
 DIGEST_BYTES = 16
-WAIT_SECONDS = 0.1
+
+_libc = ctypes.CDLL(None)
+_VOID = ctypes.c_void_p
 
 
 def first_difference(source: GuestRam, destination: GuestRam, between: Callable[[float], None]) -> int | None:
@@ -41,15 +43,25 @@ def differences(
     `between` is called after each 16 MiB with the share that is done.
     """
     found: list[npt.NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
-    for start in range(0, source.pages, CHUNK_PAGES):
-        end = min(start + CHUNK_PAGES, source.pages)
-        ours, theirs = source.words[start:end], destination.words[start:end]
-        if not np.array_equal(ours, theirs):
-            found.append((start + np.flatnonzero((ours != theirs).any(axis=1))).astype(np.uint32))
-            if most is not None and sum(map(len, found)) >= most:
-                break
-        between(end / source.pages)
+    starts = range(0, source.pages, CHUNK_PAGES)
+    compared = by_all_cores(lambda start: _different_in(source, destination, start), starts)
+    for start, differing in zip(starts, compared, strict=True):
+        found.append(differing)
+        if most is not None and sum(map(len, found)) >= most:
+            compared.close()
+            break
+        between(min(start + CHUNK_PAGES, source.pages) / source.pages)
     return np.concatenate(found)
+
+
+def _different_in(source: GuestRam, destination: GuestRam, start: int) -> npt.NDArray[np.uint32]:
+    """The pages that differ in the chunk from page `start`."""
+    chunk = slice(start, start + CHUNK_PAGES)
+    ours, theirs = source.words[chunk], destination.words[chunk]
+    size = ctypes.c_size_t(ours.nbytes)
+    if not _libc.memcmp(ours.ctypes.data_as(_VOID), theirs.ctypes.data_as(_VOID), size):
+        return np.zeros(0, np.uint32)
+    return (start + np.flatnonzero((ours != theirs).any(axis=1))).astype(np.uint32)
 
 
 def region_bytes_of(size_bytes: int) -> int:
@@ -74,16 +86,11 @@ def region_digests(
 ) -> list[str]:
     """A BLAKE2b digest of 128 bits for each region, in order; the last may be shorter.
 
-    hashlib lets other threads run while it reads, so a thread a CPU does it. `between` is called
-    ten times a second with the share that is done.
+    `between` is called after each with the share that is done.
     """
     regions = range(-(-ram.size_bytes // region_bytes))
-    with futures.ThreadPoolExecutor(len(allowed_cpus())) as pool:
-        jobs = [pool.submit(region_digest, ram, region_bytes, region) for region in regions]
-        try:
-            while left := len(futures.wait(jobs, timeout=WAIT_SECONDS).not_done):
-                between(1 - left / len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        return [job.result() for job in jobs]
+    digests = []
+    for digest in by_all_cores(lambda region: region_digest(ram, region_bytes, region), regions):
+        digests.append(digest)
+        between(len(digests) / len(regions))
+    return digests

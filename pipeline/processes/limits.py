@@ -8,8 +8,6 @@ import resource
 import stat
 from collections.abc import Callable
 
-import posix_ipc
-
 from guestmem.segment import SHM
 from pipeline.errors import HostError
 from pipeline.processes.cgroup import pids_left
@@ -18,7 +16,7 @@ LEAST_ADDRESS_SPACE = 160 << 20
 """Below this numpy's OpenBLAS gives up with a line of its own (tried with ulimit -v, 2026)."""
 
 FEW_FILES_LEFT = 8
-"""So near to RLIMIT_NOFILE, EMFILE means that limit; for mq_open(3) it may mean RLIMIT_MSGQUEUE."""
+"""So near to RLIMIT_NOFILE, an error without a number means that limit."""
 
 
 def limit_of(error: BaseException) -> HostError | None:
@@ -74,23 +72,6 @@ def files_are_out() -> bool:
         return len(os.listdir("/proc/self/fd")) + FEW_FILES_LEFT >= most
     except OSError:
         return True  # not even a folder can be opened
-
-
-def message_queues_are_out(error: Exception) -> HostError:
-    """Which limit keeps a POSIX message queue from being made."""
-    if files_are_out():
-        return HostError(_files())
-    refused = isinstance(error, OSError) and error.errno in (errno.EPERM, errno.ENOSYS)
-    if refused or isinstance(error, posix_ipc.PermissionsError):
-        return HostError(
-            f"mq_open is refused ({error}): POSIX message queues are off in this kernel, or a seccomp "
-            "profile forbids them"
-        )
-    limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
-    return HostError(
-        f"cannot create a POSIX message queue: their bytes are limited to {limit} (ulimit -q), their number "
-        "by /proc/sys/fs/mqueue/queues_max; raise them, or use fewer --channels or a smaller --queue-depth"
-    )
 
 
 def _files() -> str:

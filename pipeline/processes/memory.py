@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from guestmem.page import PAGE_BYTES
-from guestmem.segment import SHM, create_segment
+from guestmem.segment import HUGE_BYTES, SHM, create_segment
 from guestmem.units import show_size
 from pipeline.errors import HostError, one_line
 from pipeline.processes.cgroup import memory_left_bytes
@@ -74,6 +74,16 @@ def killed_for_memory_before() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def check_huge_pages(wanted: str, huge_bytes: int, size_bytes: int) -> None:
+    """Raises HostError where an image must lie in huge pages (`on`) and does not."""
+    if wanted == "on" and huge_bytes < size_bytes - size_bytes % HUGE_BYTES:
+        raise HostError(
+            f"--huge-pages on: {show_size(huge_bytes)} of {show_size(size_bytes)} lie in huge pages; "
+            "MADV_COLLAPSE needs Linux 6.1, free memory in one piece (/proc/buddyinfo), and not `deny` in "
+            "/sys/kernel/mm/transparent_hugepage/shmem_enabled; leave the option out"
+        )
 
 
 def check_shared_memory() -> None:

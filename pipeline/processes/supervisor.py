@@ -1,6 +1,6 @@
 """Start, watch and stop processes; nothing outlives a run.
 
-Workers are forked, so they inherit shared memory and message queues that no longer have a name. The
+Workers are forked, so they inherit shared memory and pipes that have no name. The
 kernel kills a worker whose coordinator dies (PR_SET_PDEATHSIG); the coordinator hears of a worker's
 death at once (a pidfd). Coordinator and worker talk over a socket pair.
 """

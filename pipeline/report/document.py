@@ -55,6 +55,10 @@ def build_result(
             "switchovers": metrics.switchovers,
             "returned_switchovers_ms": metrics.returned_ms,
         },
+        "memory": {
+            "source_huge_bytes": metrics.source_huge_bytes,
+            "destination_huge_bytes": metrics.destination_huge_bytes,
+        },
         "downtime": asdict(metrics.downtime) if metrics.downtime else None,
         "traffic": _traffic(metrics.sent, metrics),
         "send": {

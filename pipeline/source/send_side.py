@@ -104,7 +104,7 @@ class SendSide:
         """Create what is shared. `frame_bytes` is what the transport adds to a packet, where it sends
         raw pages out of RAM itself; None where all payloads must be in the slots.
 
-        Raises OSError, HostError where shared memory or message queues cannot be had.
+        Raises OSError, HostError where shared memory or pipes cannot be had.
         """
         self._options = options
         self._supervisor = supervisor
@@ -124,7 +124,7 @@ class SendSide:
     def queue(self) -> PacketQueue:
         """What the channels fill. Made when it is first asked for, which must be before any worker is forked.
 
-        Raises HostError where shared memory or message queues cannot be had.
+        Raises HostError where shared memory or pipes cannot be had.
         """
         layout = self.layout
         return PacketQueue(self._options.queue_depth, front_room(layout.pages), layout.payload_bytes)

@@ -36,6 +36,7 @@ class Readiness:
     prealloc_ms: float | None
     fallback_reasons: set[str]
     simulated: bool
+    huge_bytes: int
 
     @classmethod
     def await_all(
@@ -55,7 +56,12 @@ class Readiness:
             messages.append(found[0])
         longest = max(float(message["prealloc_ms"]) for message in messages)
         reasons = {str(message["fallback_reason"]) for message in messages} - {""}
-        return cls(longest if prealloc else None, reasons, any(message["simulated"] for message in messages))
+        return cls(
+            longest if prealloc else None,
+            reasons,
+            any(message["simulated"] for message in messages),
+            max(int(message["huge_bytes"]) for message in messages),
+        )
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class QueueTransport:
                     settings=layout.settings,
                     packet_pages=layout.pages,
                     prealloc=options.prealloc,
+                    huge_pages=options.huge_pages != "off",
                     share=number / options.receivers,
                     statistics=auto.statistics if auto else None,
                     statistics_row=number,
@@ -119,5 +120,6 @@ class QueueTransport:
         """Everything goes with this process."""
 
     def finish(self) -> TransportFigures:
+        self.sending.queue.filled.end(len(self._receivers))
         figures, reasons = figures_of(self._supervisor.finish(self._receivers))
         return TransportFigures(SideFigures(), figures, self.received(), reasons, {"kind": "queue"})

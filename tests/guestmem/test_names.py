@@ -11,7 +11,7 @@ from tests.support.harness import ROOT
 STOPPED = """
 import os, signal
 from guestmem import names
-with names.guarded_name(names.SEGMENT, "/ferry-test-none"):
+with names.guarded_name("/ferry-test-none"):
     pass
 print(names._current._pid, flush=True)
 os.kill(names._current._pid, signal.SIGSTOP)

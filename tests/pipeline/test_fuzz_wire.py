@@ -119,7 +119,7 @@ BODIES: list[messages.Message] = [
     messages.Offer(1 << 30, 64, 1024, 1 << 22, [1, 2, 3], True, "x", 30.0, True),
     messages.VerifyPages(3, 16 << 20, 7),
     messages.VerifiedPages(3, 4096, 9),
-    messages.Ready(1.5, "", False, 7),
+    messages.Ready(1.5, "", False, 7, 2 << 20),
     messages.Refusal("busy", True),
     messages.Failure("why"),
     messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 16, False),
@@ -281,6 +281,7 @@ class LandingRig:
             settings=CodecSettings(level=1),
             packet_pages=LIMITS.packet_pages,
             prealloc=False,
+            huge_pages=False,
             share=0.0,
         )
         self.arrivals = Arrivals(pages, 2)

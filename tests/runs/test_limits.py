@@ -30,8 +30,6 @@ def limited(setting: str, *arguments: str) -> Ended:
         ("ulimit -n 12", (), "ulimit -n"),
         ("ulimit -n 20", (), "ulimit -n"),
         ("ulimit -n 30", (), "ulimit -n"),
-        ("ulimit -q 0", (), "ulimit -q"),
-        ("ulimit -q 4000", ("--channels", "8"), "ulimit -q"),
         ("ulimit -f 100", (), "ulimit -f"),
         ("ulimit -v 100000", (), "ulimit -v"),
         ("ulimit -v 150000", (), "ulimit -v"),
@@ -78,7 +76,6 @@ SANDBOXES = {
     "sched_setscheduler,sched_getaffinity": "",
     "pidfd_send_signal": "",
     "pidfd_open": "pidfd_open is refused",
-    "mq_open": "mq_open is refused",
 }
 """Calls that a seccomp profile may forbid, and what is said of it; nothing where the run goes on."""
 

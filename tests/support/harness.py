@@ -18,7 +18,6 @@ from pipeline.cli.main import execute
 from pipeline.processes.signals import ENDING
 
 ROOT = Path(__file__).resolve().parents[2]
-MQUEUE = Path("/dev/mqueue")
 TIMEOUT_SECONDS = 60.0
 
 
@@ -176,26 +175,13 @@ def _comm(pid: int) -> str:
         return ""
 
 
-def mount_mqueue() -> None:
-    """Make message queues visible, where root may; elsewhere they stay unchecked."""
-    if MQUEUE.is_dir() and os.path.ismount(MQUEUE):
-        return
-    if os.geteuid() == 0:
-        MQUEUE.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "mqueue", "none", str(MQUEUE)], check=False)
-
-
 def leftovers() -> set[str]:
-    """Names of ours in shared memory and among the message queues."""
-    found = set()
-    for folder in (SHM, MQUEUE):
-        if folder.is_dir():
-            found |= {str(path) for path in folder.glob("*ramferry*")}
-    return found
+    """Names of ours in shared memory."""
+    return {str(path) for path in SHM.glob("*ramferry*")} if SHM.is_dir() else set()
 
 
 def assert_clean(session: int, before: set[str], seconds: float = 2.0) -> None:
-    """Within two seconds no process, segment or queue of the run is left."""
+    """Within two seconds no process or segment of the run is left."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         alive, named = session_pids(session), leftovers() - before

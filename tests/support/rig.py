@@ -44,7 +44,7 @@ def another_process(turn: Callable[[int], None]) -> Iterator[None]:
 
 
 def close_rigs() -> None:
-    """After a test: message queues and descriptors are few."""
+    """After a test: descriptors are few."""
     while OPEN:
         rig = OPEN.pop()
         rig.queue.close()
@@ -97,6 +97,7 @@ class Rig:
                 settings=settings,
                 packet_pages=packet_pages,
                 prealloc=False,
+                huge_pages=False,
                 share=0.0,
             )
         )

@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 
-CALLS = {"madvise": 28, "sched_setscheduler": 144, "sched_getaffinity": 204, "mq_open": 240,
+CALLS = {"madvise": 28, "sched_setscheduler": 144, "sched_getaffinity": 204,
          "membarrier": 324, "pidfd_send_signal": 424, "pidfd_open": 434}  # fmt: skip
 """Numbers of x86_64 (arch/x86/entry/syscalls/syscall_64.tbl)."""
 

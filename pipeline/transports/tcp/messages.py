@@ -129,12 +129,13 @@ class Offer(Message):
 @dataclass(frozen=True)
 class Ready(Message):
     """WELCOME on a connection for packets: its worker is ready, and so many packets of the run were applied
-    so far; 0 where version 1 does not say."""
+    so far; `huge_bytes` of the destination lie in huge pages. Both 0 where version 1 does not say."""
 
     prealloc_ms: float
     fallback_reason: str
     simulated: bool
     packets: int
+    huge_bytes: int
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Ready:
@@ -143,6 +144,7 @@ class Ready(Message):
             text(body, "fallback_reason"),
             flag(body, "simulated"),
             integer(body, "packets", 0, 1 << 62),
+            integer(body, "huge_bytes", 0, 1 << 62),
         )
 
 

@@ -1,7 +1,7 @@
 """Version 1 of the protocol, as ramferry 0.1.0 speaks it: its JSON to that of this version, and back.
 
 WELCOME on control    `output` is `keeps`; no `decode_on_qat`
-WELCOME for packets   no `packets`
+WELCOME for packets   no `packets`, no `huge_bytes`
 OPEN                  no `qat_buffer_bytes`, no `decode_on_qat`
 SETTLE                `connections` is `channels`; no `guest_stands`
 COMMIT                no `dirty_pages`
@@ -24,7 +24,7 @@ OLD_NAMES: dict[FrameType, dict[str, str]] = {
 }
 
 ADDED: dict[FrameType, dict[str, dict[str, Any]]] = {
-    FrameType.WELCOME: {"output": {"decode_on_qat": False}, "prealloc_ms": {"packets": 0}},
+    FrameType.WELCOME: {"output": {"decode_on_qat": False}, "prealloc_ms": {"packets": 0, "huge_bytes": 0}},
     FrameType.SETTLE: {"round": {"guest_stands": False}},
     FrameType.COMMIT: {"request": {"dirty_pages": None}},
     FrameType.OPEN: {"ram_bytes": {"qat_buffer_bytes": None, "decode_on_qat": False}},

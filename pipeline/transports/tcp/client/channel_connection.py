@@ -53,7 +53,7 @@ class ChannelConnection:
         self._coordinator = coordinator
         self._more_time = more_time
         self._row = memoryview(rows.rows[number])
-        self._generation = 1
+        self.generation = 1
         self._progress_made = NoProgress(peer)
         self._carried_here = 0
         self._record: dict[str, Any] = {"channel": number, "broken": []}
@@ -61,11 +61,11 @@ class ChannelConnection:
 
     def open(self) -> Ready:
         """Call until somebody answers. Raises RunFailed, PeerRefused, and what `more_time` does."""
-        hello = Hello(Role.PACKETS, self._number, self._generation, self._run_id)
-        self.link, body, self._generation = self._peer.keep_calling(
+        hello = Hello(Role.PACKETS, self._number, self.generation, self._run_id)
+        self.link, body, self.generation = self._peer.keep_calling(
             hello, self._peer.reconnect_seconds, self._more_time
         )
-        self._row[CONNECTION] = self._generation << 32
+        self._row[CONNECTION] = self.generation << 32
         version = self.link.version
         ready = Ready.of(body)
         # Version 1 does not say how much was applied, so nothing can be concluded.
@@ -89,7 +89,7 @@ class ChannelConnection:
             self.link.send_frame(FrameType.PACKET, front, payload, on_part)
         except ConnectionLost as error:
             why = str(error)
-            row[CONNECTION] = (self._generation + 1) << 32
+            row[CONNECTION] = (self.generation + 1) << 32
             row[CALLING] = 1
         else:
             row[CONNECTION] += 1
@@ -108,12 +108,12 @@ class ChannelConnection:
     def again(self, why: str) -> None:
         """The connection is of no use: close it, call anew. Raises RunFailed, and what `more_time` does."""
         self._record["broken"].append(why)
-        self._row[CONNECTION] = (self._generation + 1) << 32
+        self._row[CONNECTION] = (self.generation + 1) << 32
         self._row[UNACKNOWLEDGED] = self._row[FULL] = 0
         self._row[CALLING] = 1
         self._note()
         self.link.close()
-        self._generation += 1
+        self.generation += 1
         self._peer = dataclasses.replace(self._peer, welcome_seconds=AGAIN_WELCOME_SECONDS)
         try:
             self.open()
@@ -137,7 +137,7 @@ class ChannelConnection:
         except ConnectionLost:
             pass
         self.link.close()
-        return {**self._record, "connections": self._generation}
+        return {**self._record, "connections": self.generation}
 
 
 class Finished(Exception):

@@ -17,7 +17,7 @@ from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from pipeline.packets.packet import HEADER, Packet, front_room, write_packet
 from pipeline.packets.page_runs import bytes_of, runs
-from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
+from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot, SlotsOr
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.source.in_place import summed
 from pipeline.transports.tcp.client.channel_connection import ChannelConnection, Finished, open_first
@@ -28,7 +28,7 @@ from pipeline.transports.tcp.version1 import VERSION_1
 SLOW_SECONDS = 0.05
 """A link on which a packet takes longer is looked at while the next one goes, so that auto sees its speed."""
 
-LOOK_MS = 5.0
+LOOK_SECONDS = 0.005
 """How often an idle sender looks what its socket still holds."""
 
 
@@ -85,20 +85,26 @@ class Sender:
 
     def work(self) -> None:
         """Send what is queued, until the coordinator has something to say."""
-        queue, order, row = self._plan.queue, self._coordinator, self._row
+        order, row = self._coordinator, self._row
+        slots = self._slots()
         while True:
-            link = self.connection.link
-            look_again = LOOK_MS if row[UNACKNOWLEDGED] else None
-            number = queue.filled.get(order.fileno(), link.fileno(), timeout_ms=look_again)
+            generation = self.connection.generation
+            number = slots.get(LOOK_SECONDS if row[UNACKNOWLEDGED] else None)
             if number is not None:
                 self._carry(number)
-            elif link.wait(0):
+            elif self.connection.link.wait(0):
                 self.connection.again("the receiver closed it")
             elif select.select([order], [], [], 0)[0]:
                 order.receive()
                 return
             else:
                 self.connection.look()
+            if self.connection.generation != generation:
+                slots.close()
+                slots = self._slots()
+
+    def _slots(self) -> SlotsOr:
+        return SlotsOr(self._plan.queue.filled, self._coordinator.fileno(), self.connection.link.fileno())
 
     def _carry(self, number: int) -> None:
         connection = self.connection

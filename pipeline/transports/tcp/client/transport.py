@@ -131,7 +131,12 @@ class TcpTransport:
         except OSError as error:
             raise HostError(f"cannot listen on {TESTED_HERE}: {error.strerror}") from error
         receive = ReceiveOptions(
-            options.tls, secret, options.reconnect_seconds, options.prealloc, qat=options.qat
+            options.tls,
+            secret,
+            options.reconnect_seconds,
+            options.prealloc,
+            huge_pages=options.huge_pages,
+            qat=options.qat,
         )
         context = None if options.tls is None else options.tls.context(SERVER)
         serve = functools.partial(_serve_here, options=receive, listener=listener, context=context)

@@ -72,7 +72,7 @@ def _serve(plan: ChannelReceiverPlan, placer: Placer, generation: int, link: Lin
     """One connection to its end: why it broke, or nothing after END. Raises RunFailed."""
     plan.arrivals.delivered[plan.number] = generation << 32
     applied = int(plan.counters.totals()[Count.PACKETS])
-    ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated, applied)
+    ready = Ready(placer.prealloc_ms, placer.fallback_reason, placer.simulated, applied, placer.huge_bytes)
     try:
         receiver = ChannelReceiver(plan, placer, link)
         link.send(FrameType.WELCOME, ready.body())

@@ -147,6 +147,7 @@ class ReceiveRun:
             settings=self._settings(),
             packet_pages=self.wanted.packet_pages,
             prealloc=self._options.prealloc and first,
+            huge_pages=self._options.huge_pages != "off",
             share=number / self.wanted.channels,
         )
         return ChannelReceiverPlan(number, placing, self.arrivals, self.counters, self._limits)

@@ -25,9 +25,9 @@ def test_an_offer() -> None:
 
 
 def test_the_other_welcome() -> None:
-    told = to_version_1(FrameType.WELCOME, Ready(1.5, "", False, 7).body())
+    told = to_version_1(FrameType.WELCOME, Ready(1.5, "", False, 7, 4096).body())
     assert told == {"prealloc_ms": 1.5, "fallback_reason": "", "simulated": False}
-    assert Ready.of(from_version_1(FrameType.WELCOME, told)) == Ready(1.5, "", False, 0)
+    assert Ready.of(from_version_1(FrameType.WELCOME, told)) == Ready(1.5, "", False, 0, 0)
 
 
 def test_an_open() -> None:
