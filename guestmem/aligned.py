@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 
 import numpy as np
 
-from guestmem.segment import HUGE_BYTES, map_segment
+from guestmem.segment import HUGE_BYTES
 
-ALIGN_TRIES = 4
+MAP_SHARED_FIXED = mmap.MAP_SHARED | 0x10
+"""MAP_FIXED of linux/mman.h, which the mmap module does not name."""
+
+MAP_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
 
 
-def map_aligned(fd: int, *, writable: bool) -> mmap.mmap:
-    """The same, at an address that huge pages can be mapped at, wherever that can be had. Raises OSError.
+class AlignedMapping:
+    """A whole segment, shared, from a multiple of HUGE_BYTES on. `memory` is its bytes.
 
-    The kernel puts a mapping right below the lowest one (mmap(2)), and Python's mmap takes no address. So
-    where it comes to lie wrong, something is put in its way that is as long as it is off.
+    Python's mmap takes no address. So it maps that much and 2 MiB more of nothing, and the segment takes its
+    place at the right address within; all of it is unmapped when nobody uses `memory` any more.
     """
-    mapping = map_segment(fd, writable=writable)
-    for _ in range(ALIGN_TRIES):
-        off = address_of(mapping) % HUGE_BYTES
-        if off == 0 or len(mapping) < HUGE_BYTES:
-            break
-        del mapping
-        in_the_way = mmap.mmap(-1, off, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
-        mapping = map_segment(fd, writable=writable)
-        del in_the_way
-    return mapping
+
+    def __init__(self, fd: int, *, writable: bool) -> None:
+        """Map what fstat says is there. Raises OSError."""
+        size = os.fstat(fd).st_size
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        whole = mmap.mmap(-1, size + HUGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, protection)
+        base = address_of(whole)
+        start = -base % HUGE_BYTES
+        self.address = base + start
+        self.memory = memoryview(whole)[start : start + size]
+        if _libc.mmap(self.address, size, protection, MAP_SHARED_FIXED, fd, 0) == MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def __len__(self) -> int:
+        return len(self.memory)
 
 
-def address_of(mapping: mmap.mmap) -> int:
+def address_of(mapping: mmap.mmap | AlignedMapping) -> int:
     """Where a mapping begins in this process."""
+    if isinstance(mapping, AlignedMapping):
+        return mapping.address
     return int(np.frombuffer(mapping, np.uint8).ctypes.data)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from concurrent import futures
 
-from guestmem.aligned import address_of
+from guestmem.aligned import AlignedMapping, address_of
 from guestmem.page import PAGE_BYTES
 from guestmem.segment import HUGE_BYTES, SHM
 
@@ -33,6 +33,9 @@ MAX_THREADS = 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+Mapping = mmap.mmap | AlignedMapping
+
+
 class NoMemoryBehind(Exception):
     """The pages of a mapping could not be allocated: shared memory, or all memory, is full."""
 
@@ -47,7 +50,7 @@ def warm_heap(size_bytes: int) -> None:
 
 
 def populate(
-    mapping: mmap.mmap,
+    mapping: Mapping,
     *,
     write: bool,
     huge: bool = False,
@@ -77,7 +80,7 @@ def populate(
                 on_share(done / size)
 
 
-def populate_by_all_cores(mapping: mmap.mmap, *, huge: bool, on_share: Callable[[float], None]) -> None:
+def populate_by_all_cores(mapping: Mapping, *, huge: bool, on_share: Callable[[float], None]) -> None:
     """Populate every page, to write, in threads of this process. Raises what `populate` does, and what
     `on_share` raises."""
     size = len(mapping)
@@ -98,14 +101,14 @@ def populate_by_all_cores(mapping: mmap.mmap, *, huge: bool, on_share: Callable[
             raise
 
 
-def _madvise(mapping: mmap.mmap, advice: int, offset: int, length: int) -> None:
+def advise(mapping: Mapping, advice: int, offset: int, length: int) -> None:
     """madvise(2) without the interpreter's lock, which mmap.madvise holds. Raises OSError."""
     if _libc.madvise(ctypes.c_void_p(address_of(mapping) + offset), ctypes.c_size_t(length), advice):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def huge_bytes_of(mapping: mmap.mmap) -> int:
+def huge_bytes_of(mapping: Mapping) -> int:
     """How much of a mapping this process has mapped in huge pages (proc(5), /proc/PID/smaps)."""
     begin = f"{address_of(mapping):x}-"
     with open("/proc/self/smaps") as smaps:
@@ -118,25 +121,25 @@ def huge_bytes_of(mapping: mmap.mmap) -> int:
     return 0
 
 
-def _collapse_chunk(mapping: mmap.mmap, offset: int, length: int) -> bool:
+def _collapse_chunk(mapping: Mapping, offset: int, length: int) -> bool:
     """Make huge pages of what lies there; whether to go on trying. Where it fails nothing is lost."""
     length -= length % HUGE_BYTES
     try:
         for page in range(offset, offset + length, HUGE_BYTES):
             # A range of which nothing is there yet is refused (EINVAL).
-            _madvise(mapping, MADV_POPULATE_WRITE, page, PAGE_BYTES)
+            advise(mapping, MADV_POPULATE_WRITE, page, PAGE_BYTES)
         if length:
-            _madvise(mapping, MADV_COLLAPSE, offset, length)
+            advise(mapping, MADV_COLLAPSE, offset, length)
     except OSError as error:
         return error.errno in (errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
     return True
 
 
-def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
+def _populate_chunk(mapping: Mapping, offset: int, length: int, write: bool) -> None:
     advice = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
     while True:
         try:
-            _madvise(mapping, advice, offset, length)
+            advise(mapping, advice, offset, length)
             return
         except OSError as error:
             if error.errno in (errno.EINTR, errno.EAGAIN):
@@ -150,12 +153,13 @@ def _populate_chunk(mapping: mmap.mmap, offset: int, length: int, write: bool) -
             ) from error
 
 
-def _touch(mapping: mmap.mmap, offset: int, length: int, write: bool) -> None:
+def _touch(mapping: Mapping, offset: int, length: int, write: bool) -> None:
     """What madvise does, where it does not know or may not: touch one byte a page.
 
     It writes back what it read, which is safe because nobody writes before the clock starts.
     """
+    memory = mapping.memory if isinstance(mapping, AlignedMapping) else memoryview(mapping)
     for page in range(offset, offset + length, PAGE_BYTES):
-        byte = mapping[page]
+        byte = memory[page]
         if write:
-            mapping[page] = byte
+            memory[page] = byte

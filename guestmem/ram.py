@@ -8,8 +8,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.aligned import map_aligned
+from guestmem.aligned import AlignedMapping
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.prefault import advise
 from guestmem.segment import create_segment
 
 MIN_RAM_BYTES = 1 << 20
@@ -36,14 +37,14 @@ class GuestRam:
             raise ValueError(f"a RAM image of {self.size_bytes} bytes is not a number of pages")
         self.fd = fd
         self.writable = writable
-        self.mapping: mmap.mmap = map_aligned(fd, writable=writable)
+        self.mapping = AlignedMapping(fd, writable=writable)
         if small_pages:
-            self.mapping.madvise(mmap.MADV_NOHUGEPAGE)
+            advise(self.mapping, mmap.MADV_NOHUGEPAGE, 0, len(self.mapping))
         self.pages = self.size_bytes // PAGE_BYTES
-        self.words: npt.NDArray[np.uint64] = np.frombuffer(self.mapping, dtype=np.uint64).reshape(
+        self.words: npt.NDArray[np.uint64] = np.frombuffer(self.mapping.memory, dtype=np.uint64).reshape(
             self.pages, WORDS_PER_PAGE
         )
-        self.memory = memoryview(self.mapping)
+        self.memory = self.mapping.memory
 
     @classmethod
     def create(cls, size_bytes: int, label: str) -> GuestRam:
