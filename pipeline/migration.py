@@ -17,7 +17,7 @@ from guestmem.workload import HELD_SHARE
 from pipeline.codecs.qatzip import without_device
 from pipeline.dirty_curve import CurveRecorder
 from pipeline.errors import HostError, NotConverged, RunFailed, one_line
-from pipeline.options import CHECKS, Options
+from pipeline.options import CHECKS, Options, has_queue
 from pipeline.packets.counters import Count, Totals, counts_of
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.processes.deadline import Deadline
@@ -171,7 +171,8 @@ class Migration:
 
     def _check_memory(self, size_bytes: int, images: int, advice: str) -> None:
         options = self._options
-        queue = options.queue_depth * self._layout.slot_bytes
+        in_queue = options.queue_depth if has_queue(options.transport, options.method) else 0
+        queue = in_queue * self._layout.slot_bytes
         check_memory(size_bytes, images, queue, options.channels + options.receivers, advice)
 
     def _plan(self, size_bytes: int) -> None:

@@ -27,6 +27,7 @@ DEFAULT_SEED = 1
 
 DEFAULT_CHANNELS = 2
 MAX_WORKERS = 64
+DEFAULT_QUEUE_BYTES = 256 << 20
 DEFAULT_PACKET_BYTES = 2 << 20
 """zstd 1 over loopback TCP on an AMD EPYC (2026), three turns: 787 MB/s with 512 KiB, 837 with 1 MiB, 874
 with 2 MiB. Where the wire is slow a channel takes less (`Wire.fitting_pages`)."""
@@ -93,6 +94,12 @@ class GuestOptions(RamOptions):
     def record(self) -> dict[str, Any]:
         """For a result document: what was asked for, by option."""
         return {name: value for name, value in asdict(self).items() if name != "workload"}
+
+
+def has_queue(transport: str, method: str) -> bool:
+    """Whether a bounded queue lies between channels and what takes their packets. Over a socket a channel sends
+    itself what it makes, but for method auto, which chooses by how full the queue is."""
+    return transport == DEFAULT_TRANSPORT or method == AUTO
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from pipeline.options import (
     AUTO,
     DEFAULT_CHANNELS,
     DEFAULT_PACKET_BYTES,
+    DEFAULT_QUEUE_BYTES,
     MAX_PACKET_BYTES,
     MAX_QAT_TIMEOUT_SECONDS,
     MAX_QUEUE_DEPTH,
     MAX_WORKERS,
     MIN_PACKET_BYTES,
     QatOptions,
+    has_queue,
 )
 from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
@@ -75,7 +77,7 @@ def add_channel_arguments(parser: argparse.ArgumentParser, *, several_methods: b
         "--queue-depth",
         metavar="N",
         help=f"packets in the queue at most, 1 to {MAX_QUEUE_DEPTH} "
-        "(default: four times the channels plus twice the receivers)",
+        "(default: four times the channels plus twice the receivers, fewer where packets are large)",
     )
     add(
         "--dirty-log",
@@ -188,9 +190,16 @@ def read_packet_bytes(given: Given) -> int:
     )
 
 
-def read_queue_depth(given: Given, channels: int, receivers: int) -> int:
-    """Slots; by default enough for every worker to have one in hand and more waiting. Raises UsageError."""
-    return given.whole("queue_depth", 1, MAX_QUEUE_DEPTH, 4 * channels + 2 * receivers)
+def read_queue_depth(
+    given: Given, methods: Iterable[MethodChoice], transport: str, channels: int, receivers: int
+) -> int:
+    """Slots; by default enough for every worker to have one in hand and more waiting, in DEFAULT_QUEUE_BYTES
+    where that is possible. Raises UsageError."""
+    if not any(has_queue(transport, method.name) for method in methods):
+        given.refuse(("queue_depth",), f"over {transport} a queue is for --method {AUTO}; leave it out")
+    packets = DEFAULT_QUEUE_BYTES // read_packet_bytes(given)
+    usual = max(channels + receivers, min(4 * channels + 2 * receivers, packets))
+    return given.whole("queue_depth", 1, MAX_QUEUE_DEPTH, usual)
 
 
 def read_dirty_log(given: Given) -> str:

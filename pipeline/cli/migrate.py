@@ -72,7 +72,7 @@ def read_options(
         channels=count,
         receivers=receivers,
         packet_bytes=channels.read_packet_bytes(given),
-        queue_depth=channels.read_queue_depth(given, count, receivers),
+        queue_depth=channels.read_queue_depth(given, qat_methods or (method,), transport, count, receivers),
         prealloc=prealloc,
         dirty_log=channels.read_dirty_log(given),
         max_bandwidth=policy.read_max_bandwidth(given),

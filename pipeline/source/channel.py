@@ -1,15 +1,16 @@
-"""One send worker: claim, snapshot, find zero pages, compress, enqueue."""
+"""One send worker: claim, snapshot, find zero pages, compress, hand on."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.ipc import Connection
+from guestmem.ipc import Connection, Message
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import NoMemoryBehind, populate, warm_heap
 from guestmem.ram import GuestRam
@@ -42,7 +43,6 @@ class ChannelPlan:
     number: int
     source: GuestRam
     rounds: RoundList
-    queue: PacketQueue
     counters: Counters
     wire: Wire
     raw: Method
@@ -52,38 +52,88 @@ class ChannelPlan:
     frame_bytes: int = 0
 
 
-def run_channel(connection: Connection, plan: ChannelPlan) -> None:
+class Outlet(Protocol):
+    """Where a channel's packets go, and the slots it writes them to."""
+
+    def fitting_pages(self, most: int) -> int:
+        """Pages of the next packet, at most `most`."""
+
+    def free(self) -> int:
+        """Wait for a free slot."""
+
+    def free_now(self) -> int | None:
+        """A free slot, if there is one."""
+
+    def slot(self, number: int) -> Slot:
+        """The slot of a number."""
+
+    def put(self, number: int) -> None:
+        """Hand a filled slot on."""
+
+
+class QueueOutlet:
+    """The bounded queue."""
+
+    def __init__(self, queue: PacketQueue, wire: Wire) -> None:
+        """Map the queue in this process."""
+        queue.attach()
+        populate(queue.mapping, write=True)
+        self.fitting_pages = wire.fitting_pages
+        self.free_now = queue.free.get_nowait
+        self.slot = queue.slot
+        self.put = queue.filled.put
+        self._free = queue.free
+
+    def free(self) -> int:
+        number = self._free.get()
+        assert number is not None, "nobody ends this side"
+        return number
+
+
+def run_channel(connection: Connection, plan: ChannelPlan, queue: PacketQueue) -> None:
     """Set up, then send rounds as the coordinator calls them, until it says finish."""
-    try:
-        picker = plan.open_picker()
-        channel = Channel(plan, picker)
-        warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
-    except NoMemoryBehind as error:
-        raise HostError(str(error)) from error
-    connection.send(
-        {"kind": "ready", "fallback_reason": picker.qat.fallback_reason, "simulated": picker.qat.simulated}
-    )
+    picker = plan.open_picker()
+    channel = open_channel(plan, picker, lambda: QueueOutlet(queue, plan.wire))
+    connection.send({"kind": "ready", **ready_of(picker)})
     before = Usage.now()
     while True:
         message, _ = connection.receive()
         if message["kind"] == "finish":
             break
         connection.send({"kind": "sent", "round": channel.send_round()})
-    reason = picker.qat.fallback_reason if picker.qat.software_requests else ""
-    connection.send(usage_message(before, reason))
+    connection.send(usage_message(before, software_reason(picker)))
     picker.close()
+
+
+def open_channel(plan: ChannelPlan, picker: Picker, open_outlet: Callable[[], Outlet]) -> Channel:
+    """Map and populate what a channel touches. Raises HostError."""
+    try:
+        channel = Channel(plan, picker, open_outlet())
+        warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
+    except NoMemoryBehind as error:
+        raise HostError(str(error)) from error
+    return channel
+
+
+def ready_of(picker: Picker) -> Message:
+    """What a channel says of its device when it is ready."""
+    return {"fallback_reason": picker.qat.fallback_reason, "simulated": picker.qat.simulated}
+
+
+def software_reason(picker: Picker) -> str:
+    """Why software did a device's work; empty where it did none."""
+    return picker.qat.fallback_reason if picker.qat.software_requests else ""
 
 
 class Channel:
     """The loop from guest pages to filled slots."""
 
-    def __init__(self, plan: ChannelPlan, picker: Picker) -> None:
+    def __init__(self, plan: ChannelPlan, picker: Picker, outlet: Outlet) -> None:
         self._plan = plan
         self._picker = picker
+        self._outlet = outlet
         self._source = plan.source.remap(writable=False)
         populate(self._source.mapping, write=False)
-        plan.queue.attach()
-        populate(plan.queue.mapping, write=True)
         plan.rounds.attach()
         populate(plan.rounds.mapping, write=False)
         self._count = plan.counters.row(plan.number)
@@ -97,20 +147,22 @@ class Channel:
         """Claim and send until the round's list is used up; which round that was. Raises RunFailed."""
         plan = self._plan
         while True:
-            size = plan.wire.fitting_pages(plan.packet_pages)
+            # Read before the claim: what is said of a round is true of that one, whatever began meanwhile.
+            round_number = plan.rounds.number
+            size = self._outlet.fitting_pages(plan.packet_pages)
             if not len(claimed := plan.rounds.claim(size)):
                 break
             for start in range(0, len(claimed), size):
                 self._send(claimed[start : start + size])
         while self._crossing:
             self._deliver_first()
-        return plan.rounds.number
+        return round_number
 
     def _send(self, pages: npt.NDArray[np.uint32]) -> None:
         """One packet: compressed from a snapshot, copied into its slot, or left where it is in RAM."""
         self._packet += 1
         number = self._free_slot()
-        slot = self._plan.queue.slot(number)
+        slot = self._outlet.slot(number)
         method = self._picker.pick(len(pages))
         if method is not self._plan.raw:
             self._send_compressed(number, slot, pages, method)
@@ -179,7 +231,7 @@ class Channel:
         if across:
             self._crossing.append((number, across))
         else:
-            plan.queue.filled.put(number)
+            self._outlet.put(number)
 
     def _take(
         self, pages: npt.NDArray[np.uint32], snapshot: npt.NDArray[np.uint64]
@@ -221,20 +273,17 @@ class Channel:
 
     def _free_slot(self) -> int:
         """Wait for a free slot; meanwhile deliver what has crossed the wire."""
-        queue = self._plan.queue
         if self._crossing:
             while len(self._crossing) >= MAX_CROSSING:
                 self._deliver_first()
             while self._crossing:
-                number = queue.free.get_nowait()
+                number = self._outlet.free_now()
                 if number is not None:
                     return number
                 self._deliver_first()
-        number = queue.free.get()
-        assert number is not None
-        return number
+        return self._outlet.free()
 
     def _deliver_first(self) -> None:
         number, across = self._crossing.popleft()
         sleep_until(across)
-        self._plan.queue.filled.put(number)
+        self._outlet.put(number)

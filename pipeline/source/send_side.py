@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from guestmem.ipc import Message
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from pipeline.auto.candidates import Candidate, candidates_here
@@ -119,6 +120,8 @@ class SendSide:
             self.auto = Auto(layout.candidates, options.channels, options.receivers, self.sent, self.wire)
         self._channels: list[Worker] = []
         self._is_calling: Callable[[int], bool] | None = None
+        self.said_ready: list[Message] = []
+        """What the channels said when they were ready."""
 
     @functools.cached_property
     def queue(self) -> PacketQueue:
@@ -136,29 +139,31 @@ class SendSide:
         """
         self._channels, self._is_calling = channels, is_calling
 
+    def plan(self, number: int) -> ChannelPlan:
+        """What channel `number` works with."""
+        return ChannelPlan(
+            number=number,
+            source=self._source,
+            rounds=self.rounds,
+            counters=self.sent,
+            wire=self.wire,
+            raw=RAW,
+            open_picker=functools.partial(self._open_picker, number),
+            packet_pages=self.layout.pages,
+            in_place=self._frame_bytes is not None,
+            frame_bytes=self._frame_bytes or 0,
+        )
+
     def start(self) -> None:
         """Start channels that fill the queue."""
-        plans = [
-            ChannelPlan(
-                number=number,
-                source=self._source,
-                rounds=self.rounds,
-                queue=self.queue,
-                counters=self.sent,
-                wire=self.wire,
-                raw=RAW,
-                open_picker=functools.partial(self._open_picker, number),
-                packet_pages=self.layout.pages,
-                in_place=self._frame_bytes is not None,
-                frame_bytes=self._frame_bytes or 0,
-            )
-            for number in range(self._options.channels)
-        ]
+        queue = self.queue
         self._channels = [
             self._supervisor.start(
-                f"channel {plan.number}", "send", functools.partial(run_channel, plan=plan)
+                f"channel {number}",
+                "send",
+                functools.partial(run_channel, plan=self.plan(number), queue=queue),
             )
-            for plan in plans
+            for number in range(self._options.channels)
         ]
 
     def _open_picker(self, number: int) -> Picker:
@@ -174,10 +179,9 @@ class SendSide:
 
     def await_ready(self) -> tuple[set[str], bool]:
         """Wait until every channel has set itself up; why software compresses, and whether a device is
-        emulated. Those of the transport's it waits for itself."""
-        if self._is_calling is not None:
-            return set(), False
+        emulated."""
         messages = [self._supervisor.await_message(worker, "ready") for worker in self._channels]
+        self.said_ready = messages
         reasons = {str(message["fallback_reason"]) for message in messages}
         return reasons - {""}, any(message["simulated"] for message in messages)
 

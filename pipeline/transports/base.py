@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from guestmem.ipc import Message
 from guestmem.ram import PageNumbers
 from pipeline.packets.counters import Totals
 from pipeline.processes.supervisor import WAIT_SECONDS, Supervisor, Worker
@@ -48,12 +49,17 @@ class Readiness:
         between: Callable[[], None] = lambda: None,
     ) -> Readiness:
         """Wait until all of the receive side's workers are ready. Raises what a wait raises."""
-        messages = []
+        messages: list[Message] = []
         for worker in workers:
             while (found := supervisor.take(worker, "ready")) is None:
                 supervisor.wait(WAIT_SECONDS)
                 between()
             messages.append(found[0])
+        return cls.of(messages, prealloc=prealloc)
+
+    @classmethod
+    def of(cls, messages: list[Message], *, prealloc: bool) -> Readiness:
+        """From what each of them said."""
         longest = max(float(message["prealloc_ms"]) for message in messages)
         reasons = {str(message["fallback_reason"]) for message in messages} - {""}
         return cls(

@@ -302,5 +302,5 @@ def test_help_gives_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> No
         in_process("pipeline.cli.run", "--help")
     assert raised.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("default 512K", "bytes per second", "milliseconds", "130 cancelled", "zlib 0 to 9"):
+    for words in ("default 2M", "bytes per second", "milliseconds", "130 cancelled", "zlib 0 to 9"):
         assert words in text

@@ -244,10 +244,19 @@ class TestWhoMayCome:
             read(send_command, "--to", "192.0.2.1:7000", "--tls-dir", str(folder))
 
 
-@pytest.mark.parametrize("kind", ["rf channel 1", "rf sender 1", "rf control", "rf guest"])
-def test_a_killed_worker_of_the_sender_ends_both(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("rf channel 1", "zstd"),
+        ("rf control", "zstd"),
+        ("rf guest", "zstd"),
+        ("rf channel 1", "auto"),
+        ("rf sender 1", "auto"),
+    ],
+)
+def test_a_killed_worker_of_the_sender_ends_both(kind: str, method: str) -> None:
     with receiver() as here:
-        running = send(here.address, *PACED)
+        running = send(here.address, *(method if word == "zstd" else word for word in PACED))
         here.run.wait_for("run of")
         time.sleep(0.3)
         os.kill(running.one(kind), 9)

@@ -22,7 +22,7 @@ from pipeline.packets.pacing import Wire
 from pipeline.packets.packet import Limits, front_room
 from pipeline.packets.queue import PacketQueue
 from pipeline.packets.round_list import RoundList
-from pipeline.source.channel import Channel, ChannelPlan
+from pipeline.source.channel import Channel, ChannelPlan, QueueOutlet
 
 OPEN: list[Rig] = []
 
@@ -73,20 +73,21 @@ class Rig:
         self.queue = PacketQueue(slots, front_room(packet_pages), payload)
         self.sent, self.received = Counters(1), Counters(1)
         self.written = WrittenMap(pages)
+        wire = Wire(0)
         picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings))
         self.channel = Channel(
             ChannelPlan(
                 number=0,
                 source=self.source,
                 rounds=self.rounds,
-                queue=self.queue,
                 counters=self.sent,
-                wire=Wire(0),
+                wire=wire,
                 raw=raw,
                 open_picker=lambda: picker,
                 packet_pages=packet_pages,
             ),
             picker,
+            QueueOutlet(self.queue, wire),
         )
         self.placer = Placer(
             PlacerPlan(

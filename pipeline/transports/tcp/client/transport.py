@@ -22,16 +22,16 @@ from pipeline.destination.verification import page_crcs, region_bytes_of, region
 from pipeline.errors import BadFrame, FerryError, HostError, PeerFailed, PeerRefused, RunFailed
 from pipeline.net.address import Address, address_of
 from pipeline.net.tls import CLIENT, SERVER
-from pipeline.options import CHECKS, Options, ReceiveOptions
+from pipeline.options import CHECKS, Options, ReceiveOptions, has_queue
 from pipeline.packets.counters import Count, Totals
 from pipeline.packets.queue import PacketQueue
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.processes.usage import SideFigures, Usage, figures_of, usage_of
-from pipeline.source.send_side import RAW, PacketLayout, SendSide, Step, look_until
+from pipeline.source.send_side import PacketLayout, SendSide, Step, look_until
 from pipeline.transports.base import NO_PAGES, Readiness, RoundOutcome, TransportFigures
 from pipeline.transports.tcp.client.control_client import ControlClientPlan, run_control_client
 from pipeline.transports.tcp.client.dial import Peer
-from pipeline.transports.tcp.client.raw_channel import RawChannelPlan, run_raw_channel
+from pipeline.transports.tcp.client.direct_channel import DirectChannelPlan, run_direct_channel
 from pipeline.transports.tcp.client.sender import SenderPlan, run_sender
 from pipeline.transports.tcp.client.sender_rows import SenderRows
 from pipeline.transports.tcp.client.wire import SocketWire
@@ -115,8 +115,9 @@ class TcpTransport:
         open_wire = functools.partial(SocketWire, rows=self._rows)
         self.sending = SendSide(options, layout, supervisor, source, HEADER.size, open_wire)
         numbers = range(options.channels)
-        if layout.methods == (RAW,):
-            self._senders = [self._start_raw_channel(number) for number in numbers]
+        self._direct = not has_queue(options.transport, options.method)
+        if self._direct:
+            self._senders = [self._start_direct_channel(number) for number in numbers]
             self.sending.use(self._senders, self._rows.calling)
         else:
             queue = self.sending.queue
@@ -165,23 +166,18 @@ class TcpTransport:
             raise PeerRefused(f"{self._peer.address}: {why}")
         self._ask(FrameType.OPEN, wanted, Asked, self._supervisor.wait)
 
-    def _start_raw_channel(self, number: int) -> Worker:
-        """A channel that has its connection itself: nothing is compressed."""
-        sending = self.sending
-        plan = RawChannelPlan(
-            number,
+    def _start_direct_channel(self, number: int) -> Worker:
+        """A channel that has its connection itself."""
+        plan = DirectChannelPlan(
+            self.sending.plan(number),
+            self._layout.payload_bytes,
             self._peer,
             self._run_id,
             self._source,
-            sending.rounds,
-            sending.sent,
-            sending.wire,
             self._rows,
-            RAW,
-            self._layout.pages,
         )
         return self._supervisor.start(
-            f"channel {number}", "send", functools.partial(run_raw_channel, plan=plan)
+            f"channel {number}", "send", functools.partial(run_direct_channel, plan=plan)
         )
 
     def _start_sender(self, number: int, queue: PacketQueue) -> Worker:
@@ -219,7 +215,11 @@ class TcpTransport:
 
     def await_ready(self, between: Callable[[float], None]) -> Readiness:
         """Every connection is welcome. How far the receiver's prealloc is, it does not say."""
-        return Readiness.await_all(self._supervisor, self._senders, prealloc=self._offer.prealloc)
+        prealloc = self._offer.prealloc
+        if self._direct:
+            said = [message["receiver"] for message in self.sending.said_ready]
+            return Readiness.of(said, prealloc=prealloc)
+        return Readiness.await_all(self._supervisor, self._senders, prealloc=prealloc)
 
     def settle(self, number: int, pages: PageNumbers, step: Step, stands: Callable[[], bool]) -> RoundOutcome:
         """All that was queued is sent or lost, and the receiver says what of it was applied."""
@@ -327,7 +327,7 @@ class TcpTransport:
         if self._local is not None:
             self._local.leaving = True
         said = self._finish_senders()
-        sending, _ = figures_of([message for message in said if "cpu_seconds" in message])
+        sending, reasons = figures_of([message for message in said if "cpu_seconds" in message])
         report: Report = self._ask(FrameType.FINISH, Asked(self._next()), Report, self._supervisor.wait)
         (control,) = self._supervisor.finish([self._control])
         sending.add(usage_of(control), int(control["private_bytes"]))
@@ -350,7 +350,8 @@ class TcpTransport:
         }
         self._await_local_end()
         figures = SideFigures(used, report.private_bytes_max)
-        return TransportFigures(sending, figures, self._applied, set(report.fallback_reasons), record)
+        reasons |= set(report.fallback_reasons)
+        return TransportFigures(sending, figures, self._applied, reasons, record)
 
     def _await_local_end(self) -> None:
         """A receiver of this run's own has said all that it has to say, and ends by itself."""
