@@ -97,8 +97,8 @@ class GuestOptions(RamOptions):
 
 
 def has_queue(transport: str, method: str) -> bool:
-    """Whether a bounded queue lies between channels and what takes their packets. Over a socket a channel sends
-    itself what it makes, but for method auto, which chooses by how full the queue is."""
+    """Whether a bounded queue lies between channels and what takes their packets. Over a socket a channel
+    sends itself what it makes, but for method auto, which chooses by how full the queue is."""
     return transport == DEFAULT_TRANSPORT or method == AUTO
 
 

@@ -191,7 +191,7 @@ def read_packet_bytes(given: Given) -> int:
 
 
 def read_queue_depth(
-    given: Given, methods: Iterable[MethodChoice], transport: str, channels: int, receivers: int
+    given: Given, methods: tuple[MethodChoice, ...], transport: str, channels: int, receivers: int
 ) -> int:
     """Slots; by default enough for every worker to have one in hand and more waiting, in DEFAULT_QUEUE_BYTES
     where that is possible. Raises UsageError."""
