@@ -27,7 +27,7 @@ from pipeline.transports.tcp.client.channel_connection import Finished, open_fir
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.sender_rows import SenderRows
 
-QUICK_SECONDS, SLOW_SECONDS = 0.005, 0.05
+QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
 """A packet that is sent quicker makes the next one larger, one that goes slower smaller: on a fast link a
 packet costs the same Python whatever its size, on a slow one what is on its way should show."""
 
