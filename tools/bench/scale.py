@@ -7,7 +7,9 @@ from typing import Any
 from pipeline.errors import HostError
 from pipeline.processes.memory import available_bytes
 from pipeline.report.markdown import table
+from tools.bench.large import large, terms_table
 from tools.bench.request import BenchRequest
+from tools.bench.terms import measure_terms
 from tools.measuring.progress import say
 from tools.measuring.rows import Rows, note, spread
 from tools.measuring.sizes import size_argument
@@ -17,8 +19,11 @@ from tools.measuring.trial import Trial, run_ours
 SIZES = (0.25, 1, 4, 8)
 """Of --size."""
 
+TERMS_BYTES = 8 << 30
+"""The guest on which the terms of large ones are measured, where there is room: two parts of a scan."""
+
 START_SIZE = 1 / 16
-CHANNELS = (1, 2, 4, 8, 16)
+CHANNELS = (1, 2, 4, 8, 16, 64)
 METHOD = "zstd"
 
 
@@ -40,7 +45,11 @@ def measure(request: BenchRequest) -> dict[str, Any]:
             f"start {size_argument(request.share(START_SIZE).ram.size_bytes)}",
             _run(request, START_SIZE),
         )
-    return {"rows": rows, "base": base}
+    say("the terms of large guests")
+    size = max(
+        (size for size in (TERMS_BYTES, TERMS_BYTES // 4) if _fits(size)), default=request.ram.size_bytes
+    )
+    return {"rows": rows, "base": base, "terms": measure_terms(size), "terms_bytes": size}
 
 
 def _fits(size_bytes: int) -> bool:
@@ -91,5 +100,13 @@ def tables(document: dict[str, Any]) -> str:
             table(out),
             "",
             f"Sizes: CPU per GiB against {middle}. Channels: total ms against 2.",
+            "",
+            f"Terms, measured with a guest of {size_argument(document['terms_bytes'])}:",
+            "",
+            terms_table(document["terms"]),
+            "",
+            "Large guests by arithmetic from these:",
+            "",
+            large(document["terms"], int(document["host"]["cpus"])),
         ]
     )
