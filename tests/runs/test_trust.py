@@ -83,9 +83,8 @@ class TestStrangers:
 
     def test_reconnections_of_a_run_get_in_past_a_crowd(self) -> None:
         with receiver() as here, proxy(here.port) as network:
-            running = send(
-                network.address, "--size", "64M", "--dirty-rate", "0", "--max-bandwidth", "8M", "--json", "-"
-            )
+            paced = ("--method", "zstd", "--max-bandwidth", "8M", "--json", "-")
+            running = send(network.address, "--size", "64M", "--dirty-rate", "0", *paced)
             network.wait_for(3, 1 << 19)
             crowd = [socket.create_connection(("127.0.0.1", here.port)) for _ in range(200)]
             network.pipes[1].cut(reset=True)
