@@ -144,6 +144,8 @@ class Options:
     insecure: bool = False
     auto_with_qat: bool = False
     huge_pages: str = "auto"
+    send_cpus: frozenset[int] | None = None
+    recv_cpus: frozenset[int] | None = None
 
     @property
     def packet_pages(self) -> int:
@@ -160,6 +162,8 @@ class Options:
         grouped = ("guest", "policy", "qat", "to", "tls", "secret")
         record = {name: value for name, value in asdict(self).items() if name not in grouped}
         record |= {f"qat_{name}": value for name, value in asdict(self.qat).items()}
+        for name in ("send_cpus", "recv_cpus"):
+            record[name] = None if record[name] is None else sorted(record[name])
         record["to"] = None if self.to is None else str(self.to)
         record["tls_dir"] = None if self.tls is None else self.tls.folder
         guest = self.guest.record() if self.guest is not None else {}
@@ -176,6 +180,7 @@ class ReceiveOptions:
     reconnect_seconds: float = DEFAULT_RECONNECT_SECONDS
     prealloc: bool = False
     huge_pages: str = "auto"
+    recv_cpus: frozenset[int] | None = None
     ram_bytes_max: int | None = None
     channels_max: int = MAX_WORKERS
     output: str | None = None

@@ -8,6 +8,7 @@ import dataclasses
 from pipeline.cli import channels, guest, memory, policy, result
 from pipeline.cli.channels import MethodChoice
 from pipeline.cli.connection import ConnectionOptions
+from pipeline.cli.placement import add_cpu_arguments, far_devices, read_cpus
 from pipeline.cli.values import Given
 from pipeline.codecs import library_versions
 from pipeline.codecs.qatzip import device_needed
@@ -36,6 +37,7 @@ def add_migration_arguments(parser: argparse.ArgumentParser, *, several_methods:
     )
     guest.add_guest_arguments(parser)
     memory.add_memory_arguments(parser)
+    add_cpu_arguments(parser, "send_cpus", *(["recv_cpus"] if several_methods else []))
     channels.add_channel_arguments(parser, several_methods=several_methods)
     channels.add_qat_arguments(parser)
     policy.add_policy_arguments(parser)
@@ -86,6 +88,8 @@ def read_options(
         secret=link.secret,
         reconnect_seconds=link.reconnect_seconds,
         insecure=link.insecure,
+        send_cpus=read_cpus(given, "send_cpus"),
+        recv_cpus=read_cpus(given, "recv_cpus") if to is None else None,
         huge_pages=memory.read_huge_pages(
             given,
             makes_images=attach is None or prealloc,
@@ -102,7 +106,9 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
     if options.insecure:
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
     try:
-        with Supervisor(progress.warn) as supervisor, signals_cancel(supervisor):
+        _warn_of_distance(options, progress)
+        cpus = {"send": options.send_cpus, "recv": options.recv_cpus}
+        with Supervisor(progress.warn, cpus) as supervisor, signals_cancel(supervisor):
             options = _with_device_asked(options, progress)
             Migration(options, supervisor, progress, metrics).run()
     except FerryError as raised:
@@ -110,6 +116,13 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
     except Exception as raised:  # a fault of ours ends the run, and its document says where
         error = limit_of(raised) or InternalError.of(raised)
     return build_result(options, metrics, command, host_record(library_versions()), error), error
+
+
+def _warn_of_distance(options: Options, progress: Progress) -> None:
+    if options.method in channels.ON_DEVICE:
+        for side, cpus in (("send", options.send_cpus), ("recv", options.recv_cpus)):
+            if far := far_devices(cpus):
+                progress.warn(f"{side} {far}: each request crosses between sockets")
 
 
 def _with_device_asked(options: Options, progress: Progress) -> Options:

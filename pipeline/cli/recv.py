@@ -15,6 +15,7 @@ from pipeline.cli.connection import (
 from pipeline.cli.main import Command, show
 from pipeline.cli.memory import add_memory_arguments, read_huge_pages
 from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.placement import add_cpu_arguments, read_cpus
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
 from pipeline.destination.output import Output
@@ -75,6 +76,7 @@ def build_parser(program: str) -> Parser:
         help="give the destination its pages before the clock starts (default: on first touch)",
     )
     add_memory_arguments(parser)
+    add_cpu_arguments(parser, "recv_cpus")
     channels.add_decode_argument(parser)
     add_connection_arguments(parser, with_secret=True)
     add_output_arguments(parser)
@@ -100,6 +102,7 @@ def read(given: Given) -> RecvRequest:
         secret=connection.secret,
         reconnect_seconds=connection.reconnect_seconds,
         prealloc=given.flag("prealloc"),
+        recv_cpus=read_cpus(given, "recv_cpus"),
         huge_pages=read_huge_pages(given, makes_images=given.flag("prealloc"), why_not="is for --prealloc"),
         ram_bytes_max=size or None,
         channels_max=given.whole("max_channels", 1, MAX_WORKERS, MAX_WORKERS),

@@ -15,7 +15,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from guestmem.ipc import Connection, Message, PeerGone
@@ -24,6 +24,7 @@ from pipeline.errors import Cancelled, FerryError, HostError, RunFailed
 from pipeline.processes.child import become_worker, error_of
 from pipeline.processes.limits import limit_of
 from pipeline.processes.memory import killed_for_memory_before
+from pipeline.processes.placement import stay_on
 from pipeline.processes.standstill import Standstill
 from pipeline.progress import Eyes
 
@@ -57,9 +58,15 @@ class Worker:
 class Supervisor:
     """All processes of a run. Use as a context manager: leaving it kills what still runs."""
 
-    def __init__(self, warn: Callable[[str], None] = lambda text: None) -> None:
-        """`warn` shows the user a worker's {"kind": "warning", "text": ...}."""
+    def __init__(
+        self,
+        warn: Callable[[str], None] = lambda text: None,
+        cpus: Mapping[str, frozenset[int] | None] | None = None,
+    ) -> None:
+        """`warn` shows the user a worker's {"kind": "warning", "text": ...}. `cpus` are where a side's
+        workers run; all where it is not named."""
         self._warn = warn
+        self._cpus = cpus or {}
         self.workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._cancelled_by = 0
@@ -111,6 +118,7 @@ class Supervisor:
             for worker in self.workers:
                 if worker.exit_status is None:
                     os.close(worker.pidfd)
+            stay_on(self._cpus.get(side))
             inherited = [ours, *(worker.connection for worker in self.workers)]
             become_worker(name, main, theirs, parent, inherited, self._private_fds)
         theirs.close()

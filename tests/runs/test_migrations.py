@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.codecs import METHODS
-from tests.support.harness import migrate, run
+from tests.support.harness import Run, migrate, run
 
 SIZE = 24 << 20
 PAGES = SIZE // 4096
@@ -148,3 +151,25 @@ def test_workers_hold_little_beside_the_images() -> None:
     result = migrate("--size", "256M", "--prealloc", "--method", "qatzip", "--dirty-rate", "0")
     for side in ("send", "recv"):
         assert 0 < result[side]["private_bytes_max"] < 48 << 20
+
+
+@pytest.mark.parametrize("transport", ["queue", "tcp"])
+def test_workers_stay_on_the_cpus_that_they_are_given(transport: str) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    first, last = allowed[0], allowed[-1]
+    options = ("--size", "64M", "--method", "zlib", "--max-bandwidth", "4M", "--transport", transport)
+    running = Run(*options, "--send-cpus", str(first), "--recv-cpus", str(last), "--json", "-")
+    running.wait_for("starting")
+    channel, receiver = running.one("rf channel 0"), running.one("rf receiver")
+    time.sleep(0.2)
+    assert os.sched_getaffinity(channel) == {first}
+    assert os.sched_getaffinity(receiver) == {last}
+    assert os.sched_getaffinity(running.one("rf guest")) == set(allowed)
+    os.kill(running.process.pid, signal.SIGINT)
+    ended = running.end()
+    assert ended.result["options"]["send_cpus"] == [first]
+
+
+def test_cpus_that_this_process_has_not_are_named() -> None:
+    ended = run("--size", "16M", "--send-cpus", "4000-4001")
+    assert ended.code == 2 and "may not run on 4000-4001" in ended.errors[0]

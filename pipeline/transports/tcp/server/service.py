@@ -17,6 +17,7 @@ from pipeline.net.address import Address, address_of
 from pipeline.net.tls import SERVER, Tls
 from pipeline.options import ReceiveOptions
 from pipeline.processes.memory import check_shared_memory
+from pipeline.processes.placement import stay_on
 from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.progress import Progress
@@ -41,6 +42,7 @@ def serve(
 ) -> tuple[int, dict[str, Any]]:
     """The exit code, and the last session's record. Raises FerryError."""
     check_shared_memory()
+    stay_on(options.recv_cpus)
     try:
         listener = listen.listen()
         file = listen.file()
