@@ -40,6 +40,7 @@ from guestmem.dirty_log import KINDS
 from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
 from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.names import end_guard
+from guestmem.numa import nodes_of
 from guestmem.prefault import huge_bytes_of, populate_by_all_cores
 from guestmem.ram import GuestRam
 from guestmem.users import is_trusted
@@ -175,6 +176,7 @@ class Guest:
         )
         spec.content.fill(ram, lambda share: on_filling(POPULATE_SHARE + (1 - POPULATE_SHARE) * share))
         self._huge_bytes = huge_bytes_of(ram.mapping)
+        self._nodes = nodes_of(ram.mapping)
         self._ram = self._by_page(ram) if self._huge_bytes else ram
         if spec.workload.self_checking:
             self._ram.words.view(np.uint8)[:, 0] = 0
@@ -356,6 +358,7 @@ class Guest:
                 "log_fields": dict(log.fields) if log else {},
                 "self_checking": self._spec.workload.self_checking,
                 "huge_bytes": self._huge_bytes,
+                "bytes_by_node": {str(node): size for node, size in self._nodes.items()},
                 "state": "running" if self._running else "paused",
             },
             (self._ram.fd, *(log.descriptors if log else ())),

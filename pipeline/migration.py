@@ -160,6 +160,7 @@ class Migration:
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
         self.metrics.source_huge_bytes = self._guest.huge_bytes
+        self.metrics.source_nodes = self._guest.bytes_by_node
         if options.guest is not None:
             check_huge_pages(options.huge_pages, self._guest.huge_bytes, self._source.size_bytes)
         if options.verify and "invariant" in CHECKS[options.verify] and not self._guest.self_checking:

@@ -146,6 +146,7 @@ class Options:
     huge_pages: str = "auto"
     send_cpus: frozenset[int] | None = None
     recv_cpus: frozenset[int] | None = None
+    numa: int | None = None
 
     @property
     def packet_pages(self) -> int:
@@ -181,6 +182,7 @@ class ReceiveOptions:
     prealloc: bool = False
     huge_pages: str = "auto"
     recv_cpus: frozenset[int] | None = None
+    numa: int | None = None
     ram_bytes_max: int | None = None
     channels_max: int = MAX_WORKERS
     output: str | None = None

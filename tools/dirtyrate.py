@@ -19,7 +19,6 @@ if __name__ == "__main__":  # in front of imports that take time, in which a sig
 
 import functools
 import math
-import sys
 import time
 from dataclasses import dataclass, field
 from statistics import median
@@ -33,7 +32,7 @@ from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from guestmem.workload import HELD_SHARE
 from pipeline.cli.guest import add_guest_arguments, read_attach, read_guest, read_guest_name
-from pipeline.cli.main import Command, execute, show
+from pipeline.cli.main import Command, show
 from pipeline.cli.memory import add_memory_arguments, read_huge_pages
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments

@@ -13,11 +13,10 @@ if __name__ == "__main__":  # in front of imports that take time, in which a sig
 
     sys.exit(execute("tools.doctor", sys.argv[1:]))
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.cli.main import Command, execute, show
+from pipeline.cli.main import Command, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
 from pipeline.errors import UsageError
@@ -25,6 +24,7 @@ from pipeline.report.files import save_json
 from qat.checkup import FAILS, WARNING, Finding, Host, check_all
 from qat.health import check_health
 from qat.known_faults import check_known_faults
+from qat.nodes import check_nodes
 from qat.roundtrip import check_round_trip
 
 SCHEMA_VERSION = 1
@@ -46,7 +46,8 @@ def build_parser(program: str) -> Parser:
 def examine(root: Path) -> list[Finding]:
     """All findings, the real test last."""
     host = Host.at(root)
-    return [*check_all(root), *check_known_faults(host), check_health(host), check_round_trip(root)]
+    more = [*check_known_faults(host), check_nodes(host), check_health(host)]
+    return [*check_all(root), *more, check_round_trip(root)]
 
 
 def verdict(findings: list[Finding]) -> str:

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # in front of imports that take time, in which a sig
 
     sys.exit(execute("tools.qat_throughput", sys.argv[1:]))
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from typing import Any
 
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
-from pipeline.cli.main import Command, execute, show
+from pipeline.cli.main import Command, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS, library_versions

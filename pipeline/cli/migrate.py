@@ -8,7 +8,14 @@ import dataclasses
 from pipeline.cli import channels, guest, memory, policy, result
 from pipeline.cli.channels import MethodChoice
 from pipeline.cli.connection import ConnectionOptions
-from pipeline.cli.placement import add_cpu_arguments, far_devices, read_cpus
+from pipeline.cli.placement import (
+    add_cpu_arguments,
+    far_devices,
+    memory_on,
+    placement_record,
+    read_cpus,
+    read_numa,
+)
 from pipeline.cli.values import Given
 from pipeline.codecs import library_versions
 from pipeline.codecs.qatzip import device_needed
@@ -88,6 +95,7 @@ def read_options(
         secret=link.secret,
         reconnect_seconds=link.reconnect_seconds,
         insecure=link.insecure,
+        numa=read_numa(given),
         send_cpus=read_cpus(given, "send_cpus"),
         recv_cpus=read_cpus(given, "recv_cpus") if to is None else None,
         huge_pages=memory.read_huge_pages(
@@ -107,8 +115,10 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
     try:
         _warn_of_distance(options, progress)
+        metrics.placement = placement_record(options)
         cpus = {"send": options.send_cpus, "recv": options.recv_cpus}
-        with Supervisor(progress.warn, cpus) as supervisor, signals_cancel(supervisor):
+        supervised = Supervisor(progress.warn, cpus)
+        with memory_on(options.numa), supervised as supervisor, signals_cancel(supervisor):
             options = _with_device_asked(options, progress)
             Migration(options, supervisor, progress, metrics).run()
     except FerryError as raised:

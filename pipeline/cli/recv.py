@@ -15,7 +15,7 @@ from pipeline.cli.connection import (
 from pipeline.cli.main import Command, show
 from pipeline.cli.memory import add_memory_arguments, read_huge_pages
 from pipeline.cli.parser import SIZES, Parser
-from pipeline.cli.placement import add_cpu_arguments, read_cpus
+from pipeline.cli.placement import add_cpu_arguments, memory_on, read_cpus, read_numa
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
 from pipeline.destination.output import Output
@@ -103,6 +103,7 @@ def read(given: Given) -> RecvRequest:
         reconnect_seconds=connection.reconnect_seconds,
         prealloc=given.flag("prealloc"),
         recv_cpus=read_cpus(given, "recv_cpus"),
+        numa=read_numa(given),
         huge_pages=read_huge_pages(given, makes_images=given.flag("prealloc"), why_not="is for --prealloc"),
         ram_bytes_max=size or None,
         channels_max=given.whole("max_channels", 1, MAX_WORKERS, MAX_WORKERS),
@@ -124,7 +125,8 @@ def run(given: Given, command: list[str]) -> int:
         progress.warn("--insecure: whoever can reach this port can send RAM, and read what is sent")
     error: FerryError | None = None
     try:
-        code, record = serve(request.listen, request.receive, request.service, progress)
+        with memory_on(request.receive.numa):
+            code, record = serve(request.listen, request.receive, request.service, progress)
     except FerryError as raised:
         error, code = raised, raised.exit_code
         record = {"status": status_of(raised), "error": one_line(raised), "traceback": traceback_of(raised)}

@@ -58,7 +58,9 @@ def build_result(
         "memory": {
             "source_huge_bytes": metrics.source_huge_bytes,
             "destination_huge_bytes": metrics.destination_huge_bytes,
+            "source_bytes_by_node": metrics.source_nodes,
         },
+        "placement": metrics.placement or None,
         "downtime": asdict(metrics.downtime) if metrics.downtime else None,
         "traffic": _traffic(metrics.sent, metrics),
         "send": {

@@ -30,6 +30,8 @@ class Metrics:
     size_bytes: int | None = None
     dirty_log: str | None = None
     setup_ms: float | None = None
+    placement: dict[str, Any] = field(default_factory=dict)
+    source_nodes: dict[str, int] | None = None
     source_huge_bytes: int | None = None
     destination_huge_bytes: int | None = None
     prealloc_ms: float | None = None

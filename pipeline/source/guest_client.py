@@ -106,6 +106,7 @@ class GuestClient:
                 opening = Opening(pid, source.fd, source.pages, ready["log_fields"], descriptors[1:])
                 self._log = KINDS[name].open(opening)
             self.self_checking = bool(ready["self_checking"])
+            self.bytes_by_node = dict(ready.get("bytes_by_node", {}))
             self.huge_bytes = int(ready.get("huge_bytes", 0))
         except BaseException:
             for descriptor in descriptors:

@@ -13,6 +13,7 @@ from qat.checkup import FAILS, OK, WARNING, Finding, Host, check_all
 from qat.health import check_health, fw_counters
 from qat.host import what_to_check
 from qat.known_faults import check_known_faults
+from qat.nodes import check_nodes
 from qat.qatlib import Qatlib
 from tests.support.emulated import emulator
 from tests.support.harness import tool
@@ -92,7 +93,8 @@ class Tree:
 
     def found(self) -> dict[str, Finding]:
         host = Host.at(self.root)
-        findings = [*check_all(self.root), *check_known_faults(host), check_health(host)]
+        more = [*check_known_faults(host), check_nodes(host), check_health(host)]
+        findings = [*check_all(self.root), *more]
         return {finding.check: finding for finding in findings}
 
 
@@ -453,3 +455,27 @@ def test_a_recorded_tree_is_only_looked_at(tree: Tree) -> None:
     ended = tool("tools.doctor", "--root", str(healthy(tree).root))
     assert "recorded tree" in ended.stdout
     assert tool("tools.doctor", "--root", "/nowhere").returncode == 2
+
+
+def nodes(tree: Tree, *cpus: str) -> None:
+    for node, text in enumerate(cpus):
+        tree.write(f"sys/devices/system/node/node{node}/cpulist", text)
+
+
+def test_a_device_beside_some_cpus_only(tree: Tree) -> None:
+    healthy(tree)
+    tree.write("sys/bus/pci/devices/0000:6b:00.0/numa_node", "1")
+    nodes(tree, "0-15,32-47", "16-31,48-63")
+    found = tree.found()["nodes"]
+    assert found.status == "warning" and found.read == "devices lie on node 1, CPUs on 0, 1"
+    assert "--send-cpus 16-31,48-63 --numa 1" in found.mend
+
+
+def test_a_device_on_each_node_or_one_node_only(tree: Tree) -> None:
+    healthy(tree)
+    tree.write("sys/bus/pci/devices/0000:6b:00.0/numa_node", "0")
+    nodes(tree, "0-15")
+    assert tree.found()["nodes"].status == "ok"
+    tree.write("sys/bus/pci/devices/0000:6b:00.0/numa_node", "-1")
+    nodes(tree, "0-15", "16-31")
+    assert tree.found()["nodes"].status == "ok"
