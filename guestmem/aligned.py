@@ -13,6 +13,9 @@ from guestmem.segment import HUGE_BYTES
 MAP_SHARED_FIXED = mmap.MAP_SHARED | 0x10
 """MAP_FIXED of linux/mman.h, which the mmap module does not name."""
 
+NOTHING_YET = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000
+"""With MAP_NORESERVE of linux/mman.h: no memory is set aside for it (overcommit-accounting)."""
+
 MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +41,7 @@ class AlignedMapping:
         """Map what fstat says is there. Raises OSError."""
         size = os.fstat(fd).st_size
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        whole = mmap.mmap(-1, size + HUGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, protection)
+        whole = mmap.mmap(-1, size + HUGE_BYTES, NOTHING_YET, protection)
         base = address_of(whole)
         start = -base % HUGE_BYTES
         self.address = base + start

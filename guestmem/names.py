@@ -10,6 +10,7 @@ the guard unlinks the names that were not taken back, and ends.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import select
 import signal
@@ -27,6 +28,9 @@ GUARD_SECONDS = 2.0
 """How long a guard may take to start, and to end. It needs a millisecond; a stopped one is killed."""
 
 LOOK_SECONDS = 0.001
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h."""
 
 
 class _Guard:
@@ -81,6 +85,8 @@ def _guard(reading: int, say_ready: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
+        # Stopped, it would outlive everybody: its creator's end lets it go on.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
         os.write(say_ready, b"x")
         with open("/proc/self/comm", "w") as comm:
             comm.write("rf guard")

@@ -17,12 +17,12 @@ from guestmem.workload import HELD_SHARE
 from pipeline.codecs.qatzip import without_device
 from pipeline.dirty_curve import CurveRecorder
 from pipeline.errors import HostError, NotConverged, RunFailed, one_line
-from pipeline.options import CHECKS, Options, has_queue
+from pipeline.options import AUTO, CHECKS, Options, has_queue
 from pipeline.packets.counters import Count, Totals, counts_of
 from pipeline.policy import Decision, RoundFigures, Situation, Verdict, decide
 from pipeline.processes.deadline import Deadline
 from pipeline.processes.limits import limit_of
-from pipeline.processes.memory import check_huge_pages, check_memory
+from pipeline.processes.memory import STRONG_ZSTD_LEVEL, check_huge_pages, check_memory, worker_bytes
 from pipeline.processes.supervisor import Supervisor
 from pipeline.processes.usage import Usage, private_bytes
 from pipeline.progress import REFRESH_SECONDS, Progress, Stage
@@ -174,7 +174,14 @@ class Migration:
         options = self._options
         in_queue = options.queue_depth if has_queue(options.transport, options.method) else 0
         queue = in_queue * self._layout.slot_bytes
-        check_memory(size_bytes, images, queue, options.channels + options.receivers, advice)
+        strong = options.method == AUTO or (
+            options.method == "zstd" and (options.level or 0) >= STRONG_ZSTD_LEVEL
+        )
+        packet = self._layout.pages * PAGE_BYTES
+        private = options.channels * worker_bytes(packet, strong=strong)
+        private += options.receivers * worker_bytes(packet)
+        workers = options.channels + options.receivers
+        check_memory(size_bytes, images, queue, workers, advice, private_bytes=private)
 
     def _plan(self, size_bytes: int) -> None:
         """What each stage will take, as far as that is known."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 import resource
 import socket
 import stat
@@ -23,6 +24,8 @@ from qat.scripts import shipped_script
 from qat.status import LibraryMissing
 
 OK, WARNING, FAILS = "ok", "warning", "fails"
+
+MAX_SOCKET_PATH = 108
 
 FIRST_KERNEL = {"4xxx": (5, 17), "401xx": (5, 19), "402xx": (6, 4), "420xx": (6, 8), "6xxx": (6, 15)}
 """The first Linux version whose driver offers compression on the device."""
@@ -85,14 +88,15 @@ class Host:
     def text(self, path: str) -> str:
         """A file's content without surrounding white space; empty when it cannot be read."""
         try:
-            return (self.root / path).read_text().strip()
-        except (OSError, UnicodeDecodeError):
+            return (self.root / path).read_text(errors="replace").strip()
+        except OSError:
             return ""
 
     def configuration(self) -> dict[str, str]:
         """The settings in /etc/sysconfig/qat, by name."""
         lines = (line.split("=", 1) for line in self.text(CONFIGURATION).splitlines() if "=" in line)
-        return {name.strip(): value.strip() for name, value in lines if not name.lstrip().startswith("#")}
+        kept = ((name, value) for name, value in lines if not name.lstrip().startswith("#"))
+        return {name.strip(): value.strip().strip("\"'") for name, value in kept}
 
 
 def check_all(root: Path) -> list[Finding]:
@@ -366,7 +370,7 @@ def check_manager(host: Host) -> Finding:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(2.0)
         try:
-            client.connect(str(path))
+            client.connect(_short(path))
         except OSError as error:
             return Finding(
                 "manager",
@@ -377,10 +381,18 @@ def check_manager(host: Host) -> Finding:
     return Finding("manager", OK, f"qatmgr answers at /{MANAGER}")
 
 
+def _short(path: Path) -> str:
+    """A path that fits a socket's address (108 bytes, unix(7)), by way of its folder where it does not."""
+    if len(str(path)) < MAX_SOCKET_PATH:
+        return str(path)
+    folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{path.name}"
+
+
 def check_policy(host: Host) -> Finding:
     """How many worker processes may use the devices at once."""
     policy = host.configuration().get("POLICY", "0")
-    if not policy.isdigit():
+    if not re.fullmatch(r"[0-9]{1,6}", policy):
         return Finding(
             "policy",
             FAILS,

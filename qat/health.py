@@ -39,7 +39,7 @@ def fw_counters(root: Path) -> int | None:
     total, seen = 0, False
     for path in (root / "sys/kernel/debug").glob("qat_*/fw_counters"):
         try:
-            text = path.read_text()
+            text = path.read_text(errors="replace")
         except OSError:
             continue
         seen = True

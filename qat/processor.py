@@ -11,7 +11,7 @@ CARD = "Intel QAT Adapter 8960 or 8970, 8086:37c8"
 def cpu_maker(proc: Path) -> str:
     """`vendor_id` of proc/cpuinfo; `other` where it has none, as on Arm; empty when it cannot be read."""
     try:
-        text = (proc / "cpuinfo").read_text()
+        text = (proc / "cpuinfo").read_text(errors="replace")
     except OSError:
         return ""
     for line in text.splitlines():

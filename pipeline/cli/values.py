@@ -13,6 +13,7 @@ from guestmem.units import parse_size, show_size
 from guestmem.workload import parse_rate
 from pipeline.errors import UsageError
 from pipeline.processes.descriptors import names_descriptor
+from pipeline.report.files import can_be_made
 
 T = TypeVar("T")
 
@@ -123,10 +124,24 @@ def check_target(option: str, path: Path) -> None:
     """
     if names_descriptor(path):
         raise UsageError(f"{option} {path}: is an open stream; name a file (for --json - is standard output)")
+    if _is_loop(path):
+        raise UsageError(f"{option} {path}: is a link that leads to itself; name another")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {path}: cannot be written; name a file in a folder that can")
     if path.exists() and not path.is_file():
         raise UsageError(f"{option} {path}: is not a regular file; name another (- is standard output)")
+    try:
+        can_be_made(path)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: no file can be made there ({error.strerror})") from error
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.resolve()
+    except (OSError, RuntimeError):
+        return True  # RuntimeError before Python 3.13
+    return False
 
 
 def option_of(name: str) -> str:

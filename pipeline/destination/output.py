@@ -50,6 +50,10 @@ class Output:
             path = Path(self.output)
             if names_descriptor(path):
                 raise UsageError(f"--output {self.output}: is an open stream; name a file")
+            try:
+                path.resolve()
+            except (OSError, RuntimeError) as error:
+                raise UsageError(f"--output {self.output}: is a link that leads to itself") from error
             if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
                 raise UsageError(f"--output {self.output}: name a file in a folder that can be written to")
             if not _is_free(path):

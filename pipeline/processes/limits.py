@@ -15,6 +15,9 @@ from pipeline.processes.cgroup import pids_left
 LEAST_ADDRESS_SPACE = 160 << 20
 """Below this numpy's OpenBLAS gives up with a line of its own (tried with ulimit -v, 2026)."""
 
+LEAST_DATA = 80 << 20
+"""The same with ulimit -d."""
+
 FEW_FILES_LEFT = 8
 """So near to RLIMIT_NOFILE, an error without a number means that limit."""
 
@@ -38,6 +41,9 @@ def check_address_space() -> None:
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY and most < LEAST_ADDRESS_SPACE:
         raise HostError(_memory())
+    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if most != resource.RLIM_INFINITY and most < LEAST_DATA:
+        raise HostError(f"out of memory of its own: the limit is {most >> 20} MiB (ulimit -d); raise it")
 
 
 def _is_no_room(error: ImportError) -> bool:

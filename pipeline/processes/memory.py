@@ -12,8 +12,14 @@ from pipeline.errors import HostError, one_line
 from pipeline.processes.cgroup import memory_left_bytes
 from pipeline.processes.limits import limit_of
 
-WORKER_BYTES = 24 << 20
-"""Private memory of a worker, rounded up: 10 to 16 MiB were measured."""
+WORKER_BYTES, WORKER_PACKETS = 14 << 20, 9
+"""Private memory of a worker: its interpreter, and so many packets of buffers, scratch and codec. With
+packets of 4 MiB 36 to 48 MiB were measured (2026, all methods, both transports)."""
+
+STRONG_PACKETS = 17
+"""What zstd needs besides from level STRONG_ZSTD_LEVEL on: 103 MiB were measured with packets of 4 MiB."""
+
+STRONG_ZSTD_LEVEL = 13
 
 PAGE_TABLE_SHARE = 8 / PAGE_BYTES
 """Page tables: eight bytes a page, in every process that maps an image."""
@@ -25,8 +31,20 @@ PAGE_BOOK_BYTES = 6
 """Beside the images, a page costs its dirty mark, its written flag and its place in the list."""
 
 
+def worker_bytes(packet_bytes: int, *, strong: bool = False) -> int:
+    """Private memory of a worker that takes packets of so many plain bytes; `strong` compresses by zstd from
+    STRONG_ZSTD_LEVEL on."""
+    return WORKER_BYTES + (WORKER_PACKETS + strong * STRONG_PACKETS) * packet_bytes
+
+
 def check_memory(
-    size_bytes: int, images: int, queue_bytes: int, workers: int, advice: str = "choose a smaller --size"
+    size_bytes: int,
+    images: int,
+    queue_bytes: int,
+    workers: int,
+    advice: str = "choose a smaller --size",
+    *,
+    private_bytes: int = WORKER_BYTES,
 ) -> None:
     """Raise HostError when `images` of `size_bytes` and what goes with them do not fit: the queue, the
     books, the private memory of workers, and page tables of every process that maps an image.
@@ -36,7 +54,7 @@ def check_memory(
     pages = size_bytes // PAGE_BYTES
     shared = images * size_bytes + queue_bytes + PAGE_BOOK_BYTES * pages
     mapping = workers + MAPPING_BESIDE_WORKERS
-    private = workers * WORKER_BYTES + mapping * int(size_bytes * PAGE_TABLE_SHARE)
+    private = private_bytes + mapping * int(size_bytes * PAGE_TABLE_SHARE)
     free = shm_free_bytes()
     if shared > free:
         raise HostError(

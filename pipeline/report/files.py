@@ -54,6 +54,17 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def can_be_made(target: Path) -> None:
+    """Raises OSError where `save_text` could not make its file."""
+    beside = _beside(target.resolve())
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    beside.unlink()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
 def save_text(text: str, target: Path) -> None:
     """Write a text file whole: a reader sees the old one or the new one. A link is followed.
 
@@ -62,7 +73,7 @@ def save_text(text: str, target: Path) -> None:
     target = target.resolve()
     if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "is not a regular file", str(target))
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = _beside(target)
     try:
         beside.write_text(text)
         beside.replace(target)

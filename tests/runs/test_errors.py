@@ -76,6 +76,7 @@ def test_a_workers_traceback_crosses_the_border(tmp_path: Path) -> None:
         (("recv", "--listen", "127.0.0.1:0", "--insecure", "--output", "/proc/copy"), "no file can be made"),
         (("recv", "--listen", "127.0.0.1:0", "--insecure", "--output", "/dev/stdout"), "is an open stream"),
         (("run", "--json", "/dev/fd/1"), "is an open stream"),
+        (("run", "--json", "/sys/kernel/mm/ksm/run"), "no file can be made there"),
     ],
 )
 def test_what_cannot_be_is_told_at_once(arguments: tuple[str, ...], words: str) -> None:

@@ -33,6 +33,7 @@ def limited(setting: str, *arguments: str) -> Ended:
         ("ulimit -f 100", (), "ulimit -f"),
         ("ulimit -v 100000", (), "ulimit -v"),
         ("ulimit -v 150000", (), "ulimit -v"),
+        ("ulimit -d 30000", (), "ulimit -d"),
     ],
 )
 def test_a_limit_is_named(setting: str, arguments: tuple[str, ...], words: str) -> None:

@@ -479,3 +479,25 @@ def test_a_device_on_each_node_or_one_node_only(tree: Tree) -> None:
     tree.write("sys/bus/pci/devices/0000:6b:00.0/numa_node", "-1")
     nodes(tree, "0-15", "16-31")
     assert tree.found()["nodes"].status == "ok"
+
+
+@pytest.mark.parametrize("policy", ["\u00b2", "9" * 5000, "one", "-1"])
+def test_a_policy_that_is_no_number(tree: Tree, policy: str) -> None:
+    healthy(tree)
+    tree.configured(f"POLICY={policy}")
+    assert tree.found()["policy"].status == "fails"
+
+
+def test_a_policy_in_quotes_is_a_number(tree: Tree) -> None:
+    healthy(tree)
+    tree.configured('POLICY="1"')
+    assert tree.found()["policy"].status == "ok"
+
+
+def test_files_that_are_no_text_end_nothing(tree: Tree) -> None:
+    healthy(tree)
+    device = "sys/bus/pci/devices/0000:6b:00.0"
+    for path in (f"{device}/qat/state", f"{device}/device", "proc/cpuinfo"):
+        (tree.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree.root / path).write_bytes(b"\xff\xfe\n")
+    assert "policy" in tree.found()

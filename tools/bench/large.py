@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from guestmem.page import PAGE_BYTES
-from pipeline.options import DEFAULT_QUEUE_BYTES
-from pipeline.processes.memory import PAGE_BOOK_BYTES, WORKER_BYTES
+from pipeline.options import DEFAULT_PACKET_BYTES, DEFAULT_QUEUE_BYTES
+from pipeline.processes.memory import PAGE_BOOK_BYTES, worker_bytes
 from pipeline.report.markdown import table
 from tools.bench.terms import GIB, Terms
 
@@ -73,7 +73,11 @@ def _memory(terms: Terms, size_gib: int) -> str:
     """The source's: the guest's own page tables by page, every worker's by huge pages."""
     pages = size_gib * GIB // PAGE_BYTES
     tables = size_gib * (terms["tables_small_bytes"] + (WORKERS + 1) * terms["tables_huge_bytes"])
-    rest = pages * (PAGE_BOOK_BYTES + LIST_BYTES) + DEFAULT_QUEUE_BYTES + WORKERS * WORKER_BYTES
+    rest = (
+        pages * (PAGE_BOOK_BYTES + LIST_BYTES)
+        + DEFAULT_QUEUE_BYTES
+        + WORKERS * worker_bytes(DEFAULT_PACKET_BYTES)
+    )
     return f"{(tables + rest) / (size_gib * GIB):.1%}"
 
 

@@ -81,7 +81,7 @@ def test_a_file_system_without_files_that_have_no_name(
 
 
 @pytest.mark.parametrize(
-    "kind", ["device", "pipe", "socket", "folder", "broken link", "link to a device", "stream"]
+    "kind", ["device", "pipe", "socket", "folder", "broken link", "link to a device", "stream", "loop"]
 )
 def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
     import socket
@@ -98,6 +98,8 @@ def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) ->
         path.mkdir()
     elif kind == "broken link":
         path.symlink_to(tmp_path / "nowhere")
+    elif kind == "loop":
+        path.symlink_to(path)
     elif kind == "stream":
         (tmp_path / "open").touch()
         path.symlink_to(f"/proc/self/fd/{os.open(tmp_path / 'open', os.O_WRONLY)}")

@@ -28,7 +28,7 @@ def path_hint(peer: Peer) -> str:
 
 def no_connection_again(peer: Peer, error: RunFailed) -> RunFailed:
     """`error` of calling again, with what to check where somebody took the call."""
-    if isinstance(error.__cause__, PeerBusy):
+    if isinstance(error.__cause__, PeerBusy) or path_hint(peer) in str(error):
         return error
     return RunFailed(f"{error}; {path_hint(peer)}")
 

@@ -62,7 +62,7 @@ class Sender:
         populate(plan.queue.mapping, write=True)
         self._row = memoryview(plan.rows.rows[plan.number])
         self._seen = 0
-        self._is_slow = False
+        self._is_slow = True  # until a packet has shown otherwise
         self._carrier = Carrier(
             plan.number, plan.peer, plan.run_id, plan.source, plan.rows, coordinator, self._more_time
         )

@@ -22,7 +22,7 @@ from pipeline.options import MAX_PACKET_BYTES, ReceiveOptions
 from pipeline.packets.counters import Counters
 from pipeline.packets.packet import Limits
 from pipeline.processes.limits import limit_of
-from pipeline.processes.memory import available_bytes, check_memory, shm_free_bytes
+from pipeline.processes.memory import available_bytes, check_memory, shm_free_bytes, worker_bytes
 from pipeline.processes.usage import SideFigures, Usage, private_bytes
 from pipeline.report.host import host_record
 from pipeline.source.send_side import RAW, payload_room
@@ -106,7 +106,8 @@ class ReceiveRun:
             raise BadFrame(f"ram_bytes: {wanted.ram_bytes} is not a RAM of whole pages")
         if RAW.code not in wanted.method_codes:
             raise BadFrame(f"method_codes: {wanted.method_codes} are without {RAW.code}")
-        check_memory(wanted.ram_bytes, 1, 0, wanted.channels)
+        private = wanted.channels * worker_bytes(wanted.packet_pages * PAGE_BYTES)
+        check_memory(wanted.ram_bytes, 1, 0, wanted.channels, private_bytes=private)
         self._options = options
         self.wanted = wanted
         pages = wanted.ram_bytes // PAGE_BYTES
