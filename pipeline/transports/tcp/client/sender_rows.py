@@ -36,8 +36,11 @@ class SenderRows:
         return int(self.rows[:, SENT_BYTES].sum() - self.rows[:, UNACKNOWLEDGED].sum())
 
     def full(self) -> bool:
-        """Whether most senders' sockets are full: the wire is what they wait for."""
-        return 2 * int(self.rows[:, FULL].sum()) >= len(self.rows)
+        """Whether most senders' sockets are full: the wire is what they wait for. Those that have had nothing
+        to send yet say nothing about it."""
+        full = self.rows[:, FULL]
+        used = int(np.count_nonzero(self.rows[:, SENT_BYTES] + full))
+        return used > 0 and 2 * int(full.sum()) >= used
 
     def calling(self, number: int) -> bool:
         """Whether a sender has no connection now."""

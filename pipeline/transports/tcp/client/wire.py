@@ -49,14 +49,17 @@ class SocketWire(Wire):
         rate = self.measured_bytes_per_second
         if rate:
             return min(most, max(SMALL_PAGES, int(rate * SMOOTH_SECONDS) // PAGE_BYTES))
-        proven = self.limit_bytes_per_second or self._rows.acknowledged() >= PROVEN_BYTES
-        return most if proven else min(most, SMALL_PAGES)
+        return most if self.limit_bytes_per_second or self._is_proven() else min(most, SMALL_PAGES)
+
+    def _is_proven(self) -> bool:
+        """Whether a wire of unknown speed has taken something, and lets nothing wait."""
+        return self._rows.acknowledged() >= PROVEN_BYTES and not self._rows.full()
 
     def slack_ns(self) -> int:
         """How long the channels may send nothing before the wire runs dry."""
         rate, acknowledged = self.measured_bytes_per_second, self._rows.acknowledged()
         if self.is_unknown():
-            if acknowledged >= PROVEN_BYTES and not self._rows.full():
+            if self._is_proven():
                 return 0
             rate = self._at_least(acknowledged)
             if not rate:
