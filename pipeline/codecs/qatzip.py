@@ -62,7 +62,7 @@ DOCTOR = "python -m tools.doctor says what would mend it"
 def without_device(reason: str) -> str:
     """What `reason` (a return code's name, or words) means for a user: none there, or none free."""
     if status_name(QZ_NOSW_NO_INST_ATTACH) in reason:
-        return f"the QAT device has no free instance ({reason}): other processes hold them"
+        return f"the QAT device has no free instance ({reason}): workers of this run, or others, hold them"
     return f"no QAT device ({reason})"
 
 

@@ -277,7 +277,7 @@ class Session:
         """Answer a request, now or when what it asks for has come. Raises FerryError, BadFrame."""
         self._patience.asked()
         if type_ is FrameType.FAILED:
-            raise RunFailed(f"send side: {Failure.of(body).text}")
+            raise RunFailed(f"send side: {Failure.of(body).text.removeprefix('send side: ')}")
         number = body.get("request")
         if self._answered is not None and number == self._answered[0]:
             self._send(*self._answered[1:])
