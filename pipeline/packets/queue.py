@@ -108,7 +108,13 @@ class SlotsOr:
             slot = self._numbers.get_nowait()
             if slot is None and any(fd != self._numbers.fileno() for fd, _ in ready or [(-1, 0)]):
                 return None
+        self._stand_last()
         return slot
+
+    def _stand_last(self) -> None:
+        """Of those that wait the kernel wakes the one that came first, so whoever was served comes again."""
+        self._epoll.unregister(self._numbers)
+        self._epoll.register(self._numbers, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def close(self) -> None:
         self._epoll.close()

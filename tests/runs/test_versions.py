@@ -17,7 +17,7 @@ RELEASE = "6147b46"
 """The last commit of 0.1.0, whose protocol has version 1."""
 
 GUEST = ("--size", "32M", "--dirty-rate", "4M", "--json", "-")
-PACED = ("--size", "32M", "--dirty-rate", "0", "--max-bandwidth", "8M", "--json", "-")
+PACED = ("--size", "32M", "--dirty-rate", "0", "--method", "zstd", "--max-bandwidth", "8M", "--json", "-")
 
 pytestmark = pytest.mark.long
 
