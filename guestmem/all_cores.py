@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
 from typing import TypeVar
-
-from pipeline.processes.cgroup import allowed_cpus
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,6 +13,14 @@ R = TypeVar("R")
 MAX_THREADS = 32
 AHEAD = 4
 """So many jobs a thread are handed out before the first result is taken."""
+
+
+def allowed_cpus() -> set[int]:
+    """The CPUs that this process may run on; all of them where a sandbox does not let it ask."""
+    try:
+        return set(os.sched_getaffinity(0))
+    except OSError:
+        return set(range(os.cpu_count() or 1))
 
 
 def by_all_cores(work: Callable[[T], R], jobs: Iterable[T]) -> Generator[R, None, None]:

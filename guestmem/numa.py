@@ -41,9 +41,9 @@ def prefer_node(node: int | None) -> None:
         if node is None:
             return
         raise OSError(errno.ENOSYS, f"set_mempolicy(2) is not known on {platform.machine()}")
-    mask = (ctypes.c_ulong * (MASK_BITS // (8 * ctypes.sizeof(ctypes.c_ulong))))()
+    bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+    mask = (ctypes.c_ulong * (MASK_BITS // bits))()
     if node is not None:
-        bits = 8 * ctypes.sizeof(ctypes.c_ulong)
         mask[node // bits] = 1 << node % bits
     mode = MPOL_DEFAULT if node is None else MPOL_PREFERRED
     where = None if node is None else ctypes.byref(mask)

@@ -12,9 +12,9 @@ import errno
 import mmap
 import os
 from collections.abc import Callable
-from concurrent import futures
 
 from guestmem.aligned import AlignedMapping, address_of
+from guestmem.all_cores import by_all_cores
 from guestmem.page import PAGE_BYTES
 from guestmem.segment import HUGE_BYTES, SHM
 
@@ -28,7 +28,6 @@ NOT_KNOWN = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
 """What an older kernel says to these, or a sandbox (seccomp) to madvise(2)."""
 
 CHUNK_BYTES = 64 << 20
-MAX_THREADS = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,13 +91,8 @@ def populate_by_all_cores(mapping: Mapping, *, huge: bool, on_share: Callable[[f
             _collapse_chunk(mapping, offset, length)
         _populate_chunk(mapping, offset, length, write=True)
 
-    with futures.ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        try:
-            for done, _ in enumerate(pool.map(one, offsets), 1):
-                on_share(done / len(offsets))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for done, _ in enumerate(by_all_cores(one, offsets), 1):
+        on_share(done / len(offsets))
 
 
 def advise(mapping: Mapping, advice: int, offset: int, length: int) -> None:

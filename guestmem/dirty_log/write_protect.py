@@ -14,13 +14,13 @@ import fcntl
 import os
 import platform
 import struct
-from collections.abc import Callable
-from concurrent import futures
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.all_cores import by_all_cores
 from guestmem.dirty_log.contract import NoDirtyLog
 from guestmem.page import PAGE_BYTES
 
@@ -45,7 +45,6 @@ REGIONS_OF_A_CALL = 1 << 15
 """Regions fetched by one ioctl: 768 KiB of them. A region is a run of written pages."""
 
 PART_BYTES = 4 << 30
-MAX_THREADS = 16
 """A scan of a large guest is split into parts, and a thread a CPU scans them: ioctl(2) runs without the
 interpreter's lock. A part takes 1 to 2 ms, a thread some tens of us to be told."""
 
@@ -143,18 +142,16 @@ class WriteScan:
 
     def _pages_of(self, part: Part, into: npt.NDArray[np.uint32], clear: bool) -> int:
         """The same for one part."""
-        count, (at, end) = 0, part
-        while at < end:
-            regions, at = self._scan(at, end, clear)
+        count = 0
+        for regions in self._walk(part, clear):
             count += _expand(regions, self._address, into[count:])
         return count
 
     def _list_of(self, part: Part, clear: bool) -> npt.NDArray[np.uint32]:
         """The page numbers of one part, in a list of its own."""
-        lists, (at, end) = [], part
-        while at < end:
-            regions, at = self._scan(at, end, clear)
-            pages = np.empty(int((regions[:, 1] - regions[:, 0]).sum()) // PAGE_BYTES, np.uint32)
+        lists = []
+        for regions in self._walk(part, clear):
+            pages = np.empty(_pages_in(regions), np.uint32)
             _expand(regions, self._address, pages)
             lists.append(pages)
         return np.concatenate(lists)
@@ -163,28 +160,29 @@ class WriteScan:
         """Clear all pages without listing them. Raises NoKernelLog."""
         self._of_all(self._clear_part)
 
-    def _of_all(self, scan: Callable[[Part], T]) -> list[T]:
-        """What a scan of each part gives, in order. Its threads end with it: their process forks others."""
-        if len(self._parts) == 1:
-            return [scan(self._parts[0])]
-        with futures.ThreadPoolExecutor(min(MAX_THREADS, len(self._parts), os.cpu_count() or 1)) as pool:
-            return list(pool.map(scan, self._parts))
-
     def _clear_part(self, part: Part) -> None:
-        at, end = part
-        while at < end:
-            _, at = self._scan(at, end, clear=True)
+        for _ in self._walk(part, clear=True):
+            pass
 
     def count(self) -> int:
         """The number of written pages; clears nothing."""
         return sum(self._of_all(self._count_part))
 
     def _count_part(self, part: Part) -> int:
-        count, (at, end) = 0, part
+        return sum(_pages_in(regions) for regions in self._walk(part, clear=False))
+
+    def _of_all(self, scan: Callable[[Part], T]) -> list[T]:
+        """What a scan of each part gives, in order. Its threads end with it: their process forks others."""
+        if len(self._parts) == 1:
+            return [scan(self._parts[0])]
+        return list(by_all_cores(scan, self._parts))
+
+    def _walk(self, part: Part, clear: bool) -> Iterator[npt.NDArray[np.uint64]]:
+        """The regions of one part, a call's at a time."""
+        at, end = part
         while at < end:
-            regions, at = self._scan(at, end, clear=False)
-            count += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE_BYTES
-        return count
+            regions, at = self._scan(at, end, clear)
+            yield regions
 
     def _scan(self, start: int, end: int, clear: bool) -> tuple[npt.NDArray[np.uint64], int]:
         buffer: npt.NDArray[np.uint64] = np.empty((REGIONS_OF_A_CALL, REGION_WORDS), np.uint64)
@@ -222,6 +220,10 @@ class WriteScan:
 
     def close(self) -> None:
         os.close(self._pagemap)
+
+
+def _pages_in(regions: npt.NDArray[np.uint64]) -> int:
+    return int((regions[:, 1] - regions[:, 0]).sum()) // PAGE_BYTES
 
 
 def _expand(regions: npt.NDArray[np.uint64], address: int, into: npt.NDArray[np.uint32]) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from guestmem.all_cores import allowed_cpus
 from guestmem.numa import nodes_here, prefer_node
 from pipeline.cli.values import Given, option_of
 from pipeline.errors import HostError, UsageError
 from pipeline.net.interface import interface_to
 from pipeline.options import Options
-from pipeline.processes.cgroup import allowed_cpus
 from pipeline.processes.placement import far_apart, node_of_interface, nodes_of, parse_cpus, show_cpus
 from qat.host import devices
 
@@ -74,7 +74,7 @@ def placement_record(options: Options) -> dict[str, Any]:
         "numa": options.numa,
         "send_nodes": nodes_of(options.send_cpus or everywhere),
         "recv_nodes": receivers,
-        "qat_nodes": {one.address: int(one.numa_node) for one in devices() if one.numa_node.isdigit()},
+        "qat_nodes": _qat_nodes(),
         "link": link,
         "link_node": None if link is None else node_of_interface(link),
     }
@@ -88,7 +88,6 @@ def read_cpus(given: Given, name: str) -> frozenset[int] | None:
     strangers = cpus - allowed_cpus()
     if strangers:
         here = show_cpus(frozenset(allowed_cpus()))
-        here = show_cpus(frozenset(allowed_cpus()))
         raise UsageError(
             f"{option_of(name)} {given.text(name)}: this process may not run on {show_cpus(strangers)}; "
             f"it may on {here}"
@@ -100,5 +99,9 @@ def far_devices(cpus: frozenset[int] | None) -> str:
     """Which QAT devices lie on other NUMA nodes than CPUs; empty where none does, or nothing was chosen."""
     if cpus is None:
         return ""
-    nodes = {f"QAT {one.address}": int(one.numa_node) for one in devices() if one.numa_node.isdigit()}
-    return far_apart(nodes_of(cpus), dict(nodes))
+    return far_apart(nodes_of(cpus), {f"QAT {address}": node for address, node in _qat_nodes().items()})
+
+
+def _qat_nodes() -> dict[str, int]:
+    """The NUMA node of each QAT device that has one, by address."""
+    return {one.address: int(one.numa_node) for one in devices() if one.numa_node.isdigit()}

@@ -15,12 +15,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from guestmem.all_cores import by_all_cores
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from guestmem.segment import SHM, create_segment
 from guestmem.units import show_size
 from pipeline.errors import HostError, UsageError
-from pipeline.processes.all_cores import by_all_cores
 from pipeline.processes.descriptors import names_descriptor
 
 VALID_SHM_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.all_cores import by_all_cores
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 from pipeline.packets.checksums import block_crcs
-from pipeline.processes.all_cores import by_all_cores
 
 CHUNK_PAGES = 4096
 MIN_REGION_BYTES = 16 << 20

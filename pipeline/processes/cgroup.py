@@ -7,9 +7,10 @@ followed up to the root, since the tightest limit on the way is the one that hol
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from guestmem.all_cores import allowed_cpus
 
 MOUNT = Path("sys/fs/cgroup")
 NO_LIMIT_V1 = 1 << 60
@@ -32,14 +33,6 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     found = [quota for folder in _folders(root, "") if (quota := _quota_v2(folder)) is not None]
     found += [quota for folder in _folders(root, "cpu") if (quota := _quota_v1(folder)) is not None]
     return min(found, default=None)
-
-
-def allowed_cpus() -> set[int]:
-    """The CPUs that this process may run on; all of them where a sandbox does not let it ask."""
-    try:
-        return set(os.sched_getaffinity(0))
-    except OSError:
-        return set(range(os.cpu_count() or 1))
 
 
 def usable_cpus(root: Path = Path("/")) -> float:

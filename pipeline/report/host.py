@@ -7,7 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.processes.cgroup import allowed_cpus, cpu_quota
+from guestmem.all_cores import allowed_cpus
+from pipeline.processes.cgroup import cpu_quota
 from pipeline.processes.memory import memory_figure
 from qat.host import device_records
 

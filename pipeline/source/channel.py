@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ class QueueOutlet:
 def run_channel(connection: Connection, plan: ChannelPlan, queue: PacketQueue) -> None:
     """Set up, then send rounds as the coordinator calls them, until it says finish."""
     picker = plan.open_picker()
-    channel = open_channel(plan, picker, lambda: QueueOutlet(queue, plan.wire))
+    channel, _ = open_channel(plan, picker, lambda source: QueueOutlet(queue, plan.wire))
     connection.send({"kind": "ready", **ready_of(picker)})
     before = Usage.now()
     while True:
@@ -105,14 +105,25 @@ def run_channel(connection: Connection, plan: ChannelPlan, queue: PacketQueue) -
     picker.close()
 
 
-def open_channel(plan: ChannelPlan, picker: Picker, open_outlet: Callable[[], Outlet]) -> Channel:
-    """Map and populate what a channel touches. Raises HostError."""
+Opened = TypeVar("Opened", bound=Outlet)
+
+
+def open_channel(
+    plan: ChannelPlan, picker: Picker, open_outlet: Callable[[GuestRam], Opened]
+) -> tuple[Channel, Opened]:
+    """Map and populate what a channel touches. `open_outlet` is given this process's mapping of guest RAM.
+
+    Raises HostError.
+    """
     try:
-        channel = Channel(plan, picker, open_outlet())
+        source = plan.source.remap(writable=False)
+        populate(source.mapping, write=False)
+        outlet = open_outlet(source)
+        channel = Channel(plan, picker, outlet, source)
         warm_heap(HEAP_PACKETS * plan.packet_pages * PAGE_BYTES)
     except NoMemoryBehind as error:
         raise HostError(str(error)) from error
-    return channel
+    return channel, outlet
 
 
 def ready_of(picker: Picker) -> Message:
@@ -128,12 +139,12 @@ def software_reason(picker: Picker) -> str:
 class Channel:
     """The loop from guest pages to filled slots."""
 
-    def __init__(self, plan: ChannelPlan, picker: Picker, outlet: Outlet) -> None:
+    def __init__(self, plan: ChannelPlan, picker: Picker, outlet: Outlet, source: GuestRam) -> None:
+        """`source` is this process's own mapping of guest RAM."""
         self._plan = plan
         self._picker = picker
         self._outlet = outlet
-        self._source = plan.source.remap(writable=False)
-        populate(self._source.mapping, write=False)
+        self._source = source
         plan.rounds.attach()
         populate(plan.rounds.mapping, write=False)
         self._count = plan.counters.row(plan.number)

@@ -88,6 +88,7 @@ class Rig:
             ),
             picker,
             QueueOutlet(self.queue, wire),
+            self.source.remap(writable=False),
         )
         self.placer = Placer(
             PlacerPlan(

@@ -32,11 +32,11 @@ def large(terms: Terms, cpus: int) -> str:
 def _rows(terms: Terms, cpus: int) -> list[tuple[str, str, Value]]:
     touch, further = terms["touch_huge_s"], terms["map_huge_s"]
     rows: list[tuple[str, str, Value]] = [
-        ("set-up: first touch", f"{touch:.3f} s a GiB on {cpus} CPUs", lambda size: _seconds(size * touch)),
+        ("set-up: first touch", f"{touch:.3f} s a GiB on {cpus} CPUs", _of(touch)),
         (
             f"set-up: {WORKERS} workers map it",
             f"{further * 1e3:.2f} ms a GiB each, {cpus} at a time",
-            lambda size: _seconds(size * further * WORKERS / cpus),
+            _of(further * WORKERS / cpus),
         ),
         ("memory beside an image", "page tables, lists, queue, workers", lambda size: _memory(terms, size)),
     ]
@@ -45,16 +45,8 @@ def _rows(terms: Terms, cpus: int) -> list[tuple[str, str, Value]]:
     if "sync_idle_s" in terms:
         sync, everything = terms["sync_idle_s"], terms["sync_all_s"]
         rows += [
-            (
-                "last sync (downtime)",
-                f"{sync * 1e3:.3f} ms a GiB on {cpus} CPUs",
-                lambda size: _seconds(size * sync),
-            ),
-            (
-                "sync, all dirty",
-                f"{everything * 1e3:.1f} ms a GiB on {cpus} CPUs",
-                lambda size: _seconds(size * everything),
-            ),
+            ("last sync (downtime)", f"{sync * 1e3:.3f} ms a GiB on {cpus} CPUs", _of(sync)),
+            ("sync, all dirty", f"{everything * 1e3:.1f} ms a GiB on {cpus} CPUs", _of(everything)),
         ]
     for name, key in (("verification, one host", "compare_s"), ("verification, two hosts", "digest_s")):
         rows.append((name, f"{terms[key] * 1e3:.0f} ms a GiB on {cpus} CPUs", _of(terms[key])))
@@ -62,7 +54,7 @@ def _rows(terms: Terms, cpus: int) -> list[tuple[str, str, Value]]:
 
 
 def _at(gbit: int) -> Value:
-    return lambda size: _seconds(size * GIB * 8 / (gbit * 1e9))
+    return _of(GIB * 8 / (gbit * 1e9))
 
 
 def _of(seconds_a_gib: float) -> Value:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from guestmem.dirty_log import write_protect
@@ -63,3 +64,27 @@ def test_only_the_memory_that_is_migrated_is_watched() -> None:
     ):
         with pytest.raises(NoKernelLog):
             check_mapping(pid, at, length, fd)
+
+
+@pytest.mark.parametrize("part", [MIB, 4 * MIB, 64 * MIB])
+@pytest.mark.parametrize("step", [7, 1 << 18])
+def test_parts_of_a_large_guest_make_one_list(part: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest above 4 GiB is scanned part by part, and long lists are laid out step by step."""
+    monkeypatch.setattr(write_protect, "PART_BYTES", part)
+    monkeypatch.setattr(write_protect, "EXPAND_PAGES", step)
+    ram = GuestRam.create(10 * MIB, "test")
+    ram.words[:] = 0
+    try:
+        watching = register(ram.mapping.address, ram.size_bytes)
+        scan = write_protect.WriteScan(os.getpid(), ram.mapping.address, ram.size_bytes)
+    except NoKernelLog as error:
+        pytest.skip(str(error))
+    scan.clear()
+    into = np.zeros(ram.pages, np.uint32)
+    for written in ([], [0, 255, 256, 1000, ram.pages - 1], list(range(200, 1500)), list(range(ram.pages))):
+        ram.words[written, 1] = 1
+        assert scan.count() == len(written)
+        assert into[: scan.pages(into, clear=True)].tolist() == written
+        assert scan.count() == 0
+    scan.close()
+    os.close(watching)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from guestmem.ipc import Connection
-from guestmem.prefault import populate
 from guestmem.ram import GuestRam
 from pipeline.packets.packet import HEADER, Packet, front_room, write_packet
 from pipeline.packets.page_runs import bytes_of, runs
@@ -30,14 +29,13 @@ class Carrier:
         number: int,
         peer: Peer,
         run_id: bytes,
-        source: GuestRam,
+        ram: GuestRam,
         rows: SenderRows,
         coordinator: Connection,
         more_time: Callable[[], float],
     ) -> None:
-        """`more_time` as `ChannelConnection` has it."""
-        self._ram = source.remap(writable=False)
-        populate(self._ram.mapping, write=False)
+        """`ram` is this process's own mapping of guest RAM; `more_time` as `ChannelConnection` has it."""
+        self._ram = ram
         self.connection = ChannelConnection(number, peer, run_id, rows, coordinator, more_time)
 
     def carry(self, slot: Slot, on_part: Callable[[int], None] | None = None) -> str:

@@ -43,15 +43,15 @@ class DirectChannelPlan:
     payload_bytes: int
     peer: Peer
     run_id: bytes
-    source: GuestRam
     rows: SenderRows
 
 
 def run_direct_channel(coordinator: Connection, plan: DirectChannelPlan) -> None:
     """Call the receiver, then send rounds until the coordinator says finish. Raises FerryError."""
     picker = plan.channel.open_picker()
-    outlet = ConnectionOutlet(coordinator, plan)
-    channel = open_channel(plan.channel, picker, lambda: outlet)
+    channel, outlet = open_channel(
+        plan.channel, picker, lambda source: ConnectionOutlet(coordinator, plan, source)
+    )
     receiver = open_first(outlet.connection)
     coordinator.send({"kind": "ready", **ready_of(picker), "receiver": receiver.body()})
     before = Usage.now()
@@ -81,13 +81,14 @@ def _work(coordinator: Connection, channel: Channel, outlet: ConnectionOutlet) -
 class ConnectionOutlet:
     """Slots of this process's own, that are sent when they are handed on."""
 
-    def __init__(self, coordinator: Connection, plan: DirectChannelPlan) -> None:
+    def __init__(self, coordinator: Connection, plan: DirectChannelPlan, source: GuestRam) -> None:
+        """`source` is this process's own mapping of guest RAM."""
         self._coordinator = coordinator
         self._rows = plan.rows
         self._peer = plan.peer
         number = plan.channel.number
         self._carrier = Carrier(
-            number, plan.peer, plan.run_id, plan.source, plan.rows, coordinator, self._more_time
+            number, plan.peer, plan.run_id, source, plan.rows, coordinator, self._more_time
         )
         self.connection = self._carrier.connection
         self._slots = [_new_slot(plan) for _ in range(SLOTS)]

@@ -58,13 +58,15 @@ class Sender:
     def __init__(self, coordinator: Connection, plan: SenderPlan) -> None:
         self._coordinator = coordinator
         self._plan = plan
+        ram = plan.source.remap(writable=False)
+        populate(ram.mapping, write=False)
         plan.queue.attach()
         populate(plan.queue.mapping, write=True)
         self._row = memoryview(plan.rows.rows[plan.number])
         self._seen = 0
         self._is_slow = True  # until a packet has shown otherwise
         self._carrier = Carrier(
-            plan.number, plan.peer, plan.run_id, plan.source, plan.rows, coordinator, self._more_time
+            plan.number, plan.peer, plan.run_id, ram, plan.rows, coordinator, self._more_time
         )
         self.connection = self._carrier.connection
 

@@ -173,7 +173,6 @@ class TcpTransport:
             self._layout.payload_bytes,
             self._peer,
             self._run_id,
-            self._source,
             self._rows,
         )
         return self._supervisor.start(
