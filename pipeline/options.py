@@ -147,6 +147,7 @@ class Options:
     send_cpus: frozenset[int] | None = None
     recv_cpus: frozenset[int] | None = None
     numa: int | None = None
+    zero_copy: bool = False
 
     @property
     def packet_pages(self) -> int:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from guestmem.dirty_log import LOGS, LOGS_HELP
 from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
+from pipeline.cli.connection import ConnectionOptions
 from pipeline.cli.values import Given, one_of
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
+from pipeline.net.address import Address
 from pipeline.options import (
     AUTO,
     DEFAULT_CHANNELS,
@@ -27,6 +29,7 @@ from pipeline.options import (
 from qat.session import MAX_HW_BUFF_BYTES, MIN_HW_BUFF_BYTES
 
 METHOD_NAMES = (AUTO, *METHODS)
+NONE = "none"
 ON_DEVICE = ("qatzip", AUTO)
 """Methods that may use a QAT device."""
 
@@ -78,6 +81,13 @@ def add_channel_arguments(parser: argparse.ArgumentParser, *, several_methods: b
         metavar="N",
         help=f"packets in the queue at most, 1 to {MAX_QUEUE_DEPTH} "
         "(default: four times the channels plus twice the receivers, fewer where packets are large)",
+    )
+    add(
+        "--zero-copy",
+        action="store_true",
+        default=None,
+        help="over plain TCP with --method none: pages are sent from where they lie, and the result says how "
+        "much the kernel copied all the same (default off)",
     )
     add(
         "--dirty-log",
@@ -200,6 +210,22 @@ def read_queue_depth(
     packets = DEFAULT_QUEUE_BYTES // read_packet_bytes(given)
     usual = max(channels + receivers, min(4 * channels + 2 * receivers, packets))
     return given.whole("queue_depth", 1, MAX_QUEUE_DEPTH, usual)
+
+
+def read_zero_copy(
+    given: Given, methods: tuple[MethodChoice, ...], connection: ConnectionOptions | None, to: Address | None
+) -> bool:
+    """Whether pages are sent without a copy; `connection` None is a transport without sockets. Raises
+    UsageError where they cannot be."""
+    if connection is None:
+        given.refuse(("zero_copy",), "is for --transport tcp; leave it out")
+    if any(method.name != NONE for method in methods):
+        given.refuse(("zero_copy",), "what a method compresses is in no guest RAM: give --method none")
+    if connection is not None and connection.tls is not None:
+        given.refuse(("zero_copy",), "TLS has to copy; leave out --tls-dir or --zero-copy")
+    if to is not None and to.path:
+        given.refuse(("zero_copy",), "is for TCP; a Unix socket copies")
+    return given.flag("zero_copy")
 
 
 def read_dirty_log(given: Given) -> str:

@@ -98,6 +98,7 @@ def read_options(
         numa=read_numa(given),
         send_cpus=read_cpus(given, "send_cpus"),
         recv_cpus=read_cpus(given, "recv_cpus") if to is None else None,
+        zero_copy=channels.read_zero_copy(given, qat_methods or (method,), connection, to),
         huge_pages=memory.read_huge_pages(
             given,
             makes_images=attach is None or prealloc,

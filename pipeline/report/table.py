@@ -167,9 +167,13 @@ def _connections(transport: Result) -> str:
     limits = [f"{name.replace('_', ' ')} {ms:.0f}" for name, ms in limited.items()]
     tls = "TLS 1.3" if transport["tls"] else "no TLS"
     output = f"; written to {transport['output']}" if transport["output"] else ""
+    copied = ""
+    if zero_copy := transport["zero_copy"]:
+        sent, anyway = zero_copy["sent_bytes"], zero_copy["copied_bytes"]
+        copied = f"; {sent >> 20} MiB with zero copy, of which the kernel copied {anyway >> 20}"
     return (
         f"to {transport['address']}, {tls}: {transport['reconnections']} reconnections, "
-        f"{transport['retransmits']} retransmits; ms limited by: {', '.join(limits)}{output}"
+        f"{transport['retransmits']} retransmits; ms limited by: {', '.join(limits)}{copied}{output}"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from guestmem.segment import SHM
 from pipeline.cli import recv as recv_command
+from pipeline.cli import run as run_command
 from pipeline.cli import send as send_command
 from pipeline.errors import UsageError
 from tests.support.harness import Run, migrate, read
@@ -33,6 +34,34 @@ def test_both_ends_here(method: str) -> None:
     assert result["transport"]["reconnections"] == 0
     assert result["recv"]["cpu_seconds"] > 0
     assert result["time"]["prealloc_ms"] > 0
+
+
+def test_zero_copy_says_what_the_kernel_copied_all_the_same() -> None:
+    """Over loopback that is all of it."""
+    result = migrate("--transport", "tcp", *GUEST, "--method", "none", "--zero-copy", "--prealloc")
+    counted = result["transport"]["zero_copy"]
+    assert counted["sent_bytes"] == result["traffic"]["guest_bytes"]
+    assert counted["copied_bytes"] == counted["sent_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("--transport tcp --method zstd", "--method none"),
+        ("--method none", "--transport tcp"),
+        ("--transport tcp", "--method none"),
+        ("--transport tcp --method none,zstd", "--method none"),
+    ],
+)
+def test_zero_copy_is_refused_where_it_cannot_be(arguments: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"--zero-copy: .*{why}"):
+        read(run_command, "--zero-copy", *arguments.split())
+
+
+def test_zero_copy_needs_plain_tcp(tls_dir: Path) -> None:
+    for rest in (("--to", "127.0.0.1:1", "--tls-dir", str(tls_dir)), ("--to", "unix:socket")):
+        with pytest.raises(UsageError, match="--zero-copy"):
+            read(send_command, "--zero-copy", "--method", "none", *rest)
 
 
 def test_the_self_check_guest_is_judged_by_the_receiver() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.errors import BadFrame, ConnectionLost
+from pipeline.net.zero_copy import ZeroCopy
 from pipeline.transports.tcp.incoming import (
     MAX_VECTORS,
     Incoming,
@@ -102,9 +103,10 @@ class Link:
         body: bytes | memoryview,
         payload: Sequence[memoryview] = (),
         on_part: Callable[[int], None] | None = None,
+        zero_copy: ZeroCopy | None = None,
     ) -> None:
-        """One frame; the payload from where it lies. `on_part` is told how much of it has been handed over,
-        some times a packet."""
+        """One frame; the payload from where it lies, and with `zero_copy` without a copy of it. `on_part` is
+        told how much of it has been handed over, some times a packet."""
         length = sum(len(view) for view in payload)
         self._sent += 1
         frame = memoryview(pack_frame(type_, self._sent, body, length, self.version))
@@ -114,6 +116,9 @@ class Link:
             elif self._tls is not None:
                 for view in (frame, *payload):
                     self._send_tls(self._tls, view)
+            elif zero_copy is not None:
+                self._send_plain([frame])
+                self._send_uncopied(zero_copy, list(payload))
             else:
                 self._send_plain([frame, *payload])
         except OSError as error:
@@ -135,6 +140,12 @@ class Link:
         deadline = deadline_of(sum(len(view) for view in views))
         while views:
             advance(views, self.socket.sendmsg(views[:MAX_VECTORS]))
+            check_rate(bool(views), deadline)
+
+    def _send_uncopied(self, zero_copy: ZeroCopy, views: list[memoryview]) -> None:
+        deadline = deadline_of(sum(len(view) for view in views))
+        while views:
+            advance(views, zero_copy.send(views[:MAX_VECTORS]))
             check_rate(bool(views), deadline)
 
     def _send_tls(self, sock: ssl.SSLSocket, view: memoryview) -> None:

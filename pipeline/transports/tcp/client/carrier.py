@@ -33,15 +33,20 @@ class Carrier:
         rows: SenderRows,
         coordinator: Connection,
         more_time: Callable[[], float],
+        *,
+        zero_copy: bool = False,
     ) -> None:
-        """`ram` is this process's own mapping of guest RAM; `more_time` as `ChannelConnection` has it."""
+        """`ram` is this process's own mapping of guest RAM; `more_time` and `zero_copy` as the
+        `ChannelConnection` has them."""
         self._ram = ram
-        self.connection = ChannelConnection(number, peer, run_id, rows, coordinator, more_time)
+        self.connection = ChannelConnection(
+            number, peer, run_id, rows, coordinator, more_time, zero_copy=zero_copy
+        )
 
     def carry(self, slot: Slot, on_part: Callable[[int], None] | None = None) -> str:
         """Send what a slot holds: why the connection broke meanwhile, or nothing."""
         front, payload = self._parts(slot)
-        return self.connection.send(front, payload, on_part)
+        return self.connection.send(front, payload, on_part, in_ram=bool(slot.note[IN_RAM]))
 
     def _parts(self, slot: Slot) -> tuple[memoryview, list[memoryview]]:
         """The front of a packet, and where its payload lies: in the slot, or still in guest RAM."""

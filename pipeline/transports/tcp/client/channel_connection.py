@@ -12,6 +12,7 @@ from typing import Any
 from guestmem.ipc import Connection
 from pipeline.errors import ConnectionLost, PeerRefused, RunFailed
 from pipeline.net.socket_info import added_up, socket_record
+from pipeline.net.zero_copy import ZeroCopy
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.no_progress import NoProgress, no_connection_again
 from pipeline.transports.tcp.client.sender_rows import (
@@ -43,9 +44,12 @@ class ChannelConnection:
         rows: SenderRows,
         coordinator: Connection,
         more_time: Callable[[], float],
+        *,
+        zero_copy: bool = False,
     ) -> None:
-        """`more_time` is called after each call in vain, and may say until when to go on calling (monotonic
-        seconds); what it raises ends the calling.
+        """`zero_copy`: payloads that lie in guest RAM are sent without a copy. `more_time` is called after
+        each call in vain, and may say until when to go on calling (monotonic seconds); what it raises ends
+        the calling.
         """
         self._number = number
         self._peer = peer
@@ -58,6 +62,8 @@ class ChannelConnection:
         self._carried_here = 0
         self._record: dict[str, Any] = {"channel": number, "broken": []}
         self.link: Link
+        self._with_zero_copy = zero_copy
+        self._zero_copy: ZeroCopy | None = None
 
     def open(self) -> Ready:
         """Call until somebody answers. Raises RunFailed, PeerRefused, and what `more_time` does."""
@@ -66,6 +72,7 @@ class ChannelConnection:
             hello, self._peer.reconnect_seconds, self._more_time
         )
         self._row[CONNECTION] = self.generation << 32
+        self._zero_copy = ZeroCopy(self.link.socket) if self._with_zero_copy else None
         version = self.link.version
         ready = Ready.of(body)
         # Version 1 does not say how much was applied, so nothing can be concluded.
@@ -78,15 +85,19 @@ class ChannelConnection:
         front: bytes | memoryview,
         payload: Sequence[memoryview],
         on_part: Callable[[int], None] | None = None,
+        *,
+        in_ram: bool = False,
     ) -> str:
-        """Send a packet: why the connection broke meanwhile, or nothing. Then `again` is to be called.
+        """Send a packet, whose payload may lie in guest RAM: why the connection broke meanwhile, or nothing.
+        Then `again` is to be called.
 
         What becomes of a packet that was lost, the barrier will tell.
         """
         row, why = self._row, ""
         self._carried_here += 1
         try:
-            self.link.send_frame(FrameType.PACKET, front, payload, on_part)
+            zero_copy = self._zero_copy if in_ram else None
+            self.link.send_frame(FrameType.PACKET, front, payload, on_part, zero_copy)
         except ConnectionLost as error:
             why = str(error)
             row[CONNECTION] = (self.generation + 1) << 32
@@ -95,6 +106,13 @@ class ChannelConnection:
             row[CONNECTION] += 1
         row[SENT_BYTES] += FRAME_HEADER.size + len(front) + sum(len(view) for view in payload)
         return why
+
+    def settle(self) -> str:
+        """Wait until the kernel is done with what it sends without a copy, or the coordinator has something
+        to say: why neither comes, or nothing. Until then its messages would look like something to read."""
+        if self._zero_copy is None or self._zero_copy.settle(STALL_SECONDS, self._coordinator.fileno()):
+            return ""
+        return "the kernel does not end what it sends without a copy"
 
     def count_carried(self) -> None:
         """The packet is done with."""
@@ -128,6 +146,10 @@ class ChannelConnection:
 
     def _note(self) -> None:
         self._record = added_up(self._record, socket_record(self.link.socket))
+        if self._zero_copy is not None:
+            for name in ("sent_bytes", "copied_bytes"):
+                key = f"zero_copy_{name}"
+                self._record[key] = self._record.get(key, 0) + getattr(self._zero_copy, name)
 
     def close(self) -> dict[str, Any]:
         """Say that no more comes; what the connection was like."""

@@ -44,6 +44,7 @@ class DirectChannelPlan:
     peer: Peer
     run_id: bytes
     rows: SenderRows
+    zero_copy: bool
 
 
 def run_direct_channel(coordinator: Connection, plan: DirectChannelPlan) -> None:
@@ -75,6 +76,7 @@ def _work(coordinator: Connection, channel: Channel, outlet: ConnectionOutlet) -
         elif link.wait(0):
             outlet.connection.again("the receiver closed it")
         coordinator.send({"kind": "sent", "round": channel.send_round()})
+        outlet.settle()
         outlet.mend()
 
 
@@ -88,7 +90,14 @@ class ConnectionOutlet:
         self._peer = plan.peer
         number = plan.channel.number
         self._carrier = Carrier(
-            number, plan.peer, plan.run_id, source, plan.rows, coordinator, self._more_time
+            number,
+            plan.peer,
+            plan.run_id,
+            source,
+            plan.rows,
+            coordinator,
+            self._more_time,
+            zero_copy=plan.zero_copy,
         )
         self.connection = self._carrier.connection
         self._slots = [_new_slot(plan) for _ in range(SLOTS)]
@@ -121,6 +130,11 @@ class ConnectionOutlet:
             self._fit(time.monotonic() - began)
         self.connection.count_carried()
         self._free.append(number)
+
+    def settle(self) -> None:
+        """Wait until nothing of this process is under way; where that does not end, the connection is
+        broken."""
+        self._broken = self._broken or self.connection.settle()
 
     def mend(self) -> None:
         """Where the connection broke, call until there is one again. Raises RunFailed, Finished."""

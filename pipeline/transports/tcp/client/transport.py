@@ -174,6 +174,7 @@ class TcpTransport:
             self._peer,
             self._run_id,
             self._rows,
+            self._options.zero_copy,
         )
         return self._supervisor.start(
             f"channel {number}", "send", functools.partial(run_direct_channel, plan=plan)
@@ -343,6 +344,7 @@ class TcpTransport:
             "output": self._output or None,
             "reconnections": sum(len(channel["broken"]) for channel in channels),
             "retransmits": sum(channel.get("retransmits", 0) for channel in channels),
+            "zero_copy": self._zero_copy_record(channels),
             "channels": channels,
             "control": control["control"],
             "receiver_host": report.host,
@@ -351,6 +353,13 @@ class TcpTransport:
         figures = SideFigures(used, report.private_bytes_max)
         reasons |= set(report.fallback_reasons)
         return TransportFigures(sending, figures, self._applied, reasons, record)
+
+    def _zero_copy_record(self, channels: list[dict[str, Any]]) -> dict[str, int] | None:
+        """What was sent without a copy, and what of it the kernel copied all the same."""
+        if not self._options.zero_copy:
+            return None
+        keys = ("sent_bytes", "copied_bytes")
+        return {key: sum(channel.get(f"zero_copy_{key}", 0) for channel in channels) for key in keys}
 
     def _await_local_end(self) -> None:
         """A receiver of this run's own has said all that it has to say, and ends by itself."""

@@ -1,0 +1,47 @@
+"""The guest's root file system: a cpio archive (Linux Documentation/driver-api/early-userspace)."""
+
+from __future__ import annotations
+
+import stat
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+INIT = Path(__file__).with_name("init.sh")
+FILES_BYTES = 64 << 20
+"""How much of this Python's own library the guest has to work on."""
+
+FOLDER, PROGRAM, TEXT = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+
+
+def write_initramfs(target: Path, busybox: Path, writer: Path, *, with_files: bool) -> None:
+    """`with_files` puts files under /files, for the work of a busy guest. Raises OSError."""
+    with target.open("wb") as out:
+        for number, (name, mode, content) in enumerate(_entries(busybox, writer, with_files), 1):
+            out.write(_entry(number, name, mode, content))
+        out.write(_entry(0, "TRAILER!!!", 0, b""))
+
+
+def _entries(busybox: Path, writer: Path, with_files: bool) -> Iterator[tuple[str, int, bytes]]:
+    yield "bin", FOLDER, b""
+    yield "bin/busybox", PROGRAM, busybox.read_bytes()
+    yield "writer", PROGRAM, writer.read_bytes()
+    yield "init", PROGRAM, INIT.read_bytes()
+    if not with_files:
+        return
+    yield "files", FOLDER, b""
+    left = FILES_BYTES
+    for number, path in enumerate(sorted(Path(sysconfig.get_path("stdlib")).rglob("*.*"))):
+        if not path.is_file() or path.is_symlink() or path.stat().st_size > left:
+            continue
+        content = path.read_bytes()
+        left -= len(content)
+        yield f"files/{number}{path.suffix}", TEXT, content
+
+
+def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:
+    """One member in the format `newc`: names and contents end at multiples of four bytes."""
+    named = name.encode() + b"\0"
+    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(named), 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + named
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)

@@ -1,0 +1,149 @@
+"""A QEMU with the live guest in it, over RAM of ours: started, listened to, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from guestmem.ram import GuestRam
+from pipeline.errors import HostError, RunFailed
+from pipeline.processes.command import start_command
+from qat.scripts import PROJECT, in_clone, shipped_script
+from tools.qemu.guest.initramfs import write_initramfs
+from tools.qemu.monitor import Monitor, MonitorError
+from tools.qemu.peer import find_qemu
+
+PARTS = ("vmlinuz", "busybox", "writer")
+WORKS = ("writer", "busy")
+MIN_GUEST_BYTES = 128 << 20
+BOOT_SECONDS = 120.0
+LOOK_SECONDS = 0.05
+
+LINE = re.compile(rb"ferry count=(\d+) written=(\d+) bad=(\d+) checked=(\d+)\r?\n")
+
+
+@dataclass(frozen=True)
+class GuestOptions:
+    """What runs in the guest: `work` is `writer` or `busy` (which writes too); the writer has so many MiB and
+    writes so many of them a second."""
+
+    size_bytes: int
+    work: str = "writer"
+    writer_mib: int = 64
+    rate_mib: int = 20
+
+
+@dataclass(frozen=True)
+class Told:
+    """The guest's own last line: seconds it ran, pages written, wrong pages, pages checked."""
+
+    count: int
+    written: int
+    bad: int
+    checked: int
+
+
+def guest_folder() -> Path:
+    """Where the guest's parts are. Raises HostError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = PROJECT / ".guest" if in_clone() else cache / "ramferry" / "guest"
+    if not all((folder / part).exists() for part in PARTS):
+        raise HostError(f"the live guest is not here: run {shipped_script('get_guest.sh')}")
+    return folder
+
+
+class GuestMachine:
+    """One QEMU; its console is a file, its monitor ours."""
+
+    def __init__(
+        self, ram: GuestRam, options: GuestOptions, folder: Path, *, incoming: bool = False, run: bool = True
+    ) -> None:
+        """`folder` takes the console's file. With `incoming` it waits for a migration (`defer`); `run` is
+        whether the guest may run at once. Raises HostError."""
+        parts = guest_folder()
+        binary = find_qemu()
+        self.console = folder / f"console-{'destination' if incoming else 'source'}"
+        self.console.write_bytes(b"")
+        initramfs = folder / "initramfs"
+        if not initramfs.exists():
+            write_initramfs(initramfs, parts / "busybox", parts / "writer", with_files=options.work == "busy")
+        ours, theirs = socket.socketpair()
+        words = f"FERRY_WORK={options.work} FERRY_MIB={options.writer_mib} FERRY_RATE={options.rate_mib}"
+        command = [
+            *(binary, "-nodefaults", "-no-user-config", "-display", "none"),
+            *("-machine", "pc,accel=tcg,memory-backend=ram", "-m", f"{ram.size_bytes}B"),
+            *("-object", f"memory-backend-file,id=ram,share=on,size={ram.size_bytes},"),
+            *("-kernel", str(parts / "vmlinuz"), "-initrd", str(initramfs)),
+            *("-append", f"console=ttyS0 quiet panic=-1 {words}", "-no-reboot"),
+            *("-serial", f"file:{self.console}"),
+            *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "monitor,mode=control"),
+            *(("-incoming", "defer") if incoming else ()),
+            *(() if run else ("-S",)),
+        ]
+        at = command.index("-object") + 1
+        command[at] += f"mem-path=/proc/self/fd/{ram.fd}"
+        self.process = start_command(
+            command,
+            pass_fds=(ram.fd, theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        try:
+            self.qmp = Monitor(ours)
+        except MonitorError as error:
+            self.process.kill()
+            said = self.process.communicate()[1].decode(errors="replace").strip()
+            raise HostError(f"{binary}: {said or error}") from error
+
+    def told(self) -> Told | None:
+        """The last line of the guest's own; None before the first."""
+        found = LINE.findall(self.console.read_bytes())
+        return Told(*(int(number) for number in found[-1])) if found else None
+
+    def wait_for_line(self, beyond: int = 0, seconds: float = BOOT_SECONDS) -> Told:
+        """Wait until the guest has counted beyond that. Raises RunFailed."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            told = self.told()
+            if told is not None and told.count > beyond:
+                return told
+            self.check_alive()
+            time.sleep(LOOK_SECONDS)
+        raise RunFailed(f"the guest has not counted beyond {beyond} in {seconds:.0f} s")
+
+    def check_alive(self) -> None:
+        """Raises RunFailed when QEMU has ended."""
+        if self.process.poll() is not None:
+            raise RunFailed(f"QEMU has ended with {self.process.returncode}")
+
+    def stop(self) -> None:
+        """Kill it, whatever state it is in."""
+        with contextlib.suppress(Exception):
+            self.qmp.close()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@contextmanager
+def live_guest(options: GuestOptions, ram: GuestRam) -> Iterator[GuestMachine]:
+    """A guest in that RAM that has begun to work. Raises HostError, RunFailed."""
+    with tempfile.TemporaryDirectory(prefix="ramferry-guest-") as folder:
+        machine = GuestMachine(ram, options, Path(folder))
+        try:
+            machine.wait_for_line()
+            yield machine
+        finally:
+            machine.stop()
