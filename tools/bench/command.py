@@ -62,6 +62,18 @@ SUITES = {
         auto.tables,
         ("bandwidths", "images"),
     ),
+    "auto-links": Suite(
+        "the same over TCP between network namespaces of 100 Mbit/s, 1 and 10 Gbit/s",
+        auto.measure_links,
+        auto.tables,
+        ("images",),
+    ),
+    "auto-device": Suite(
+        "the same on an emulated QAT device of 1 and 4 instances",
+        auto.measure_device,
+        auto.tables,
+        ("bandwidths", "images"),
+    ),
     "transports": Suite(
         "channels over loopback TCP beside the queue, and beside QEMU's",
         transports.measure,
@@ -95,8 +107,12 @@ def build_parser(program: str) -> Parser:
     )
     add("--channels", metavar="N", help=f"channels, 1 to {MAX_WORKERS} (default {DEFAULT_CHANNELS})")
     add("--repeat", metavar="N", help="times each configuration is run, 1 to 100 (default 5; docs 2)")
-    add("--bandwidths", metavar="LIST", help="auto: rates, 0 is no limit (default 25M,50M,...,800M,0)")
-    add("--images", metavar="LIST", help="auto: kinds of image (default all four)")
+    add(
+        "--bandwidths",
+        metavar="LIST",
+        help="auto, auto-device: rates, 0 is no limit (default 25M to 800M, 0)",
+    )
+    add("--images", metavar="LIST", help="auto, auto-links, auto-device: kinds of image (default all)")
     add(
         "--no-qemu",
         action="store_true",

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.errors import HostError
+from pipeline.processes.command import start_command
+from tools.measuring.trial import command_of
 
 SOURCE_ADDRESS, DESTINATION_ADDRESS = "10.213.8.1", "10.213.8.2"
 BURST_MS = 2
 LATENCY_MS = 50
 COMMAND_SECONDS = 20
+END_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,29 @@ def cable() -> Iterator[Cable]:
     finally:
         for name in names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@contextmanager
+def receiver(wire: Cable, *options: str) -> Iterator[None]:
+    """A receiver of one run at the far end, stopped in the end. The sender retries until it listens."""
+    process = start_command(
+        [*wire.destination, *command_of("pipeline.recv", *options, "--once", "--quiet")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _do(*words: str) -> None:

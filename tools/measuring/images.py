@@ -1,14 +1,16 @@
-"""Raw RAM images of four kinds of memory, for measurements that compare methods.
+"""Raw RAM images of five kinds of memory, for measurements that compare methods.
 
 corpus          the files of --fill repeated over 15/16 of RAM, the rest zero (as QEMU's
                 QATzip measurements filled it)
 zero-rich       the same files over a quarter of RAM, in runs of 64 KiB between zero pages
 incompressible  random bytes everywhere: encrypted or already compressed memory
 mixed           regions of 16 MiB of each in turn
+guest           what a small Linux has in RAM after some seconds of work, under QEMU (tools/get_guest.sh)
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +19,16 @@ import numpy as np
 from guestmem.content import Corpus
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.ram import GuestRam
+from pipeline.errors import HostError
+from tools.measuring.progress import say
+from tools.qemu.guest.machine import GuestOptions, guest_folder, live_guest
+from tools.qemu.peer import find_qemu
 
 RUN_PAGES = (64 << 10) // PAGE_BYTES
 REGION_PAGES = (16 << 20) // PAGE_BYTES
 FILLED = 0.9375
+GUEST_SECONDS = 40
+BLOCK_BYTES = 2 << 20
 
 
 def fill_corpus(ram: GuestRam, corpus: Path | None) -> None:
@@ -59,12 +67,32 @@ def noise(ram: GuestRam, start: int, end: int) -> None:
         ram.words[first : first + count] = random.integers(0, 2**64, (count, WORDS_PER_PAGE), dtype=np.uint64)
 
 
+def fill_guest(ram: GuestRam, corpus: Path | None) -> None:
+    """A real guest's. Raises HostError, RunFailed."""
+    with live_guest(GuestOptions(ram.size_bytes, "busy", writer_mib=ram.size_bytes >> 24), ram) as machine:
+        time.sleep(GUEST_SECONDS)
+        machine.check_alive()
+        machine.qmp.run("stop")
+
+
 KINDS: dict[str, Callable[[GuestRam, Path | None], None]] = {
     "corpus": fill_corpus,
     "zero-rich": fill_zero_rich,
     "incompressible": fill_incompressible,
     "mixed": fill_mixed,
+    "guest": fill_guest,
 }
+
+
+def kinds_here() -> list[str]:
+    """Those that this host can make; why another is left out is said."""
+    try:
+        guest_folder()
+        find_qemu()
+    except HostError as error:
+        say(f"without the guest's image: {error}")
+        return [kind for kind in KINDS if kind != "guest"]
+    return list(KINDS)
 
 
 def write_image(kind: str, size_bytes: int, corpus: Path | None, folder: Path) -> Path:
@@ -75,3 +103,16 @@ def write_image(kind: str, size_bytes: int, corpus: Path | None, folder: Path) -
     with path.open("wb") as file:
         file.write(ram.memory)
     return path
+
+
+def thinned(image: Path, keep_every: int) -> Path:
+    """One of so many blocks of 2 MiB of an image, beside it, made once; itself for 1. Raises OSError."""
+    if keep_every == 1:
+        return image
+    part = image.with_name(f"{image.stem}-{keep_every}.raw")
+    if not part.exists():
+        with image.open("rb") as whole, part.open("wb") as kept:
+            for start in range(0, image.stat().st_size, keep_every * BLOCK_BYTES):
+                whole.seek(start)
+                kept.write(whole.read(BLOCK_BYTES))
+    return part

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +12,21 @@ from typing import Any
 from guestmem.units import show_rate
 from pipeline.errors import HostError
 from pipeline.options import AUTO
-from pipeline.processes.command import start_command
 from pipeline.report.columns import method_of
 from pipeline.report.markdown import table
 from qat.scripts import SCRIPTS
 from tools.bench.docs.methods import available
 from tools.bench.docs.section import Section
-from tools.bench.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
+from tools.bench.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, receiver, why_not
 from tools.bench.request import BenchRequest
 from tools.measuring.columns import spread_of
 from tools.measuring.spread import Spread
-from tools.measuring.trial import command_of, run_ours
+from tools.measuring.trial import run_ours
 from tools.measuring.turns import in_turn
 
 PORT = 7000
 LINKS = ((1000, "32M", ("none", "isal", "zstd", AUTO)), (100, "8M", ("zstd", AUTO)))
 """Mbit/s, the rate at which the guest writes, and the methods that are worth a run there."""
-
-END_SECONDS = 30
 
 
 def _measure(request: BenchRequest) -> dict[str, Any]:
@@ -59,7 +54,8 @@ def _migrate(
     request: BenchRequest, wire: Cable, certificates: Path, mbit: int, rate: str, method: str
 ) -> dict[str, Any]:
     wire.speed(mbit)
-    with _receiver(wire, certificates):
+    listen = ["--listen", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)]
+    with receiver(wire, *listen, "--prealloc"):
         return run_ours(
             [
                 *("--to", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)),
@@ -70,30 +66,6 @@ def _migrate(
             module="pipeline.send",
             prefix=wire.source,
         ).result
-
-
-@contextmanager
-def _receiver(wire: Cable, certificates: Path) -> Iterator[None]:
-    """A receiver that is stopped in the end. The sender retries until it listens."""
-    listen = ["--listen", f"{DESTINATION_ADDRESS}:{PORT}", "--tls-dir", str(certificates)]
-    process = start_command(
-        [*wire.destination, *command_of("pipeline.recv", *listen, "--prealloc", "--once", "--quiet")],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _tables(document: dict[str, Any]) -> str:
