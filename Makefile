@@ -15,6 +15,7 @@ run: $(READY)
 
 test: $(READY)
 	tools/get_qatzip.sh || echo "tests that need libqatzip will be skipped"
+	tools/get_guest.sh || echo "tests that need a live guest will be skipped"
 	$(VENV)/bin/python -m pytest
 
 lint: $(READY)
@@ -34,4 +35,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .qatzip build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .qatzip .guest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import HostError
 from tests.support.fake_device import build
 from tests.support.rig import close_rigs
+from tools.qemu.guest.machine import guest_folder
+from tools.qemu.peer import find_qemu
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,18 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("noise") / "noise"
     path.write_bytes(random.Random(2).randbytes(4 << 20))
     return path
+
+
+@pytest.fixture(scope="session")
+def live_guest_here() -> None:
+    """Skips where there is no QEMU or no live guest; in CI that is a failure."""
+    try:
+        find_qemu()
+        guest_folder()
+    except HostError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -29,13 +29,20 @@ umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-name=
-for every in linux-image-cloud-amd64 linux-image-virtual; do
-    name=$(apt-cache depends "$every" 2>/dev/null | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
-    [ -z "$name" ] || break
-done
+find_kernel() {
+    for every in linux-image-cloud-amd64 linux-image-virtual; do
+        name=$(apt-cache depends "$every" 2>/dev/null | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
+        [ -z "$name" ] || break
+    done
+}
+download() { apt-get -o APT::Sandbox::User="" download -qq "$name" busybox-static >/dev/null 2>&1; }
+find_kernel
+if [ "$(id -u)" = 0 ] && { [ -z "$name" ] || ! download; }; then
+    apt-get update -qq >/dev/null 2>&1 || :
+    find_kernel
+fi
 [ -n "$name" ] || fail "apt knows no kernel for virtual machines: run apt-get update, then again"
-apt-get -o APT::Sandbox::User="" download -qq "$name" busybox-static >/dev/null ||
+[ -n "$(find . -name 'busybox-static*.deb')" ] || download ||
     fail "$name and busybox-static could not be downloaded: run apt-get update, then again"
 for package in ./*.deb; do
     dpkg-deb -x "$package" unpacked

@@ -22,7 +22,7 @@ from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
 from tests.support.harness import tool
 from tools.bench.roofline import packets, roofline
-from tools.measuring.images import KINDS
+from tools.measuring.images import KINDS, thinned
 from tools.measuring.spread import Comparison, Spread
 from tools.qemu.monitor import Monitor, MonitorError, why_not
 from tools.qemu.peer import BINARY
@@ -49,7 +49,7 @@ def test_two_spreads_are_a_tie_when_they_overlap(ours: list[float], theirs: list
     assert ("(tie)" in Comparison(one, other).show()) is not apart
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["corpus", "zero-rich", "incompressible", "mixed"])
 def test_images_are_what_their_name_says(kind: str, corpus: Path) -> None:
     ram = GuestRam.create(96 << 20, "test-image")
     KINDS[kind](ram, corpus)
@@ -59,6 +59,14 @@ def test_images_are_what_their_name_says(kind: str, corpus: Path) -> None:
     again = GuestRam.create(96 << 20, "test-image")
     KINDS[kind](again, corpus)
     assert np.array_equal(ram.words, again.words)
+
+
+def test_a_part_of_an_image_has_every_so_manyth_block(tmp_path: Path) -> None:
+    image = tmp_path / "image.raw"
+    image.write_bytes(b"".join(bytes([number]) * (2 << 20) for number in range(6)))
+    assert thinned(image, 1) == image
+    part = thinned(image, 4)
+    assert part.read_bytes() == bytes(2 << 20) + b"\4" * (2 << 20)
 
 
 def test_a_roofline_does_the_whole_image(corpus: Path) -> None:
@@ -157,7 +165,7 @@ def test_a_qemu_that_dies_ends_the_wait(monitored: tuple[subprocess.Popen[bytes]
         (
             "tools.bench",
             ("--images", "corpus"),
-            "--images: --suite peers does not take it; --suite auto does",
+            "--images: --suite peers does not take it; --suite auto or auto-links or auto-device does",
         ),
         ("tools.bench", ("--bandwidths", "25M"), "--bandwidths"),
         ("tools.bench", ("--suite", "auto", "--methods", "none"), "--suite peers or transports does"),
