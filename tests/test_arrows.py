@@ -20,7 +20,7 @@ PACKAGES: dict[str, set[str]] = {
 FLOORS = (
     ("run", "send", "recv"),
     ("cli",),
-    ("migration",),
+    ("migration", "relay"),
     ("transports",),
     ("source", "destination"),
     ("auto",),
@@ -65,8 +65,8 @@ def test_packages_import_only_what_lies_below_them(package: str) -> None:
 def test_rooms_of_the_pipeline_import_only_what_lies_below_them() -> None:
     for file in files("pipeline"):
         room = file.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
-        if room == "__init__":
-            continue
+        if room == "__init__" or file.name == "__main__.py":
+            continue  # a command: it calls its way in from the top
         for name in imported(file):
             parts = name.split(".")
             if parts[0] != "pipeline" or len(parts) < 2 or parts[1] not in FLOOR_OF or parts[1] == room:

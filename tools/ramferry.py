@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("pipeline.cli.run", "migrate a guest with both ends on this host, and measure it"),
     "send": ("pipeline.cli.send", "migrate a guest to another host"),
     "recv": ("pipeline.cli.recv", "receive a guest from another host"),
+    "relay": ("pipeline.cli.relay", "carry a real VM's migration between two QEMUs"),
     "dirtyrate": ("tools.dirtyrate", "keep a guest running that writes, or measure its dirty curve"),
     "compare": ("tools.compare.command", "compare methods over links, channels and guests"),
     "bench": ("tools.bench.command", "measure this program beside QEMU and beside each codec"),

@@ -30,9 +30,11 @@ secret:
 
      0  u8  role (`Role`; 0 is never valid)
      1  u8  0
-     2  u16 number of the connection, from 0; 0 for control
+     2  u16 number of the connection, from 0; 0 for control and resume
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
+
+Role 4 is that of a relay (`pipeline.relay.protocol`), which takes no others; a receiver refuses it.
 
 Version rule: a side takes its own version and the one before, and all frames of a connection have the version
 of its HELLO; what a receiver says before it has read one is of the older version. A sender whose HELLO is
@@ -205,6 +207,7 @@ class Role(IntEnum):
     CONTROL = 1
     PACKETS = 2
     RESUME = 3
+    RELAY = 4
 
 
 ROLES = frozenset(Role) - {Role.INVALID}
@@ -311,7 +314,7 @@ def read_hello(body: bytes) -> Hello:
     role, zero, number, generation, run_id = HELLO.unpack(body)
     _refuse(role not in ROLES, "hello role", role)
     _refuse(zero != 0, "hello reserved field", zero)
-    _refuse(role != Role.PACKETS and number != 0, "hello number", f"{number} of control")
+    _refuse(role not in (Role.PACKETS, Role.RELAY) and number != 0, "hello number", f"{number} of control")
     _refuse(generation == 0, "hello generation", 0)
     _refuse(not any(run_id), "hello run id", "all zero")
     return Hello(Role(role), number, generation, run_id)

@@ -16,12 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.errors import BadFrame
 from pipeline.net.address import name_of
 from pipeline.net.tls import Tls, fingerprint, tls_reason
 from pipeline.net.unix_peer import unix_peer_refusal
-from pipeline.processes.supervisor import Supervisor
 from pipeline.transports.tcp.link import Link, prepare
 from pipeline.transports.tcp.messages import Refusal
 from pipeline.transports.tcp.proof import (
@@ -82,12 +82,22 @@ class Caller:
         _last_words(self.sock, pack_frame(FrameType.REFUSED, self.sent + 1, body, version=self.version))
 
 
+class Watcher(Protocol):
+    """Who waits for sockets, and calls when they are ready."""
+
+    def watch(self, sock: socket.socket, on_ready: Callable[[], None], *, to_write: bool = False) -> None:
+        """Call when the socket can be read, or written."""
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """The opposite."""
+
+
 class Acceptor:
     """All connections that have not said HELLO yet."""
 
     def __init__(
         self,
-        supervisor: Supervisor,
+        watcher: Watcher,
         listener: socket.socket,
         tls: tuple[Tls, ssl.SSLContext] | None,
         secret: bytes | None,
@@ -97,14 +107,14 @@ class Acceptor:
         """`welcome` takes the callers; `say` a line about those that are sent away, not one about each."""
         self.secret = secret
         self.running_host: str | None = None
-        self._supervisor = supervisor
+        self._watcher = watcher
         self._listener = listener
         self._tls = tls
         self._welcome = welcome
         self._say = say
         self._handshakes: list[_Handshake] = []
         listener.setblocking(False)
-        supervisor.watch(listener, self._accept)
+        watcher.watch(listener, self._accept)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
@@ -193,22 +203,27 @@ class Acceptor:
             return sock
         return self._tls[1].wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Certificates for connections from now on."""
+        if self._tls is not None:
+            self._tls = self._tls[0], context
+
     @property
     def speaks_tls(self) -> bool:
         return self._tls is not None
 
     def watch(self, handshake: _Handshake, *, to_write: bool) -> None:
         """Call it when its socket is ready."""
-        self._supervisor.watch(handshake.sock, handshake.go_on, to_write=to_write)
+        self._watcher.watch(handshake.sock, handshake.go_on, to_write=to_write)
 
     def unwatch(self, handshake: _Handshake) -> None:
-        self._supervisor.unwatch(handshake.sock)
+        self._watcher.unwatch(handshake.sock)
 
     def close(self) -> None:
         for handshake in list(self._handshakes):
             self.forget(handshake)
             handshake.sock.close()
-        self._supervisor.unwatch(self._listener)
+        self._watcher.unwatch(self._listener)
 
 
 class _Handshake:

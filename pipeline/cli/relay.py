@@ -1,0 +1,257 @@
+"""The command `relay`: carry the migration of a real VM between two unmodified QEMUs."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli import channels
+from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
+from pipeline.cli.main import Command, show
+from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.policy import read_max_bandwidth
+from pipeline.cli.recv import MAX_RUNS
+from pipeline.cli.values import Given, checked
+from pipeline.errors import HostError, UsageError
+from pipeline.net.address import Address, parse_address
+from pipeline.net.tls import CLIENT, SERVER
+from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
+from pipeline.progress import open_log
+from pipeline.relay.codec_pool import PoolOptions
+from pipeline.relay.report import SCHEMA_VERSION, render
+from pipeline.relay.service import RelayOptions, error_of, run_relay
+from pipeline.relay.sockets import Access
+from pipeline.report.files import save_json
+
+MAX_CONNECTIONS = 16
+DEFAULT_CONNECTIONS = 2
+NAMED = re.compile(r"(?:(?P<name>[A-Za-z0-9._-]{1,60})=)?(?P<address>unix:.+)")
+OF_SOURCE = (
+    *("method", "level", "max_bandwidth", "connections", "peer_user", "socket_owner", "socket_mode"),
+    *("without_return_path", "qat_fallback", "qat_buffer", "qat_timeout"),
+)
+
+
+@dataclass(frozen=True)
+class RelayRequest:
+    """A command line of `relay`, checked. `json` names a file, or with `json_folder` a folder."""
+
+    options: RelayOptions
+    insecure: bool
+    json: str | None
+    json_folder: Path | None
+    quiet: bool
+
+
+def build_parser(program: str) -> Parser:
+    """All options, with units and defaults."""
+    parser = Parser(
+        program,
+        "Carry a VM's live migration between two unmodified QEMUs, compressed, over a link that may break. "
+        "At the source: --listen and --to; at the destination: --accept and --deliver.",
+        1,
+        epilog=SIZES,
+    )
+    add = parser.add_argument_group("the source").add_argument
+    add(
+        "--listen",
+        metavar="[NAME=]unix:PATH",
+        action="append",
+        help="where the source's QEMU migrates to; with a NAME several VMs have one each",
+    )
+    add("--to", metavar="ADDRESS", help=f"where the destination's relay accepts: {ADDRESSES}")
+    _add_socket_arguments(add)
+    add(
+        "--without-return-path",
+        action="store_true",
+        default=None,
+        help="take a migration without the capability return-path: a tail that is lost leaves no guest running",
+    )
+    add = parser.add_argument_group("the destination").add_argument
+    add("--accept", metavar="ADDRESS", help=f"where to wait for the source's relay: {ADDRESSES}")
+    add(
+        "--deliver",
+        metavar="[NAME=]unix:PATH",
+        action="append",
+        help="where the destination's QEMU waits (migrate-incoming)",
+    )
+    add = parser.add_argument_group("how it is carried").add_argument
+    add(
+        "--method",
+        metavar="METHOD",
+        help=f"{', '.join(channels.METHOD_NAMES)}, with :LEVEL if wanted (default auto)",
+    )
+    add("--level", metavar="N", help="compression level of --method (default 1)")
+    add(
+        "--channels",
+        metavar="N",
+        help=f"threads that compress or decompress, 1 to {MAX_WORKERS} (default {DEFAULT_CHANNELS})",
+    )
+    add(
+        "--connections",
+        metavar="N",
+        help=f"connections between the relays, 1 to {MAX_CONNECTIONS} (default {DEFAULT_CONNECTIONS})",
+    )
+    add("--max-bandwidth", metavar="RATE", help="on the wire, of all migrations (default 0: no limit)")
+    channels.add_qat_arguments(parser)
+    add_connection_arguments(parser, with_secret=True)
+    add = parser.add_argument_group("runs and results").add_argument
+    add("--runs", metavar="N", help="end after N migrations, however they ended; 0 is never (default 1)")
+    add(
+        "--json",
+        metavar="FILE",
+        help="the result as JSON: a file, - for standard output, or a folder, which keeps one a migration",
+    )
+    add("--quiet", action="store_true", default=None, help="say nothing meanwhile")
+    return parser
+
+
+def _add_socket_arguments(add: Any) -> None:
+    add(
+        "--peer-user",
+        metavar="USER",
+        action="append",
+        help="a user whose QEMU may connect, beside this one and root; may be repeated",
+    )
+    add("--socket-owner", metavar="USER[:GROUP]", help="who gets the socket's file (default: this user)")
+    add("--socket-mode", metavar="MODE", help="octal mode of the socket's file (default 600)")
+
+
+def read(given: Given) -> RelayRequest:
+    """Raises UsageError."""
+    at_source = given.has("listen") or given.has("to")
+    at_destination = given.has("accept") or given.has("deliver")
+    if at_source == at_destination:
+        raise UsageError("give --listen and --to at the source, or --accept and --deliver at the destination")
+    for name in ("listen", "to") if at_source else ("accept", "deliver"):
+        if not given.has(name):
+            raise UsageError(f"--{name} is needed at this side, too")
+    if at_destination:
+        given.refuse(OF_SOURCE, "is for the source's relay (--listen, --to); leave it out")
+    connection = read_connection(given, CLIENT if at_source else SERVER)
+    method = channels.read_method(given)
+    runs = given.whole("runs", 0, MAX_RUNS, 1)
+    json, folder = _read_json(given)
+    if json is not None and runs != 1:
+        raise UsageError(f"--json {json}: --runs {runs} makes several results; name a folder")
+    options = RelayOptions(
+        listens=_named(given, "listen") if at_source else {},
+        to=read_address(given, "to", connection) if at_source else None,
+        delivers=_named(given, "deliver") if at_destination else {},
+        accept=read_address(given, "accept", connection) if at_destination else None,
+        pool=PoolOptions(
+            method.name if at_source else "none",
+            method.resolved_level,
+            channels.read_channels(given),
+            channels.read_qat(given, (method,)),
+        ),
+        connections=given.whole("connections", 1, MAX_CONNECTIONS, DEFAULT_CONNECTIONS),
+        max_bandwidth=read_max_bandwidth(given),
+        tls=connection.tls,
+        secret=connection.secret,
+        reconnect_seconds=connection.reconnect_seconds,
+        access=_read_access(given),
+        runs=runs,
+        without_return_path=given.flag("without_return_path"),
+    )
+    return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
+
+
+def _named(given: Given, option: str) -> dict[str, Address]:
+    found: dict[str, Address] = {}
+    for text in given.texts(option):
+        match = NAMED.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--{option} {text}: must be unix:PATH, or NAME=unix:PATH for several VMs")
+        name, address = match["name"] or "", checked(f"--{option}", match["address"], parse_address)
+        if name in found or any(address == other for other in found.values()):
+            raise UsageError(
+                f"--{option} {text}: {'this name' if name in found else 'this path'} stands twice"
+            )
+        found[name] = address
+    if "" in found and len(found) > 1:
+        raise UsageError(f"--{option}: with several VMs each needs a name: NAME=unix:PATH")
+    return found
+
+
+def _read_access(given: Given) -> Access:
+    users = frozenset(_uid("--peer-user", name) for name in given.texts("peer_user"))
+    owner = given.text("socket_owner")
+    mode = given.text("socket_mode")
+    return Access(users, None if owner is None else _owner(owner), None if mode is None else _mode(mode))
+
+
+def _uid(option: str, name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except (KeyError, OverflowError):
+        raise UsageError(f"{option} {name}: no such user") from None
+
+
+def _owner(text: str) -> tuple[int, int]:
+    user, _, group = text.partition(":")
+    if os.geteuid() != 0:
+        raise UsageError(f"--socket-owner {text}: only root can give files away")
+    try:
+        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UsageError(f"--socket-owner {text}: no such group") from None
+    return (_uid("--socket-owner", user) if user else -1), gid
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise UsageError(f"--socket-mode {text}: must be three octal digits, such as 660")
+    return int(text, 8)
+
+
+def _read_json(given: Given) -> tuple[str | None, Path | None]:
+    text = given.text("json")
+    if text is not None and text != "-" and Path(text).is_dir():
+        if not os.access(text, os.W_OK | os.X_OK):
+            raise UsageError(f"--json {text}: no file can be made in this folder")
+        return None, Path(text)
+    return given.new_file("json"), None
+
+
+def run(given: Given, command: list[str]) -> int:
+    """Relay, print, and return the exit code."""
+    request = read(given)
+    progress = open_log(request.quiet)
+    if request.insecure:
+        progress.warn("--insecure: whoever is on the way can read and change guest RAM")
+
+    def keep(found: dict[str, Any]) -> None:
+        if request.json_folder is not None:
+            name = (
+                f"{found['began'].replace(':', '')}-{found['name'] or 'migration'}-{os.urandom(2).hex()}.json"
+            )
+            try:
+                save_json(found, str(request.json_folder / name))
+            except OSError as error:
+                raise HostError(f"--json {request.json_folder}: {error.strerror}") from error
+        if found["error"] is not None:
+            progress.warn(f"{found['name'] or 'migration'}: {found['error']}")
+        if request.json != "-" and (found["error"] is None or request.options.runs != 1):
+            show(render(found))
+
+    outcomes = run_relay(request.options, command, progress, keep)
+    if request.json is not None:
+        last = outcomes.documents[-1] if outcomes.documents else _nothing(command)
+        save_json(last, request.json)
+    error = error_of(outcomes)
+    if error is not None:
+        raise error
+    return 0
+
+
+def _nothing(command: list[str]) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "status": "completed", "error": None, "command": command}
+
+
+COMMAND = Command(build_parser, run)

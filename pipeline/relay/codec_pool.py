@@ -1,0 +1,207 @@
+"""Threads that compress and decompress blocks: one connection of QEMU's may use all of them.
+
+Threads and not processes, since the codecs run outside of Python's lock, and a block then needs no copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from pipeline.auto.candidates import candidates_here
+from pipeline.auto.controller import Auto
+from pipeline.auto.picker import AutoPicker, FixedPicker, Picker
+from pipeline.codecs import METHODS
+from pipeline.codecs.method import CodecSettings, Decoder
+from pipeline.errors import FerryError, RunFailed
+from pipeline.options import AUTO, QatOptions
+from pipeline.packets.counters import Count, Counters
+from pipeline.relay.buffers import Buffers
+from pipeline.relay.link_wire import LinkWire
+
+PAGE_BYTES = 4096
+NONE_CODE = METHODS["none"].code
+CODE_NAMES = {method.code: name for name, method in METHODS.items()}
+EXTRA_BYTES = 64 << 10
+"""What a codec may need beyond a block that does not shrink."""
+
+FEWEST_BYTES = 512
+"""What is shorter goes as it is: main's sync words."""
+
+Encoded = Callable[[int, memoryview], None]
+Decoded = Callable[[memoryview, FerryError | None], None]
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """`method` and `level` of what is sent; `channels` threads."""
+
+    method: str
+    level: int | None
+    channels: int
+    qat: QatOptions
+
+
+@dataclass
+class MethodCount:
+    """What a method did: blocks, their bytes before and after, and CPU."""
+
+    blocks: int = 0
+    plain_bytes: int = 0
+    payload_bytes: int = 0
+    cpu_ns: int = 0
+
+
+@dataclass
+class PoolCounts:
+    """By method's name."""
+
+    encoded: dict[str, MethodCount] = field(default_factory=dict)
+    decoded: dict[str, MethodCount] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, way: dict[str, MethodCount], code: int, plain: int, payload: int, cpu_ns: int) -> None:
+        with self._lock:
+            count = way.setdefault(CODE_NAMES[code], MethodCount())
+            count.blocks += 1
+            count.plain_bytes += plain
+            count.payload_bytes += payload
+            count.cpu_ns += cpu_ns
+
+
+class CodecPool:
+    """Jobs in, results in the loop that made the pool."""
+
+    def __init__(self, options: PoolOptions, wire: LinkWire, buffers: Buffers, *, with_qat: bool) -> None:
+        """Start the threads. Raises CodecUnavailable where the method cannot be."""
+        self._options = options
+        self._buffers = buffers
+        self._loop = asyncio.get_running_loop()
+        self.counts = PoolCounts()
+        self.raw = options.method == "none"
+        self.auto: Auto | None = None
+        self._encode: SimpleQueue[tuple[memoryview, Encoded] | None] = SimpleQueue()
+        self._decode: SimpleQueue[tuple[int, memoryview, int, Decoded] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._pickers: list[Picker] = []
+        self._read_pages = Counters(1) if options.method == AUTO else None
+        if not self.raw:
+            self._open_pickers(wire, with_qat=with_qat)
+        for number, picker in enumerate(self._pickers):
+            self._start(self._encode_all, f"encoder {number}", picker)
+        for number in range(options.channels):
+            self._start(self._decode_all, f"decoder {number}")
+
+    def _open_pickers(self, wire: LinkWire, *, with_qat: bool) -> None:
+        options = self._options
+        numbers = range(options.channels)
+        if options.method == AUTO:
+            candidates = candidates_here(with_qat=with_qat)
+            assert self._read_pages is not None
+            self.auto = Auto(candidates, options.channels, options.channels, self._read_pages, wire)
+            settings = CodecSettings.of(1, options.qat, AUTO)
+            self._pickers = [
+                AutoPicker(n, options.channels, candidates, settings, self.auto.statistics, wire)
+                for n in numbers
+            ]
+            self.auto.begin()
+            return
+        method = METHODS[options.method]
+        method.load()
+        settings = CodecSettings.of(options.level or method.default_level, options.qat, method.name)
+        self._pickers = [FixedPicker(method, method.open_encoder(settings)) for _ in numbers]
+
+    def _start(self, target: Callable[..., None], name: str, *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    # ---------------------------------------------------------------- jobs
+
+    def encode(self, plain: memoryview, done: Encoded) -> None:
+        """Call `done` with the method's code and the payload, which is `plain` where it does not shrink."""
+        if self._read_pages is not None:
+            self._read_pages.rows[0, Count.NORMAL_PAGES] += max(1, len(plain) // PAGE_BYTES)
+        self._encode.put((plain, done))
+
+    def decode(self, code: int, payload: memoryview, plain_bytes: int, done: Decoded) -> None:
+        """Call `done` with the plain bytes, or the error."""
+        self._decode.put((code, payload, plain_bytes, done))
+
+    def _encode_all(self, picker: Picker) -> None:
+        while (job := self._encode.get()) is not None:
+            plain, done = job
+            out = self._buffers.take(len(plain) + EXTRA_BYTES)
+            began = time.thread_time_ns()
+            try:
+                method = picker.pick(max(1, len(plain) // PAGE_BYTES))
+                length = picker.compress(plain, out)
+            except FerryError:
+                length = len(plain)  # a device that failed for good: the block goes as it is
+            cpu_ns = time.thread_time_ns() - began
+            if length >= len(plain):
+                self._buffers.give(out)
+                code, payload = NONE_CODE, plain
+            else:
+                code, payload = method.code, out[:length]
+            self.counts.note(self.counts.encoded, code, len(plain), len(payload), cpu_ns)
+            self._tell(done, code, payload)
+
+    def _decode_all(self) -> None:
+        decoders: dict[int, Decoder] = {}
+        while (job := self._decode.get()) is not None:
+            code, payload, plain_bytes, done = job
+            plain = self._buffers.take(plain_bytes)
+            began = time.thread_time_ns()
+            error: FerryError | None = None
+            try:
+                if code not in decoders:
+                    decoders[code] = _open_decoder(code)
+                decoders[code].decompress(payload, plain)
+            except FerryError as found:
+                error = found
+            except Exception as found:  # what a codec raises on bytes that nobody made
+                error = RunFailed(f"a block cannot be decompressed: {found}")
+            cpu_ns = time.thread_time_ns() - began
+            if error is None:
+                self.counts.note(self.counts.decoded, code, plain_bytes, len(payload), cpu_ns)
+            self._buffers.give(payload)
+            self._tell(done, plain, error)
+
+    def _tell(self, done: Callable[..., None], *what: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(done, *what)
+        except RuntimeError:
+            pass  # the loop is over, and nobody waits
+
+    def requests(self) -> dict[str, object]:
+        """What a QAT device did of it, and what software did in its place."""
+        works = [picker.qat for picker in self._pickers]
+        return {
+            "hardware_requests": sum(work.hardware_requests for work in works),
+            "software_requests": sum(work.software_requests for work in works),
+            "simulated": any(work.simulated for work in works),
+            "fallback_reasons": sorted({work.fallback_reason for work in works if work.fallback_reason}),
+        }
+
+    def close(self) -> None:
+        """End the threads."""
+        for _ in self._pickers:
+            self._encode.put(None)
+        for _ in range(self._options.channels):
+            self._decode.put(None)
+        for thread in self._threads:
+            thread.join(2.0)
+        for picker in self._pickers:
+            picker.close()
+
+
+def _open_decoder(code: int) -> Decoder:
+    name = CODE_NAMES.get(code)
+    if name is None:
+        raise RunFailed(f"a block of a method {code} that is not known here")
+    return METHODS[name].open_decoder(CodecSettings(level=METHODS[name].default_level))

@@ -1,0 +1,204 @@
+"""A migration at the destination's relay: the other relay calls, QEMU's socket is called."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import one_line_of
+from pipeline.relay.delivery import Arrived
+from pipeline.relay.protocol import VERSION, FrameType, Kind
+from pipeline.relay.session import MAIN, Session, Shared, State
+from pipeline.relay.source_session import COMPLETED
+from pipeline.relay.stream import Stream
+from pipeline.relay.wire import Wire
+
+DIAL_SECONDS, DIAL_STEP_SECONDS = 5.0, 0.1
+"""How long the destination's QEMU may take to listen."""
+
+REST_SECONDS = 1.0
+"""Within this time after multifd's ends a good migration says SHUT."""
+
+
+class DestinationSession(Session):
+    """Begins with the other relay's first connection."""
+
+    def __init__(
+        self,
+        migration_id: bytes,
+        shared: Shared,
+        deliver: Callable[[str], str],
+        report: Callable[[DestinationSession], dict[str, Any]],
+    ) -> None:
+        """`deliver` gives the path of QEMU's socket by a delivery's name; it raises KeyError, and ValueError
+        with why it cannot be used now."""
+        super().__init__("", migration_id, shared)
+        self._deliver_to = deliver
+        self._report = report
+        self._path = ""
+        self._early: list[Arrived] = []
+        self._dialing: set[int] = set()
+        self._main_dialed = False
+        self.committed = False
+        """Whether the commit byte has been written to QEMU."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the other relay has said what it brings."""
+        return bool(self._path)
+
+    # ---------------------------------------------------------------- the other relay
+
+    def heard(self, kind: str, said: dict[str, Any]) -> None:
+        if kind == "begin":
+            self._begin(said)
+        elif kind == "ended":
+            self.state = State.DONE
+            self.tell("report", report=self._report(self))
+            self.spawn(self._end_when_said())
+
+    def _begin(self, said: dict[str, Any]) -> None:
+        if said.get("version") != VERSION:
+            self.give_up(f"the source's relay speaks version {said.get('version')}, this one {VERSION}")
+            return
+        name = one_line_of(str(said.get("name", "")))[:100]
+        try:
+            self._path = self._deliver_to(name)
+        except KeyError:
+            self.give_up(f"nothing is to be delivered for {name or 'a migration without a name'} here")
+            return
+        except ValueError as error:
+            self.give_up(str(error))
+            return
+        self.name = name
+        self.tell("accepted")
+        self.state = State.MOVING
+        early, self._early = self._early, []
+        for arrived in early:
+            self.deliver(arrived)
+
+    async def _end_when_said(self) -> None:
+        until = time.monotonic() + self.shared.reconnect_seconds
+        while not self.out.is_done() and time.monotonic() < until and not self.is_over:
+            await asyncio.sleep(0.01)
+        self.end(COMPLETED)
+
+    def connection_lost(self, wire: Wire, why: str) -> None:
+        if self.state is State.DONE:
+            return
+        self.figures.reconnections += 1
+        self.shared.warn(f"{self.title}: connection {wire.number} broke ({why})")
+
+    def tick(self) -> None:
+        if self.wires or (self.is_begun and self.gone_seconds < self.shared.reconnect_seconds):
+            return
+        if self.reverse.shut or self.committed:
+            self._undecided()
+        else:
+            self.end(
+                f"the other relay is gone for {self.shared.reconnect_seconds:g} s; the guest was not handed "
+                "over, and the source's runs on"
+            )
+
+    def _undecided(self) -> None:
+        if self.figures.undecided:
+            return
+        self.figures.undecided = True
+        self.shared.warn(
+            f"{self.title}: undecided: the destination's QEMU has all of the guest, and the source was not "
+            "told, since the other relay is gone. Before the guest goes on here, give the source's QEMU "
+            '{"execute":"quit"}, or see that its host is off; where the source\'s guest runs, give this one '
+            '{"execute":"quit"}'
+        )
+
+    # ---------------------------------------------------------------- QEMU
+
+    def deliver(self, arrived: Arrived) -> None:
+        if not self._path:
+            self._early.append(arrived)
+        elif arrived.type is FrameType.OPEN:
+            self._open(arrived)
+        else:
+            super().deliver(arrived)
+
+    def _open(self, arrived: Arrived) -> None:
+        """Called is QEMU only with the first bytes in hand; a connection that may stay silent, after main."""
+        if arrived.stream not in self.streams:
+            self.stream(arrived.stream, Kind(arrived.kind))
+        self.into.done(arrived)
+        if arrived.kind == Kind.LATE and self._main_dialed:
+            self._dial(self.streams[arrived.stream])
+
+    def about_to_write(self, stream: Stream, arrived: Arrived) -> None:
+        if stream.socket is None and stream.number not in self._dialing:
+            self._dial(stream)
+        if stream.number == MAIN and arrived.type is FrameType.DATA:
+            self.forward.see(arrived.plain)
+            if self.forward.postcopy:
+                self.state = State.POSTCOPY
+            elif self.forward.committed:
+                self.state, self.committed = State.COMMITTING, True
+            elif self.state is State.COMMITTING:
+                self.state, self.committed = State.MOVING, False
+
+    def _dial(self, stream: Stream) -> None:
+        self._dialing.add(stream.number)
+        self.spawn(self._connect(stream))
+
+    async def _connect(self, stream: Stream) -> None:
+        until = time.monotonic() + DIAL_SECONDS
+        while not self.is_over:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                sock.connect(self._path)
+            except OSError as error:
+                sock.close()
+                if time.monotonic() > until:
+                    why = error.strerror or str(error)
+                    self.give_up(f"the destination's QEMU does not listen at {self._path}: {why}")
+                    return
+                await asyncio.sleep(DIAL_STEP_SECONDS)
+                continue
+            stream.attach(sock)
+            if stream.number == MAIN:
+                self._main_dialed = True
+                for late in self.streams.values():
+                    if late.kind is Kind.LATE and late.number not in self._dialing:
+                        self._dial(late)
+            self.read_on()
+            return
+
+    def on_read(self, stream: Stream, data: memoryview) -> None:
+        if stream.number == MAIN:
+            self.reverse.see(data)
+        super().on_read(stream, data)
+
+    def on_qemu_end(self, stream: Stream, why: str) -> None:
+        """By the table of `pipeline.relay`."""
+        if self.is_over:
+            return
+        self.out.add(FrameType.EOF, stream.number)
+        if self.reverse.shut or self.state is State.DONE:
+            stream.close()
+        elif stream.number == MAIN:
+            if self._ends_without_return_path():
+                return
+            self.give_up("the destination's QEMU has ended, or failed to load, before it was done")
+        else:
+            self.loop.call_later(REST_SECONDS, self._still_no_word, stream.number)
+
+    def _ends_without_return_path(self) -> bool:
+        return self.forward.has_return_path is False and self.committed
+
+    def _still_no_word(self, number: int) -> None:
+        if self.is_over or self.reverse.shut or self.committed or self.state is State.DONE:
+            return
+        self.give_up(f"connection {number} of the destination's QEMU broke")
+
+    def written(self, stream: Stream, arrived: Arrived) -> None:
+        if arrived.type is FrameType.EOF and stream.ended:
+            stream.close()

@@ -1,0 +1,361 @@
+"""A migration at the source's relay: QEMU's connections come in, the other relay is called."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import ConnectionLost, FerryError, PeerRefused, one_line
+from pipeline.relay.delivery import Arrived
+from pipeline.relay.marks import (
+    MAIN_FIRST_BYTES,
+    MULTIFD_FIRST_BYTES,
+    MULTIFD_MAGIC,
+    starts_main,
+)
+from pipeline.relay.protocol import MAX_STREAMS, VERSION, FrameType, Kind
+from pipeline.relay.session import MAIN, Session, Shared, State
+from pipeline.relay.stream import Stream
+from pipeline.relay.wire import Wire
+from pipeline.transports.tcp.client.dial import Peer
+from pipeline.transports.tcp.protocol import Hello, Role
+
+RETRY_SECONDS = 0.2
+REST_SECONDS = 0.5
+"""How long the other connections of a migration that ends may take to end, too."""
+
+MAIN_BYTES = 256 << 10
+"""Of main that may be under way beside multifd's connections, which carry the pages."""
+
+COMMIT_PAUSE_SECONDS = 0.003
+"""What proves the commit byte follows it at once; so long a block that may end with it waits for that."""
+
+UNKNOWN_THERE = "no such migration"
+COMPLETED = "completed"
+
+HOW_TO_DECIDE = (
+    'Ask the destination\'s QEMU {"execute":"query-status"}: where it runs, or is paused after a completed '
+    'migration, let it go on and give the source {"execute":"quit"}; where it is gone, end this relay '
+    "(SIGTERM twice), and the source's guest runs on"
+)
+
+
+class SourceSession(Session):
+    """Begins with main's connection."""
+
+    def __init__(
+        self,
+        name: str,
+        migration_id: bytes,
+        shared: Shared,
+        peer: Callable[[], Peer],
+        *,
+        without_return_path: bool,
+    ) -> None:
+        super().__init__(name, migration_id, shared)
+        self._peer = peer
+        self._without_return_path = without_return_path
+        self._first: dict[int, bytearray] = {}
+        self._held_main: list[memoryview] = []
+        self._release: asyncio.TimerHandle | None = None
+        self._accepted = False
+        self._before_main: dict[int, int] = {}
+        self._main_is_next = False
+        for number in range(shared.connections):
+            self.spawn(self._dial(number, 1))
+        self._lost_there = ""
+        self.tell("begin", version=VERSION, name=name)
+
+    # ---------------------------------------------------------------- the other relay
+
+    async def _dial(self, number: int, generation: int) -> None:
+        """Call until there is a connection, or nobody waits for one."""
+        while not self.is_over:
+            hello = Hello(Role.RELAY, number, generation, self.id)
+            try:
+                link, said = await self.loop.run_in_executor(None, self._peer().call, hello)
+            except ConnectionLost as error:
+                self._why_gone = one_line(error)
+            except PeerRefused as error:
+                self._refused(one_line(error))
+                return
+            except FerryError as error:
+                self.give_up(one_line(error))
+                return
+            else:
+                if self.is_over:
+                    link.close()
+                    return
+                fresh = bool(said.get("fresh"))
+                if fresh and (self._seen_fresh or self._accepted):
+                    link.close()
+                    self._refused(f"{UNKNOWN_THERE} at the destination's relay: it was started anew")
+                    return
+                self._seen_fresh = self._seen_fresh or fresh
+                handlers = self.on_frame, self.on_room, self.on_lost
+                self.attach(Wire(number, generation, link.socket, *handlers, self.shared.buffers.take))
+                return
+            generation += 1
+            await asyncio.sleep(RETRY_SECONDS)
+
+    _why_gone = "not called yet"
+    _seen_fresh = False
+
+    def _refused(self, why: str) -> None:
+        """The other relay answers, and does not know this migration, or does not want it."""
+        if self.state is State.COMMITTING and UNKNOWN_THERE in why:
+            self._undecided(f"the other relay was started anew: {why}")
+            self._lost_there = why
+        elif self.state is State.DONE:
+            self.end(COMPLETED)
+        else:
+            self.end(why)
+
+    def connection_lost(self, wire: Wire, why: str) -> None:
+        if self.state is State.DONE and not self.streams_open():
+            self.end(COMPLETED)
+            return
+        self.figures.reconnections += 1
+        self.shared.warn(f"{self.title}: connection {wire.number} broke ({why}); calling again")
+        self.spawn(self._dial(wire.number, wire.generation + 1))
+
+    def attach(self, wire: Wire) -> None:
+        super().attach(wire)
+        self._lost_there = ""
+
+    def tick(self) -> None:
+        gone = self.gone_seconds if self._had_any() else time.monotonic() - self.figures.began_at
+        if self.wires or gone < self.shared.reconnect_seconds:
+            return
+        if self.state is State.COMMITTING:
+            self._undecided(self._why_gone)
+        elif self.state is State.DONE:
+            self.end(COMPLETED)
+        else:
+            self.end(
+                f"the other relay is gone for {self.shared.reconnect_seconds:g} s ({self._why_gone}); the "
+                "source's guest runs on"
+            )
+
+    def _had_any(self) -> bool:
+        return bool(self.figures.breaks)
+
+    def _undecided(self, why: str) -> None:
+        """Nobody knows here whether the destination's guest runs."""
+        if self.figures.undecided:
+            return
+        self.figures.undecided = True
+        self.shared.warn(
+            f"{self.title}: undecided: the destination may have all of the guest, and the other relay is "
+            f"gone ({why}). The source's guest stands still and is kept so. {HOW_TO_DECIDE}"
+        )
+
+    # ---------------------------------------------------------------- QEMU's connections
+
+    def add_connection(self, sock: socket.socket) -> None:
+        """One more of the source's QEMU: main is the first."""
+        number = len(self.streams)
+        if number >= MAX_STREAMS:
+            sock.close()
+            return
+        main_speaks = self.forward.total_bytes > 0
+        kind = Kind.MAIN if number == MAIN else Kind.LATE if main_speaks else Kind.MULTIFD
+        stream = self.stream(number, kind)
+        stream.attach(sock)
+        if kind is Kind.LATE:
+            self.out.add(FrameType.OPEN, number, kind=kind)
+        else:
+            self._first[number] = bytearray()
+        self.read_on()
+
+    accept_more = staticmethod(lambda: None)
+    """Set by whoever listens: take what waits to be accepted, before main is read."""
+
+    def allowance(self, stream: Stream) -> int:
+        """By the window; main only when it overtakes nothing, the others only after main's first bytes."""
+        if self.is_over:
+            return 0
+        if stream.number in self._first and stream.number != MAIN:
+            return MULTIFD_FIRST_BYTES - len(self._first[stream.number])
+        bulk = sum(other.kind is not Kind.MAIN for other in self.streams.values())
+        if stream.number != MAIN:
+            if not self.forward.total_bytes:
+                return 0
+            room = self.out.window.room(self.out.under_way[stream.number], bulk)
+            return max(room, self._before_main.get(stream.number, 0) - stream.read_bytes)
+        if not self._may_read_main():
+            return 0
+        if bulk:
+            return MAIN_BYTES - self.out.under_way[MAIN]
+        return self.out.window.room(self.out.under_way[MAIN], 1)
+
+    def _may_read_main(self) -> bool:
+        """Main's words must not be read before what multifd's connections carried when they were written:
+        what these hold, as main has something to say, is read first."""
+        if not self._main_is_next and not self._before_main:
+            if not self.forward.total_bytes:
+                self.accept_more()
+            if not self.streams[MAIN].readable_bytes():
+                return True
+            self._before_main = self._bytes_before_main()
+            if self._before_main:
+                self.loop.call_soon(self.read_on)
+        if all(self._has_read(number, count) for number, count in self._before_main.items()):
+            self._before_main, self._main_is_next = {}, True
+        return self._main_is_next
+
+    def _bytes_before_main(self) -> dict[int, int]:
+        """Up to where multifd's connections are to be read: their windows do not count for that, since what
+        the destination waits for may be the very word on main. In front of main's first bytes come theirs."""
+        multifd = [
+            stream for stream in self.streams.values() if stream.kind is Kind.MULTIFD and not stream.ended
+        ]
+        if not self.forward.total_bytes:
+            return {stream.number: MULTIFD_FIRST_BYTES for stream in multifd}
+        return {stream.number: stream.read_bytes + stream.readable_bytes() for stream in multifd}
+
+    def _has_read(self, number: int, count: int) -> bool:
+        stream = self.streams[number]
+        return stream.ended or stream.closed or stream.read_bytes >= count
+
+    def on_read(self, stream: Stream, data: memoryview) -> None:
+        first = self._first.get(stream.number)
+        if first is not None:
+            data = self._gather_first(stream, first, data)
+            if not len(data):
+                return
+        if stream.number == MAIN:
+            self._main_is_next = False
+            self._read_main(stream, data)
+        elif stream.kind is Kind.LATE and stream.read_bytes == len(data) and starts_main(bytes(data[:4])):
+            self._turn_away(stream, bytes(data[:4]))
+        else:
+            super().on_read(stream, data)
+            if self._before_main:
+                self.streams[MAIN].watch(wanted=self.allowance(self.streams[MAIN]) > 0)
+
+    def _gather_first(self, stream: Stream, first: bytearray, data: memoryview) -> memoryview:
+        """The first bytes of a connection, when there are enough to call the destination with."""
+        first += data
+        needed = MAIN_FIRST_BYTES if stream.number == MAIN else MULTIFD_FIRST_BYTES
+        if len(first) < needed and not (
+            stream.number != MAIN and not first.startswith(MULTIFD_MAGIC[: len(first)])
+        ):
+            return memoryview(b"")
+        if stream.number == MAIN and not starts_main(bytes(first)):
+            self.give_up(
+                f"what the source sends is no migration of QEMU's: it begins with {bytes(first[:8]).hex()}"
+            )
+            return memoryview(b"")
+        if stream.number != MAIN and not first.startswith(MULTIFD_MAGIC):
+            self._turn_away(stream, bytes(first[:8]))
+            return memoryview(b"")
+        del self._first[stream.number]
+        if stream.number != MAIN and MAIN in self.streams:
+            self.loop.call_soon(self.read_on)
+        self.out.add(FrameType.OPEN, stream.number, kind=stream.kind)
+        return memoryview(first)
+
+    def _turn_away(self, stream: Stream, first: bytes) -> None:
+        """A connection that is none of this migration's; the others go on."""
+        what = "a second migration" if starts_main(first) else f"no migration, it begins with {first.hex()}"
+        self.shared.warn(f"{self.title}: refused a connection: {what}; one at a time can go over a socket")
+        if stream.kind is Kind.LATE:
+            self.out.add(FrameType.EOF, stream.number)
+        stream.ended = True
+        stream.close()
+
+    def _read_main(self, stream: Stream, data: memoryview) -> None:
+        """Look at it before it goes. The commit byte waits for what proves it."""
+        undecidable = self.forward.may_end_in_commit(data)
+        self.forward.see(data)
+        if self.forward.has_return_path is False and not self._without_return_path:
+            self.give_up(
+                "the source's migration has no return path: a tail that is lost would leave no guest "
+                "running; set the capability return-path on both QEMUs, or say --without-return-path"
+            )
+            return
+        self._held_main.append(data)
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        if undecidable and not self.forward.committed:
+            self._release = self.loop.call_later(COMMIT_PAUSE_SECONDS, self._send_main)
+        elif self.forward.has_return_path is not None or self._without_return_path:
+            self._send_main()
+
+    def _send_main(self) -> None:
+        self._release = None
+        if self.is_over:
+            return
+        if self.forward.postcopy:
+            self.state = State.POSTCOPY
+        elif self.forward.committed:
+            if self.state is not State.DONE:
+                self.state = State.COMMITTING
+        elif self.state in (State.GATHERING, State.COMMITTING):
+            self.state = State.MOVING
+        held, self._held_main = self._held_main, []
+        for data in held:
+            super().on_read(self.streams[MAIN], data)
+        self.read_on()
+
+    def on_qemu_end(self, stream: Stream, why: str) -> None:
+        """By the table of `pipeline.relay`."""
+        if self.is_over:
+            return
+        done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
+        if stream.number == MAIN and not done:
+            self.give_up(
+                "the source's QEMU has ended the migration before it was done: cancelled, failed or gone"
+            )
+        elif not done and self.state is not State.COMMITTING:
+            self.loop.call_later(REST_SECONDS, self._still_one_ended, stream.number)
+        else:
+            if self._held_main:
+                self._send_main()
+            self.out.add(FrameType.EOF, stream.number)
+            self._end_if_all_is_said()
+
+    def _still_one_ended(self, number: int) -> None:
+        if not self.is_over and self.state not in (State.DONE, State.COMMITTING):
+            self.give_up(f"connection {number} of the source's QEMU broke")
+
+    def written(self, stream: Stream, arrived: Arrived) -> None:
+        if stream.number == MAIN and arrived.type is FrameType.DATA:
+            self.reverse.see(arrived.plain)
+            if self.reverse.shut and self.state is not State.DONE:
+                self.state = State.DONE if self.reverse.shut_value == 0 else State.MOVING
+        elif arrived.type is FrameType.EOF:
+            if stream.number == MAIN and not self.reverse.shut and not self._without_return_path:
+                self.give_up("the destination's QEMU has ended without a word")
+            if stream.ended:
+                stream.close()
+        self._end_if_all_is_said()
+
+    def streams_open(self) -> bool:
+        return any(not stream.ended for stream in self.streams.values())
+
+    def _end_if_all_is_said(self) -> None:
+        """Every connection of the source's has ended, and the other side has it all."""
+        done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
+        if done and not self.streams_open() and not self._told_end:
+            self._told_end = True
+            self.state = State.DONE
+            self.tell("ended")
+
+    _told_end = False
+
+    def heard(self, kind: str, said: dict[str, Any]) -> None:
+        if kind == "accepted":
+            self._accepted = True
+        elif kind == "report":
+            self.peer_report = said.get("report")
+            self.end(COMPLETED)
+
+    def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
+        self.out.drop()
+        self.end(why)

@@ -1,0 +1,171 @@
+"""Two real QEMUs with the live guest, and two relays between them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guestmem.ram import GuestRam
+from tests.support.harness import ROOT
+from tools.qemu.guest.machine import GuestMachine, GuestOptions
+from tools.qemu.monitor import MonitorError
+
+GUEST = GuestOptions(192 << 20, writer_mib=48, rate_mib=10)
+DOWNTIME_LIMIT_MS = 300
+END_SECONDS = 60.0
+MAX_BANDWIDTH = 10**10
+
+
+@dataclass
+class Relay:
+    """A relay's process, and what it says."""
+
+    process: subprocess.Popen[str]
+    json: Path
+    said: str = ""
+
+    def end(self, seconds: float = END_SECONDS) -> int:
+        """Wait for its end; the exit code."""
+        _, err = self.process.communicate(timeout=seconds)
+        self.said += err
+        assert "Traceback" not in self.said, self.said
+        return self.process.returncode
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.json.read_text())
+        return found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def start_relay(folder: Path, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Relay:
+    target = folder / f"{name}.json"
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "pipeline.relay", *arguments, "--json", str(target)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return Relay(process, target)
+
+
+@dataclass
+class Rig:
+    """One migration's worth of machines."""
+
+    folder: Path
+    source: GuestMachine
+    destination: GuestMachine
+    relays: dict[str, Relay] = field(default_factory=dict)
+    out: str = ""
+
+    @property
+    def out_path(self) -> Path:
+        return self.folder / "out.sock"
+
+    @property
+    def in_path(self) -> Path:
+        return self.folder / "in.sock"
+
+    def start_relays(
+        self, *options: str, source: tuple[str, ...] = (), destination: tuple[str, ...] = ()
+    ) -> None:
+        """Both, over a Unix socket unless `--to` and `--accept` are said."""
+        link = f"unix:{self.folder}/link.sock"
+        there = ("--accept", link) if "--accept" not in destination else ()
+        here = ("--to", link) if "--to" not in source else ()
+        both = [option for option in options if option]
+        self.relays["destination"] = start_relay(
+            self.folder, "destination", *there, "--deliver", f"unix:{self.in_path}", *both, *destination
+        )
+        self.relays["source"] = start_relay(
+            self.folder, "source", *here, "--listen", f"unix:{self.out_path}", *both, *source
+        )
+        until = time.monotonic() + 20
+        while not self.out_path.exists():
+            assert time.monotonic() < until and self.relays["source"].process.poll() is None
+            time.sleep(0.02)
+
+    def set(self, *, multifd: int = 2, return_path: bool = True, **more: Any) -> None:
+        """Capabilities and parameters of both QEMUs; `more` are further capabilities and parameters."""
+        names = {"events": True, "return-path": return_path, "multifd": multifd > 0}
+        parameters: dict[str, Any] = {"downtime-limit": DOWNTIME_LIMIT_MS, "max-bandwidth": MAX_BANDWIDTH}
+        if multifd:
+            parameters["multifd-channels"] = multifd
+        for name, value in more.items():
+            (names if isinstance(value, bool) else parameters)[name.replace("_", "-")] = value
+        capabilities = [{"capability": name, "state": state} for name, state in names.items()]
+        for machine in (self.source, self.destination):
+            machine.qmp.run("migrate-set-capabilities", capabilities=capabilities)
+            machine.qmp.run("migrate-set-parameters", **parameters)
+
+    def migrate(self) -> None:
+        """Start it."""
+        self.destination.qmp.run("migrate-incoming", uri=f"unix:{self.in_path}")
+        self.source.qmp.run("migrate", uri=f"unix:{self.out_path}")
+
+    def status(self, side: str) -> tuple[str, str]:
+        """Of the guest and of the migration; `gone` where QEMU has ended."""
+        machine = self.source if side == "source" else self.destination
+        try:
+            status = machine.qmp.run("query-status")["status"]
+            return status, machine.qmp.run("query-migrate").get("status", "none")
+        except MonitorError:
+            return "gone", "gone"
+
+    def await_status(self, side: str, *wanted: str, seconds: float = END_SECONDS) -> str:
+        """Wait for one of these states of the migration."""
+        until = time.monotonic() + seconds
+        while (found := self.status(side)[1]) not in wanted:
+            assert time.monotonic() < until, f"{side} is {found}, not {wanted}; {self.status(side)}"
+            time.sleep(0.05)
+        return found
+
+    def running(self) -> set[str]:
+        """Which sides' guests run."""
+        return {side for side in ("source", "destination") if self.status(side)[0] == "running"}
+
+
+@contextlib.contextmanager
+def rig(folder: Path, options: GuestOptions = GUEST, *, paused: bool = False) -> Iterator[Rig]:
+    """A guest that works, and a QEMU that waits for it; `paused` is QEMU's -S at the destination."""
+    rams = [GuestRam.create(options.size_bytes, f"live-{side}") for side in ("source", "destination")]
+    machines: list[GuestMachine] = []
+    made: Rig | None = None
+    try:
+        machines.append(GuestMachine(rams[0], options, folder))
+        machines.append(GuestMachine(rams[1], options, folder, incoming=True, run=not paused))
+        machines[0].wait_for_line(1)
+        made = Rig(folder, *machines)
+        yield made
+    finally:
+        for relay in made.relays.values() if made is not None else ():
+            if relay.process.poll() is None:
+                relay.process.send_signal(signal.SIGKILL)
+            relay.process.wait()
+        for machine in machines:
+            machine.stop()
+        for ram in rams:
+            os.close(ram.fd)
+
+
+def goes_on(made: Rig, side: str = "destination") -> None:
+    """The guest counts on there, and has found no wrong page."""
+    machine = made.source if side == "source" else made.destination
+    told = machine.wait_for_line(0, 20)
+    after = machine.wait_for_line(told.count + 1, 20)
+    assert after.bad == 0, after
+    assert after.count > told.count
