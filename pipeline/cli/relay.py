@@ -70,7 +70,7 @@ def build_parser(program: str) -> Parser:
         "--without-return-path",
         action="store_true",
         default=None,
-        help="take a migration without the capability return-path: a tail that is lost leaves no guest running",
+        help="take a migration without the capability return-path: a lost tail leaves no guest running",
     )
     add = parser.add_argument_group("the destination").add_argument
     add("--accept", metavar="ADDRESS", help=f"where to wait for the source's relay: {ADDRESSES}")

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.errors import (
@@ -251,7 +252,7 @@ class SourceSide:
         for name, address in self._options.listens.items():
             listener = self._options.access.listen(address)
             self._listeners[name], self._files[name] = listener, address.file()
-            self._service.watch(listener, lambda name=name: self._accept(name))
+            self._service.watch(listener, partial(self._accept, name))
             self._service.say(f"waiting for a source at {address}")
 
     def _accept(self, name: str) -> None:
@@ -281,7 +282,7 @@ class SourceSide:
             self._peer,
             without_return_path=self._options.without_return_path,
         )
-        session.accept_more = lambda: self._accept(name)  # type: ignore[method-assign]
+        session.accept_more = partial(self._accept, name)
         self._sessions[name] = session
         self._service.begin(session)
         self._service.say(f"{session.title}: begins")

@@ -62,6 +62,8 @@ class SourceSession(Session):
         self._held_main: list[memoryview] = []
         self._release: asyncio.TimerHandle | None = None
         self._accepted = False
+        self.accept_more: Callable[[], None] = lambda: None
+        """Set by whoever listens: take what waits to be accepted, before main is read."""
         self._before_main: dict[int, int] = {}
         self._main_is_next = False
         for number in range(shared.connections):
@@ -170,9 +172,6 @@ class SourceSession(Session):
         else:
             self._first[number] = bytearray()
         self.read_on()
-
-    accept_more = staticmethod(lambda: None)
-    """Set by whoever listens: take what waits to be accepted, before main is read."""
 
     def allowance(self, stream: Stream) -> int:
         """By the window; main only when it overtakes nothing, the others only after main's first bytes."""

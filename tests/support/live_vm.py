@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -19,7 +20,7 @@ from tests.support.harness import ROOT
 from tools.qemu.guest.machine import GuestMachine, GuestOptions
 from tools.qemu.monitor import MonitorError
 
-GUEST = GuestOptions(192 << 20, writer_mib=48, rate_mib=10)
+GUEST = GuestOptions(192 << 20, writer_mib=48, rate_mib=4)
 DOWNTIME_LIMIT_MS = 300
 END_SECONDS = 60.0
 MAX_BANDWIDTH = 10**10
@@ -70,7 +71,6 @@ class Rig:
     source: GuestMachine
     destination: GuestMachine
     relays: dict[str, Relay] = field(default_factory=dict)
-    out: str = ""
 
     @property
     def out_path(self) -> Path:
@@ -134,7 +134,7 @@ class Rig:
             time.sleep(0.05)
         return found
 
-    def running(self) -> set[str]:
+    def running(self) -> builtins.set[str]:
         """Which sides' guests run."""
         return {side for side in ("source", "destination") if self.status(side)[0] == "running"}
 
@@ -149,7 +149,7 @@ def rig(folder: Path, options: GuestOptions = GUEST, *, paused: bool = False) ->
         machines.append(GuestMachine(rams[0], options, folder))
         machines.append(GuestMachine(rams[1], options, folder, incoming=True, run=not paused))
         machines[0].wait_for_line(1)
-        made = Rig(folder, *machines)
+        made = Rig(folder, machines[0], machines[1])
         yield made
     finally:
         for relay in made.relays.values() if made is not None else ():

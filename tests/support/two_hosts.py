@@ -90,6 +90,8 @@ class Pipe:
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self._ends = (near, far)
         self.stalled = threading.Event()
+        self.stalled_back = threading.Event()
+        """What comes from the far end waits."""
         self._dead = threading.Event()
         self.bytes = 0
         for one, other in (self._ends, self._ends[::-1]):
@@ -103,7 +105,10 @@ class Pipe:
                 data = one.recv(1 << 16)
                 if not data:
                     break
-                while self.stalled.is_set() and not self._dead.is_set():
+                back = one is self._ends[1]
+                while (self.stalled.is_set() or (back and self.stalled_back.is_set())) and not (
+                    self._dead.is_set()
+                ):
                     time.sleep(0.01)
                 other.sendall(data)
                 self.bytes += len(data)

@@ -54,7 +54,7 @@ def test_a_changed_byte_is_found(at: int, change: int) -> None:
     whole = bytearray(pack(FrameType.DATA, 1, 2, 3, 1, 4, b"abcd"))
     whole[at] ^= change
     with pytest.raises(BadFrame):
-        read(whole)
+        read(bytes(whole))
 
 
 @pytest.mark.parametrize(

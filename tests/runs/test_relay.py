@@ -1,0 +1,310 @@
+"""A real VM's migration through two relays: it arrives, it survives breaks, and one guest runs in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.live_vm import Rig, goes_on, rig
+from tests.support.two_hosts import Proxy, proxy
+
+pytestmark = pytest.mark.usefixtures("live_guest_here")
+SLOW = "4M"
+"""With 48 MiB of text, rounds of a second and more."""
+
+
+@pytest.fixture
+def vms(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def vms_paused(tmp_path: Path) -> Iterator[Rig]:
+    """The destination's guest does not start by itself (-S)."""
+    with rig(tmp_path, paused=True) as made:
+        yield made
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def through_proxy(made: Rig, *options: str, source: tuple[str, ...] = ()) -> Iterator[Proxy]:
+    """The relays, with a network between them that can be cut."""
+    port = free_port()
+    with proxy(port) as between:
+        accept = ("--accept", f"127.0.0.1:{port}", "--insecure")
+        made.start_relays(
+            *options, source=("--to", between.address, "--insecure", *source), destination=accept
+        )
+        yield between
+
+
+def ends_well(made: Rig) -> None:
+    """Both relays end with 0, the guest goes on at the destination, and only there."""
+    assert made.await_status("source", "completed", "failed") == "completed"
+    goes_on(made)
+    assert made.running() == {"destination"}
+    for side, relay in made.relays.items():
+        assert relay.end() == 0, (side, relay.said)
+        assert relay.result()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("multifd", "method"), [(2, "auto"), (0, "zstd"), (1, "none"), (8, "auto"), (0, "auto"), (2, "qatzip")]
+)
+def test_a_live_guest_arrives(vms: Rig, multifd: int, method: str) -> None:
+    vms.start_relays(source=("--method", method))
+    vms.set(multifd=multifd)
+    vms.migrate()
+    ends_well(vms)
+    result = vms.relays["source"].result()
+    assert [one["kind"] for one in result["streams"]] == ["main"] + ["multifd"] * multifd
+    assert result["other_relay"]["cpu"]["seconds"] > 0
+    assert result["streams"][0]["returned_bytes"] == 16
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["zlib", "zstd"])
+def test_auto_notices_what_qemu_has_compressed(vms: Rig, method: str) -> None:
+    vms.start_relays()
+    vms.set(multifd_compression=method)
+    vms.migrate()
+    ends_well(vms)
+    assert vms.relays["source"].result()["methods"]["none"]["share"] > 0.8
+
+
+@pytest.mark.long
+def test_without_a_return_path_it_is_refused(vms: Rig) -> None:
+    vms.start_relays()
+    vms.set(return_path=False)
+    vms.migrate()
+    assert vms.await_status("source", "failed", "completed") == "failed"
+    assert vms.relays["source"].end() == 1
+    assert "no return path" in vms.relays["source"].said
+    goes_on(vms, "source")
+
+
+@pytest.mark.long
+def test_without_a_return_path_it_goes_where_that_is_known(vms: Rig) -> None:
+    vms.start_relays(source=("--without-return-path",))
+    vms.set(return_path=False)
+    vms.migrate()
+    ends_well(vms)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("multifd", [0, 2])
+def test_twenty_resets_in_one_migration(vms: Rig, multifd: int) -> None:
+    chance = random.Random(multifd)
+    with through_proxy(vms, source=("--max-bandwidth", SLOW)) as between:
+        vms.set(multifd=multifd)
+        vms.migrate()
+        for _ in range(20):
+            time.sleep(chance.uniform(0.05, 0.4))
+            between.cut_all()
+        ends_well(vms)
+        assert vms.relays["source"].result()["reconnections"] >= 20
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("multifd", [0, 2])
+def test_a_link_that_is_down_for_five_seconds_is_a_stall(vms: Rig, multifd: int) -> None:
+    with through_proxy(vms, source=("--max-bandwidth", SLOW)) as between:
+        vms.set(multifd=multifd)
+        vms.migrate()
+        time.sleep(1)
+        between.refusing.set()
+        between.cut_all()
+        until, worst = time.monotonic() + 5, 0.0
+        while time.monotonic() < until:
+            for machine in (vms.source, vms.destination):
+                began = time.monotonic()
+                machine.qmp.run("query-migrate")
+                worst = max(worst, time.monotonic() - began)
+            time.sleep(0.05)
+        assert worst < 1.0, "a monitor was dead while the link was down"
+        between.refusing.clear()
+        ends_well(vms)
+        assert vms.relays["source"].result()["stalls"] >= 1
+
+
+@pytest.mark.long
+def test_a_link_that_is_gone_for_good_leaves_the_sources_guest(vms: Rig) -> None:
+    with through_proxy(vms, "--reconnect", "2", source=("--max-bandwidth", SLOW)) as between:
+        vms.set()
+        vms.migrate()
+        time.sleep(1)
+        between.refusing.set()
+        between.cut_all()
+        assert vms.await_status("source", "failed") == "failed"
+        assert vms.running() == {"source"}
+        goes_on(vms, "source")
+        for side in ("source", "destination"):
+            assert vms.relays[side].end() == 1
+            assert "gone for 2 s" in vms.relays[side].said
+        assert vms.status("destination")[0] == "gone"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("multifd", [0, 2])
+def test_a_cancelled_migration_leaves_the_sources_guest(vms: Rig, multifd: int) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set(multifd=multifd)
+    vms.migrate()
+    time.sleep(1)
+    vms.source.qmp.run("migrate_cancel")
+    assert vms.await_status("source", "cancelled") == "cancelled"
+    for relay in vms.relays.values():
+        assert relay.end() == 1
+        assert "ended the migration" in relay.said
+    goes_on(vms, "source")
+    assert vms.status("destination")[0] == "gone"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["source relay", "destination relay", "destination QEMU"])
+def test_a_death_in_a_round_leaves_the_sources_guest(vms: Rig, who: str) -> None:
+    vms.start_relays("--reconnect", "2", source=("--max-bandwidth", SLOW))
+    vms.set()
+    vms.migrate()
+    time.sleep(1)
+    side, _, what = who.partition(" ")
+    if what == "relay":
+        vms.relays.pop(side).kill()
+    else:
+        vms.destination.process.kill()
+    assert vms.await_status("source", "failed") == "failed"
+    goes_on(vms, "source")
+    for relay in vms.relays.values():
+        assert relay.end() == 1
+    if what == "relay":
+        assert vms.status("destination")[0] == "gone"
+
+
+@pytest.mark.long
+def test_the_sources_qemu_dies_in_a_round(vms: Rig) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set()
+    vms.migrate()
+    time.sleep(1)
+    vms.source.process.kill()
+    for relay in vms.relays.values():
+        assert relay.end() == 1
+    assert vms.status("destination")[0] == "gone"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preempt", [False, True])
+def test_postcopy(vms: Rig, preempt: bool) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set(multifd=0, postcopy_ram=True, postcopy_preempt=preempt)
+    vms.migrate()
+    time.sleep(1.5)
+    vms.source.qmp.run("migrate-start-postcopy")
+    ends_well(vms)
+    kinds = [one["kind"] for one in vms.relays["source"].result()["streams"]]
+    assert kinds == ["main", "late"] if preempt else ["main"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preempt", [False, True])
+def test_postcopy_survives_resets(vms: Rig, preempt: bool) -> None:
+    with through_proxy(vms, source=("--max-bandwidth", SLOW)) as between:
+        vms.set(multifd=0, postcopy_ram=True, postcopy_preempt=preempt)
+        vms.migrate()
+        time.sleep(1.5)
+        vms.source.qmp.run("migrate-start-postcopy")
+        for _ in range(4):
+            time.sleep(0.4)
+            between.cut_all()
+        ends_well(vms)
+
+
+@pytest.mark.long
+def test_the_end_of_a_migration_comes_after_the_last_word_was_cut(vms: Rig) -> None:
+    """SHUT is on its way when the link breaks: the source stands, and neither side gives up."""
+    with through_proxy(vms, "--reconnect", "1") as between:
+        vms.set(pause_before_switchover=True)
+        vms.migrate()
+        vms.await_status("source", "pre-switchover")
+        for pipe in between.pipes:
+            pipe.stalled_back.set()
+        vms.source.qmp.run("migrate-continue", state="pre-switchover")
+        vms.await_status("destination", "completed")
+        assert vms.running() == {"destination"}
+        between.refusing.set()
+        between.cut_all()
+        time.sleep(4)
+        # Longer than --reconnect: undecided, and the source's guest is not let go.
+        assert vms.running() == {"destination"}
+        assert vms.relays["source"].process.poll() is None
+        between.refusing.clear()
+        ends_well(vms)
+        for relay in vms.relays.values():
+            assert "undecided" in relay.said
+
+
+@pytest.mark.long
+def test_the_destinations_qemu_dies_after_the_last_byte(vms: Rig) -> None:
+    """Its guest is gone with it, so the source's may go on."""
+    with through_proxy(vms, "--reconnect", "1") as between:
+        vms.set(pause_before_switchover=True)
+        vms.migrate()
+        vms.await_status("source", "pre-switchover")
+        vms.destination.process.kill()
+        vms.await_status("source", "failed", "pre-switchover")
+        assert vms.relays["source"].end() == 1
+        del between
+    vms.source.qmp.run("migrate-continue", state="pre-switchover")
+    assert vms.await_status("source", "failed") == "failed"
+    goes_on(vms, "source")
+
+
+@pytest.mark.long
+def test_a_second_migration_on_a_socket_is_refused_and_the_first_goes_on(vms: Rig) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set()
+    vms.migrate()
+    time.sleep(0.5)
+    with socket.socket(socket.AF_UNIX) as another:
+        another.connect(str(vms.out_path))
+        another.sendall(b"QEVM\0\0\0\3")
+        another.settimeout(10)
+        assert another.recv(1) == b""
+    ends_well(vms)
+    assert "refused a connection" in vms.relays["source"].said
+
+
+@pytest.mark.long
+def test_sigterm_lets_a_migration_end(vms: Rig) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set()
+    vms.migrate()
+    time.sleep(0.5)
+    for relay in vms.relays.values():
+        relay.process.send_signal(signal.SIGTERM)
+    ends_well(vms)
+
+
+@pytest.mark.long
+def test_ctrl_c_leaves_the_sources_guest(vms: Rig) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    vms.set()
+    vms.migrate()
+    time.sleep(0.5)
+    vms.relays["source"].process.send_signal(signal.SIGINT)
+    assert vms.relays["source"].end() == 130
+    assert vms.relays["destination"].end() == 1
+    assert vms.await_status("source", "failed") == "failed"
+    goes_on(vms, "source")
