@@ -28,6 +28,7 @@ done
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' HUP INT TERM
 cd "$work"
 find_kernel() {
     for every in linux-image-cloud-amd64 linux-image-virtual; do

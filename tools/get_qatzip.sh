@@ -59,6 +59,7 @@ unpack_from_debian_13() {
     [ -e "$here/pyproject.toml" ] || make_cache
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' HUP INT TERM
     # The machine's own mirror: where apt already gets "bookworm" from.
     mirror=$(apt-get indextargets --format '$(SUITE) $(CODENAME) $(COMPONENT) $(REPO_URI)' 2>/dev/null |
         awk '($1 == "bookworm" || $2 == "bookworm") && $3 == "main" { print $4; exit }')

@@ -26,6 +26,7 @@ install_from_backports() {
     needs_root "QEMU 10 comes from bookworm-backports"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' HUP INT TERM
     # The machine's own mirror: where apt already gets "bookworm" from.
     mirror=$(apt-get indextargets --format '$(SUITE) $(CODENAME) $(COMPONENT) $(REPO_URI)' 2>/dev/null |
         awk '($1 == "bookworm" || $2 == "bookworm") && $3 == "main" { print $4; exit }')

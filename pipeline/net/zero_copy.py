@@ -66,11 +66,17 @@ class ZeroCopy:
         self.sent_bytes += count
         return count
 
-    def settle(self, seconds: float, other: int) -> bool:
+    @property
+    def unknown_bytes(self) -> int:
+        """Of which the kernel has not said yet whether it copied them."""
+        return sum(self._bytes.values())
+
+    def settle(self, seconds: float, other: int | None = None) -> bool:
         """Wait until the kernel is done with all that was sent, or something can be read from the descriptor
         `other`; whether either came."""
         poll = select.poll()
-        poll.register(other, select.POLLIN)
+        if other is not None:
+            poll.register(other, select.POLLIN)
         poll.register(self._socket, 0)  # POLLERR is always told
         until = time.monotonic() + seconds
         while self._bytes:

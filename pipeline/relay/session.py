@@ -250,31 +250,38 @@ class Session:
 
     # ---------------------------------------------------------------- ends
 
-    def give_up(self, why: str) -> None:
-        """Close everything of QEMU's, here and there."""
+    def give_up(self, why: str, grace_seconds: float = 0.0) -> None:
+        """Close everything of QEMU's, here and there; here after a while where QEMU closes it itself."""
         if self._ended:
             return
         self.out.drop()
         self.tell("abort", why=why, committed=self.state is State.COMMITTING)
-        self.end(why)
+        self.end(why, grace_seconds)
 
     def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
         """The other relay has closed what it had."""
         self.out.drop()
         self.end(why)
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, grace_seconds: float = 0.0) -> None:
         """Nothing of QEMU's goes on here; what is to be told to the other relay still may."""
         if self._ended:
             return
         self._ended = True
         self.outcome = outcome
         self.state = State.ENDED
-        for stream in list(self.streams.values()):
-            stream.close()
-        self.spawn(self._last_words())
+        if grace_seconds:
+            self.loop.call_later(grace_seconds, self._close_streams)
+        else:
+            self._close_streams()
+        self.spawn(self._last_words(grace_seconds))
 
-    async def _last_words(self) -> None:
+    def _close_streams(self) -> None:
+        for stream in self.streams.values():
+            stream.close()
+
+    async def _last_words(self, grace_seconds: float) -> None:
+        await asyncio.sleep(grace_seconds)
         until = time.monotonic() + LAST_WORDS_SECONDS
         while not self.out.is_done() and self.wires and time.monotonic() < until:
             await asyncio.sleep(0.01)

@@ -24,6 +24,12 @@ from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.protocol import Hello, Role
 
 RETRY_SECONDS = 0.2
+LATE_SECONDS = 0.1
+"""A connection that comes late and is postcopy's says nothing; another migration's says so at once."""
+
+GRACE_SECONDS = 0.3
+"""How long a QEMU that has ended its migration may take to close its other connections by itself."""
+
 REST_SECONDS = 0.5
 """How long the other connections of a migration that ends may take to end, too."""
 
@@ -64,6 +70,7 @@ class SourceSession(Session):
         self._accepted = False
         self.accept_more: Callable[[], None] = lambda: None
         """Set by whoever listens: take what waits to be accepted, before main is read."""
+        self._late: set[int] = set()
         self._before_main: dict[int, int] = {}
         self._main_is_next = False
         for number in range(shared.connections):
@@ -168,10 +175,17 @@ class SourceSession(Session):
         stream = self.stream(number, kind)
         stream.attach(sock)
         if kind is Kind.LATE:
-            self.out.add(FrameType.OPEN, number, kind=kind)
+            self.loop.call_later(LATE_SECONDS, self._open_late, stream)
         else:
             self._first[number] = bytearray()
         self.read_on()
+
+    def _open_late(self, stream: Stream) -> None:
+        """It has not said that it is another migration, which the destination must not see."""
+        if not stream.closed and not self.is_over:
+            self._late.add(stream.number)
+            self.out.add(FrameType.OPEN, stream.number, kind=stream.kind)
+            self.read_on()
 
     def allowance(self, stream: Stream) -> int:
         """By the window; main only when it overtakes nothing, the others only after main's first bytes."""
@@ -229,8 +243,8 @@ class SourceSession(Session):
         if stream.number == MAIN:
             self._main_is_next = False
             self._read_main(stream, data)
-        elif stream.kind is Kind.LATE and stream.read_bytes == len(data) and starts_main(bytes(data[:4])):
-            self._turn_away(stream, bytes(data[:4]))
+        elif stream.kind is Kind.LATE and stream.number not in self._late:
+            self._turn_away(stream, bytes(data[:8]))
         else:
             super().on_read(stream, data)
             if self._before_main:
@@ -262,8 +276,6 @@ class SourceSession(Session):
         """A connection that is none of this migration's; the others go on."""
         what = "a second migration" if starts_main(first) else f"no migration, it begins with {first.hex()}"
         self.shared.warn(f"{self.title}: refused a connection: {what}; one at a time can go over a socket")
-        if stream.kind is Kind.LATE:
-            self.out.add(FrameType.EOF, stream.number)
         stream.ended = True
         stream.close()
 
@@ -308,9 +320,8 @@ class SourceSession(Session):
             return
         done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
         if stream.number == MAIN and not done:
-            self.give_up(
-                "the source's QEMU has ended the migration before it was done: cancelled, failed or gone"
-            )
+            why = "the source's QEMU has ended the migration before it was done: cancelled, failed or gone"
+            self.give_up(why, GRACE_SECONDS)
         elif not done and self.state is not State.COMMITTING:
             self.loop.call_later(REST_SECONDS, self._still_one_ended, stream.number)
         else:

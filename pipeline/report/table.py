@@ -169,8 +169,12 @@ def _connections(transport: Result) -> str:
     output = f"; written to {transport['output']}" if transport["output"] else ""
     copied = ""
     if zero_copy := transport["zero_copy"]:
-        sent, anyway = zero_copy["sent_bytes"], zero_copy["copied_bytes"]
-        copied = f"; {sent >> 20} MiB with zero copy, of which the kernel copied {anyway >> 20}"
+        sent, anyway, unknown = (
+            show_size(zero_copy[f"{name}_bytes"]) for name in ("sent", "copied", "unknown")
+        )
+        copied = f"; {sent} with zero copy, of which the kernel copied {anyway}"
+        if zero_copy["unknown_bytes"]:
+            copied += f", and did not say of {unknown}"
     return (
         f"to {transport['address']}, {tls}: {transport['reconnections']} reconnections, "
         f"{transport['retransmits']} retransmits; ms limited by: {', '.join(limits)}{copied}{output}"

@@ -42,6 +42,7 @@ def test_zero_copy_says_what_the_kernel_copied_all_the_same() -> None:
     counted = result["transport"]["zero_copy"]
     assert counted["sent_bytes"] == result["traffic"]["guest_bytes"]
     assert counted["copied_bytes"] == counted["sent_bytes"]
+    assert counted["unknown_bytes"] == 0
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,8 @@ def rig(folder: Path, options: GuestOptions = GUEST, *, paused: bool = False) ->
     machines: list[GuestMachine] = []
     made: Rig | None = None
     try:
-        machines.append(GuestMachine(rams[0], options, folder))
-        machines.append(GuestMachine(rams[1], options, folder, incoming=True, run=not paused))
+        machines.append(GuestMachine(rams[0], options))
+        machines.append(GuestMachine(rams[1], options, incoming=True, run=not paused))
         machines[0].wait_for_line(1)
         made = Rig(folder, machines[0], machines[1])
         yield made

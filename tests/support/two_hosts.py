@@ -110,6 +110,8 @@ class Pipe:
                     self._dead.is_set()
                 ):
                     time.sleep(0.01)
+                if self._dead.is_set():
+                    break
                 other.sendall(data)
                 self.bytes += len(data)
         except (OSError, ValueError):

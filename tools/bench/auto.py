@@ -98,7 +98,7 @@ def _measure(request: BenchRequest, wires: dict[str, Wire], fixed: tuple[str, ..
     cells: list[dict[str, Any]] = []
     corpus = None if request.ram.fill is None else Path(request.ram.fill)
     with tempfile.TemporaryDirectory(prefix="ramferry-bench-") as folder:
-        for kind in request.images or kinds_here():
+        for kind in kinds_here(request.images, request.ram.size_bytes):
             image = write_image(kind, request.ram.size_bytes, corpus, Path(folder))
             for title, wire in wires.items():
                 say(f"{kind}, {title}")

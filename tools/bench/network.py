@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import HostError
 from pipeline.processes.command import start_command
@@ -56,6 +57,7 @@ def why_not() -> str:
 @contextmanager
 def cable() -> Iterator[Cable]:
     """Two namespaces with a cable between them; they are gone in the end. Raises HostError."""
+    _sweep()
     names = {end: f"ramferry-{os.getpid()}-{end}" for end in ("source", "destination")}
     addresses = {"source": SOURCE_ADDRESS, "destination": DESTINATION_ADDRESS}
     try:
@@ -74,6 +76,14 @@ def cable() -> Iterator[Cable]:
     finally:
         for name in names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _sweep() -> None:
+    """Take away the namespaces of a process that was killed."""
+    for path in Path("/run/netns").glob("ramferry-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ import numpy as np
 from guestmem.content import Corpus
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.ram import GuestRam
+from guestmem.units import show_size
 from pipeline.errors import HostError
 from tools.measuring.progress import say
-from tools.qemu.guest.machine import GuestOptions, guest_folder, live_guest
+from tools.qemu.guest.machine import MIN_GUEST_BYTES, GuestOptions, guest_folder, live_guest
 from tools.qemu.peer import find_qemu
 
 RUN_PAGES = (64 << 10) // PAGE_BYTES
@@ -84,15 +85,29 @@ KINDS: dict[str, Callable[[GuestRam, Path | None], None]] = {
 }
 
 
-def kinds_here() -> list[str]:
-    """Those that this host can make; why another is left out is said."""
+def kinds_here(asked: tuple[str, ...] | None, size_bytes: int) -> list[str]:
+    """Those that were asked for; of all, those that this host can make in that size, and why not is said.
+
+    Raises HostError for one that was asked for and cannot be made.
+    """
+    kinds = list(asked or KINDS)
     try:
-        guest_folder()
-        find_qemu()
+        if "guest" in kinds:
+            _check_guest(size_bytes)
     except HostError as error:
+        if asked:
+            raise
         say(f"without the guest's image: {error}")
-        return [kind for kind in KINDS if kind != "guest"]
-    return list(KINDS)
+        kinds.remove("guest")
+    return kinds
+
+
+def _check_guest(size_bytes: int) -> None:
+    least = MIN_GUEST_BYTES["busy"]
+    if size_bytes < least:
+        raise HostError(f"a guest needs a --size of {show_size(least)} or more")
+    guest_folder()
+    find_qemu()
 
 
 def write_image(kind: str, size_bytes: int, corpus: Path | None, folder: Path) -> Path:

@@ -18,6 +18,7 @@ from pipeline.destination.output import Output
 from pipeline.errors import RunFailed, UsageError
 from pipeline.options import MAX_RAM_BYTES
 from pipeline.processes.memory import check_memory
+from pipeline.progress import Progress, open_log
 from tools.qemu.guest.machine import MIN_GUEST_BYTES, WORKS, GuestOptions, live_guest
 from tools.qemu.monitor import MonitorError
 
@@ -29,27 +30,30 @@ def build_parser(program: str) -> Parser:
     """All options, with units and defaults."""
     parser = Parser(program, "Boot a small Linux, let it work, keep its RAM as a file.", 1, epilog=SIZES)
     add = parser.add_argument
-    add("--size", metavar="SIZE", help="the guest's RAM (default 1G)")
+    add("--size", metavar="SIZE", help="the guest's RAM, 256M or more, of a writer 160M (default 1G)")
     add("--work", metavar="WORK", help=f"{' or '.join(WORKS)} (default busy)")
     add("--seconds", metavar="SECONDS", help=f"how long it works (default {DEFAULT_SECONDS:.0f})")
-    add("--output", metavar="FILE", help="the image")
+    add("--output", metavar="FILE", help="the image; a file that is there is replaced")
+    add("--quiet", action="store_true", default=None, help="say nothing meanwhile")
     return parser
 
 
 def run(given: Given, command: list[str]) -> int:
     """Make the image, say where it is, and return the exit code."""
-    size = given.size("size", MIN_GUEST_BYTES, MAX_RAM_BYTES, 1 << 30, multiple_of=2 << 20)
     work = given.choice("work", WORKS, "busy")
+    size = given.size("size", MIN_GUEST_BYTES[work], MAX_RAM_BYTES, 1 << 30, multiple_of=2 << 20)
     seconds = given.above_zero("seconds", MAX_SECONDS, "seconds", DEFAULT_SECONDS)
     path = given.text("output")
-    if path is None:
-        raise UsageError("--output FILE is needed: the image's name")
+    if path is None or path == "-":
+        raise UsageError("--output FILE is needed: the image's name, a file")
     output = Output(path)
     output.check()
     check_memory(size, 1, 0, 0)
     kept = output.reserve(size)
+    progress = open_log(given.flag("quiet"))
     try:
-        _work(GuestOptions(size, work), kept.ram, seconds)
+        progress.say("booting a guest")
+        _work(GuestOptions(size, work), kept.ram, seconds, progress)
         where = kept.commit()
     except BaseException:
         kept.give_up()
@@ -58,8 +62,9 @@ def run(given: Given, command: list[str]) -> int:
     return 0
 
 
-def _work(options: GuestOptions, ram: GuestRam, seconds: float) -> None:
+def _work(options: GuestOptions, ram: GuestRam, seconds: float, progress: Progress) -> None:
     with live_guest(options, ram) as machine:
+        progress.say(f"it works, for {seconds:g} s")
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             machine.check_alive()

@@ -6,6 +6,7 @@ Every monitor has an event loop of its own. Source of names and states: QEMU `qa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import socket
@@ -45,7 +46,7 @@ class Monitor:
         self._client = QMPClient()
         try:
             self._complete(self._client.connect(connected), REPLY_SECONDS)
-        except MonitorError:
+        except BaseException:
             connected.close()
             self.close()
             raise
@@ -105,11 +106,17 @@ class Monitor:
     def _complete(self, call: Coroutine[Any, Any, T], seconds: float, command: str = "") -> T:
         from qemu.qmp import ExecuteError, QMPError
 
+        task = self._loop.create_task(asyncio.wait_for(call, seconds))
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(call, seconds))
+            return self._loop.run_until_complete(task)
         except ExecuteError as error:
             raise MonitorError(f"{command}: {error}") from error
         except asyncio.TimeoutError as error:
             raise MonitorError("QEMU's monitor says nothing more") from error
         except (QMPError, EOFError, OSError) as error:
             raise MonitorError(f"QEMU is gone: {error}") from error
+        finally:
+            if not task.done():  # a signal has come in between
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    self._loop.run_until_complete(task)

@@ -6,6 +6,7 @@ import stat
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 INIT = Path(__file__).with_name("init.sh")
 FILES_BYTES = 64 << 20
@@ -14,12 +15,11 @@ FILES_BYTES = 64 << 20
 FOLDER, PROGRAM, TEXT = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
 
 
-def write_initramfs(target: Path, busybox: Path, writer: Path, *, with_files: bool) -> None:
+def write_initramfs(out: IO[bytes], busybox: Path, writer: Path, *, with_files: bool) -> None:
     """`with_files` puts files under /files, for the work of a busy guest. Raises OSError."""
-    with target.open("wb") as out:
-        for number, (name, mode, content) in enumerate(_entries(busybox, writer, with_files), 1):
-            out.write(_entry(number, name, mode, content))
-        out.write(_entry(0, "TRAILER!!!", 0, b""))
+    for number, (name, mode, content) in enumerate(_entries(busybox, writer, with_files), 1):
+        out.write(_entry(number, name, mode, content))
+    out.write(_entry(0, "TRAILER!!!", 0, b""))
 
 
 def _entries(busybox: Path, writer: Path, with_files: bool) -> Iterator[tuple[str, int, bytes]]:

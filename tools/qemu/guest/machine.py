@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from tools.qemu.peer import find_qemu
 
 PARTS = ("vmlinuz", "busybox", "writer")
 WORKS = ("writer", "busy")
-MIN_GUEST_BYTES = 128 << 20
+MIN_GUEST_BYTES = {"writer": 160 << 20, "busy": 256 << 20}
 BOOT_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 
@@ -62,29 +61,31 @@ def guest_folder() -> Path:
 
 
 class GuestMachine:
-    """One QEMU; its console is a file, its monitor ours."""
+    """One QEMU; its console and its monitor are ours."""
 
     def __init__(
-        self, ram: GuestRam, options: GuestOptions, folder: Path, *, incoming: bool = False, run: bool = True
+        self, ram: GuestRam, options: GuestOptions, *, incoming: bool = False, run: bool = True
     ) -> None:
-        """`folder` takes the console's file. With `incoming` it waits for a migration (`defer`); `run` is
-        whether the guest may run at once. Raises HostError."""
+        """With `incoming` it waits for a migration (`defer`); `run` is whether the guest may run at once. Its
+        console and root file system are in memory, and gone with it. Raises HostError."""
         parts = guest_folder()
         binary = find_qemu()
-        self.console = folder / f"console-{'destination' if incoming else 'source'}"
-        self.console.write_bytes(b"")
-        initramfs = folder / "initramfs"
-        if not initramfs.exists():
-            write_initramfs(initramfs, parts / "busybox", parts / "writer", with_files=options.work == "busy")
+        self._console = os.memfd_create("console")
+        initramfs = os.memfd_create("initramfs")
+        try:
+            with os.fdopen(os.dup(initramfs), "wb") as root:
+                write_initramfs(root, parts / "busybox", parts / "writer", with_files=options.work == "busy")
+        except OSError as error:
+            raise HostError(f"the guest's files cannot be put together: {error.strerror}") from error
         ours, theirs = socket.socketpair()
         words = f"FERRY_WORK={options.work} FERRY_MIB={options.writer_mib} FERRY_RATE={options.rate_mib}"
         command = [
             *(binary, "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "pc,accel=tcg,memory-backend=ram", "-m", f"{ram.size_bytes}B"),
             *("-object", f"memory-backend-file,id=ram,share=on,size={ram.size_bytes},"),
-            *("-kernel", str(parts / "vmlinuz"), "-initrd", str(initramfs)),
+            *("-kernel", str(parts / "vmlinuz"), "-initrd", f"/proc/self/fd/{initramfs}"),
             *("-append", f"console=ttyS0 quiet panic=-1 {words}", "-no-reboot"),
-            *("-serial", f"file:{self.console}"),
+            *("-serial", f"file:/proc/self/fd/{self._console}"),
             *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "monitor,mode=control"),
             *(("-incoming", "defer") if incoming else ()),
             *(() if run else ("-S",)),
@@ -93,12 +94,13 @@ class GuestMachine:
         command[at] += f"mem-path=/proc/self/fd/{ram.fd}"
         self.process = start_command(
             command,
-            pass_fds=(ram.fd, theirs.fileno()),
+            pass_fds=(ram.fd, theirs.fileno(), self._console, initramfs),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         theirs.close()
+        os.close(initramfs)
         try:
             self.qmp = Monitor(ours)
         except MonitorError as error:
@@ -108,8 +110,11 @@ class GuestMachine:
 
     def told(self) -> Told | None:
         """The last line of the guest's own; None before the first."""
-        found = LINE.findall(self.console.read_bytes())
+        found = LINE.findall(self._printed())
         return Told(*(int(number) for number in found[-1])) if found else None
+
+    def _printed(self) -> bytes:
+        return os.pread(self._console, os.fstat(self._console).st_size, 0)
 
     def wait_for_line(self, beyond: int = 0, seconds: float = BOOT_SECONDS) -> Told:
         """Wait until the guest has counted beyond that. Raises RunFailed."""
@@ -125,7 +130,9 @@ class GuestMachine:
     def check_alive(self) -> None:
         """Raises RunFailed when QEMU has ended."""
         if self.process.poll() is not None:
-            raise RunFailed(f"QEMU has ended with {self.process.returncode}")
+            lines = self._printed().decode(errors="replace").strip().splitlines()
+            said = f", the guest's last words were: {lines[-1].strip()}" if lines else ""
+            raise RunFailed(f"the guest has ended{said}; it may need more memory")
 
     def stop(self) -> None:
         """Kill it, whatever state it is in."""
@@ -135,15 +142,15 @@ class GuestMachine:
         self.process.wait()
         if self.process.stderr is not None:
             self.process.stderr.close()
+        os.close(self._console)
 
 
 @contextmanager
 def live_guest(options: GuestOptions, ram: GuestRam) -> Iterator[GuestMachine]:
     """A guest in that RAM that has begun to work. Raises HostError, RunFailed."""
-    with tempfile.TemporaryDirectory(prefix="ramferry-guest-") as folder:
-        machine = GuestMachine(ram, options, Path(folder))
-        try:
-            machine.wait_for_line()
-            yield machine
-        finally:
-            machine.stop()
+    machine = GuestMachine(ram, options)
+    try:
+        machine.wait_for_line()
+        yield machine
+    finally:
+        machine.stop()

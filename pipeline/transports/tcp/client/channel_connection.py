@@ -29,6 +29,9 @@ from pipeline.transports.tcp.messages import Ready
 from pipeline.transports.tcp.protocol import HEADER as FRAME_HEADER
 from pipeline.transports.tcp.protocol import STALL_SECONDS, FrameType, Hello, Role
 
+LAST_WORD_SECONDS = 0.2
+"""How long the kernel may take, when a connection ends, to say what it did with the last bytes."""
+
 AGAIN_WELCOME_SECONDS = 2 * STALL_SECONDS
 """How long the receiver may take to get ready for a connection that is made again: RAM has its pages."""
 
@@ -147,7 +150,8 @@ class ChannelConnection:
     def _note(self) -> None:
         self._record = added_up(self._record, socket_record(self.link.socket))
         if self._zero_copy is not None:
-            for name in ("sent_bytes", "copied_bytes"):
+            self._zero_copy.settle(LAST_WORD_SECONDS)
+            for name in ("sent_bytes", "copied_bytes", "unknown_bytes"):
                 key = f"zero_copy_{name}"
                 self._record[key] = self._record.get(key, 0) + getattr(self._zero_copy, name)
 

@@ -358,7 +358,7 @@ class TcpTransport:
         """What was sent without a copy, and what of it the kernel copied all the same."""
         if not self._options.zero_copy:
             return None
-        keys = ("sent_bytes", "copied_bytes")
+        keys = ("sent_bytes", "copied_bytes", "unknown_bytes")
         return {key: sum(channel.get(f"zero_copy_{key}", 0) for channel in channels) for key in keys}
 
     def _await_local_end(self) -> None:
