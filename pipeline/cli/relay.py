@@ -80,6 +80,20 @@ def build_parser(program: str) -> Parser:
         action="append",
         help="where the destination's QEMU waits (migrate-incoming)",
     )
+    add = parser.add_argument_group("QEMU's monitor").add_argument
+    add(
+        "--qmp",
+        metavar="SOCKET",
+        help="a QMP socket of the QEMU at this side: at the destination the relay answers for "
+        "migrate-incoming and cont; at the source QEMU's figures stand in the result (needs ramferry[qemu])",
+    )
+    add(
+        "--migrate",
+        action="store_true",
+        default=None,
+        help="at the source, with --qmp at both sides: start the migration and see it through",
+    )
+    add("--multifd", metavar="N", help="for --migrate: QEMU's multifd channels, 0 to 255 (default 0: none)")
     add = parser.add_argument_group("how it is carried").add_argument
     add(
         "--method",
@@ -137,6 +151,7 @@ def read(given: Given) -> RelayRequest:
     method = channels.read_method(given)
     runs = given.whole("runs", 0, MAX_RUNS, 1)
     json, folder = _read_json(given)
+    qmp = _read_qmp(given, at_source=at_source, runs=runs)
     if json is not None and runs != 1:
         raise UsageError(f"--json {json}: --runs {runs} makes several results; name a folder")
     options = RelayOptions(
@@ -158,8 +173,28 @@ def read(given: Given) -> RelayRequest:
         access=_read_access(given),
         runs=runs,
         without_return_path=given.flag("without_return_path"),
+        qmp=qmp,
+        migrate=given.flag("migrate"),
+        multifd=given.whole("multifd", 0, 255, 0),
     )
     return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
+
+
+def _read_qmp(given: Given, *, at_source: bool, runs: int) -> str | None:
+    """The monitor's path; it is one QEMU's, so it goes with one migration. Raises UsageError."""
+    path = given.text("qmp")
+    if not at_source:
+        given.refuse(("migrate", "multifd"), "is for the source's relay; leave it out")
+    if path is None:
+        given.refuse(("migrate",), "needs --qmp SOCKET, QEMU's monitor")
+    if not given.flag("migrate"):
+        given.refuse(("multifd",), "is for --migrate; leave it out")
+    if path is None:
+        return None
+    names = given.texts("listen" if at_source else "deliver")
+    if len(names) > 1 or runs != 1:
+        raise UsageError(f"--qmp {path}: is one QEMU's, for one migration: one socket, and --runs 1")
+    return path
 
 
 def _named(given: Given, option: str) -> dict[str, Address]:

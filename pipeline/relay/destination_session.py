@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.errors import one_line_of
+from pipeline.errors import FerryError, one_line, one_line_of
+from pipeline.relay.controller import DestinationController
 from pipeline.relay.delivery import Arrived
 from pipeline.relay.protocol import VERSION, FrameType, Kind
 from pipeline.relay.session import MAIN, Session, Shared, State
@@ -32,13 +33,17 @@ class DestinationSession(Session):
         shared: Shared,
         deliver: Callable[[str], str],
         report: Callable[[DestinationSession], dict[str, Any]],
+        controller: DestinationController | None = None,
     ) -> None:
-        """`deliver` gives the path of QEMU's socket by a delivery's name; it raises KeyError, and ValueError
-        with why it cannot be used now."""
+        """With a `controller` QEMU is told what to do. `deliver` gives the path of QEMU's socket by a name;
+        it raises KeyError, and ValueError with why it cannot be used now.
+        """
         super().__init__("", migration_id, shared)
         self._deliver_to = deliver
         self._report = report
+        self.controller = controller
         self._path = ""
+        self._ready = False
         self._early: list[Arrived] = []
         self._dialing: set[int] = set()
         self._main_dialed = False
@@ -57,7 +62,6 @@ class DestinationSession(Session):
             self._begin(said)
         elif kind == "ended":
             self.state = State.DONE
-            self.tell("report", report=self._report(self))
             self.spawn(self._end_when_said())
 
     def _begin(self, said: dict[str, Any]) -> None:
@@ -74,13 +78,38 @@ class DestinationSession(Session):
             self.give_up(str(error))
             return
         self.name = name
+        if said.get("controlled") and self.controller is None:
+            self.give_up(
+                "the source's relay is to start the migration (--migrate), but this one has no --qmp"
+            )
+            return
+        multifd = said.get("multifd")
+        self.spawn(self._accept(multifd if isinstance(multifd, int) else None))
+
+    async def _accept(self, multifd: int | None) -> None:
+        if self.controller is not None:
+            try:
+                await self.controller.prepare(f"unix:{self._path}", multifd)
+            except FerryError as error:
+                self.give_up(one_line(error))
+                return
         self.tell("accepted")
         self.state = State.MOVING
+        self._ready = True
         early, self._early = self._early, []
         for arrived in early:
             self.deliver(arrived)
 
     async def _end_when_said(self) -> None:
+        if self.controller is not None:
+            try:
+                await self.controller.go_on()
+                self.tell("runs")
+            except FerryError as error:
+                self.shared.warn(
+                    f"{self.title}: {one_line(error)}; give this QEMU cont by hand: the source is done"
+                )
+        self.tell("report", report=self._report(self))
         until = time.monotonic() + self.shared.reconnect_seconds
         while not self.out.is_done() and time.monotonic() < until and not self.is_over:
             await asyncio.sleep(0.01)
@@ -110,14 +139,16 @@ class DestinationSession(Session):
         self.shared.warn(
             f"{self.title}: undecided: the destination's QEMU has all of the guest, and the source was not "
             "told, since the other relay is gone. Before the guest goes on here, give the source's QEMU "
-            '{"execute":"quit"}, or see that its host is off; where the source\'s guest runs, give this one '
+            '{"execute":"quit"}, or see that its host is off'
+            + (', and give this one {"execute":"cont"}' if self.controller is not None else "")
+            + "; where the source's guest runs, give this one "
             '{"execute":"quit"}'
         )
 
     # ---------------------------------------------------------------- QEMU
 
     def deliver(self, arrived: Arrived) -> None:
-        if not self._path:
+        if not self._ready:
             self._early.append(arrived)
         elif arrived.type is FrameType.OPEN:
             self._open(arrived)
@@ -198,6 +229,12 @@ class DestinationSession(Session):
         if self.is_over or self.reverse.shut or self.committed or self.state is State.DONE:
             return
         self.give_up(f"connection {number} of the destination's QEMU broke")
+
+    def end(self, outcome: str, grace_seconds: float = 0.0) -> None:
+        if self.controller is not None and self.committed and outcome != COMPLETED and not self.is_over:
+            # It has the whole guest, paused; the source's runs.
+            self.spawn(self.controller.drop())
+        super().end(outcome, grace_seconds)
 
     def written(self, stream: Stream, arrived: Arrived) -> None:
         if arrived.type is FrameType.EOF and stream.ended:

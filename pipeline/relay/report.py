@@ -61,6 +61,8 @@ def document(session: Session, side: str, cpu_before: float, command: list[str])
             "held_peak_bytes": session.into.peak_held_bytes,
         },
         "qat": pool.requests(),
+        "blackout_ms": getattr(session, "blackout_ms", None),
+        "qemu": getattr(getattr(session, "controller", None), "figures", None),
         "other_relay": session.peer_report,
     }
 
@@ -130,6 +132,20 @@ def render(found: dict[str, Any]) -> str:
             f"{found['hidden']['peak_bytes'] / 1e6:.1f} MB under way; "
             f"{found['reconnections']} reconnections, {found['stalls']} stalls of "
             f"{found['time']['stalled_ms'] / 1e3:.1f} s in all",
+            *_of_qemu(found),
             found["status"] if found["error"] is None else f"{found['status']}: {found['error']}",
         ]
     )
+
+
+def _of_qemu(found: dict[str, Any]) -> list[str]:
+    """What QEMU says itself, and how long no guest ran."""
+    said = found["qemu"]
+    if not said:
+        return []
+    blackout = found["blackout_ms"]
+    measured = "" if blackout is None else f"; no guest ran for {blackout:.0f} ms, as the relays saw it"
+    return [
+        f"QEMU: {said['status']}, {said['total_ms'] or 0} ms, downtime {said['downtime_ms'] or 0} ms, "
+        f"{said['rounds'] or 0} rounds{measured}"
+    ]

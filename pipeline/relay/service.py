@@ -27,6 +27,8 @@ from pipeline.processes.cgroup import usable_cpus
 from pipeline.progress import Progress
 from pipeline.relay.buffers import Buffers
 from pipeline.relay.codec_pool import CodecPool, PoolOptions
+from pipeline.relay.control import Control
+from pipeline.relay.controller import DestinationController, SourceController
 from pipeline.relay.destination_session import DestinationSession
 from pipeline.relay.link_wire import LinkWire
 from pipeline.relay.report import cpu_seconds, document
@@ -42,6 +44,8 @@ from qat.probe import ANSWERED, probe
 WELCOME_SECONDS = 10.0
 LOOK_SECONDS = 0.02
 TICK_SECONDS = 0.5
+
+SAID_OF = {"running": "runs", "postmigrate": "has left", "gone": "its QEMU is gone"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class RelayOptions:
     access: Access
     runs: int
     without_return_path: bool
+    qmp: str | None = None
+    migrate: bool = False
+    multifd: int = 0
 
     @property
     def side(self) -> str:
@@ -132,12 +139,13 @@ class Service:
         self._loop.set_exception_handler(self._fault)
         looker = self._loop.create_task(self._look())
         try:
-            side.listen()
+            await side.listen()
             await self._over.wait()
         finally:
             looker.cancel()
             side.close()
             await self._end_all()
+            await side.settle()
             pool.close()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._loop.remove_signal_handler(number)
@@ -247,13 +255,47 @@ class SourceSide:
         self._files: dict[str, tuple[int, int] | None] = {}
         self._sessions: dict[str, SourceSession] = {}
         self._context: ssl.SSLContext | None = None
+        self._controller: SourceController | None = None
+        self._control: Control | None = None
 
-    def listen(self) -> None:
+    async def listen(self) -> None:
         for name, address in self._options.listens.items():
             listener = self._options.access.listen(address)
             self._listeners[name], self._files[name] = listener, address.file()
             self._service.watch(listener, partial(self._accept, name))
             self._service.say(f"waiting for a source at {address}")
+        if self._options.qmp is not None:
+            await self._open_qmp(self._options.qmp)
+
+    async def _open_qmp(self, path: str) -> None:
+        """Start the migration, or only look on. Raises FerryError."""
+        self._control = Control(path)
+        await self._control.open()
+        (name, address), *_ = self._options.listens.items()
+        self._controller = SourceController(
+            self._control, str(address), self._options.multifd, self._service.say
+        )
+        await self._controller.follow()
+        if not self._options.migrate:
+            return
+        session = self._begin(name)
+        await asyncio.wait([session.accepted, session.finished], return_when=asyncio.FIRST_COMPLETED)
+        if session.is_over:
+            return
+        try:
+            await self._controller.start()
+        except RunFailed as error:
+            session.give_up(str(error))
+
+    async def settle(self) -> None:
+        """In the end: which guest runs, where QEMU can be asked."""
+        if self._control is None or self._controller is None:
+            return
+        status = await self._controller.settle()
+        for found in self._service.outcomes.documents[-1:]:
+            found["qemu"] = self._controller.figures
+        self._service.say(f"the source's guest: {SAID_OF.get(status, status)}")
+        await self._control.close()
 
     def _accept(self, name: str) -> None:
         while True:
@@ -281,6 +323,8 @@ class SourceSide:
             self._service.shared,
             self._peer,
             without_return_path=self._options.without_return_path,
+            controller=self._controller,
+            multifd=self._options.multifd if self._options.migrate else None,
         )
         session.accept_more = partial(self._accept, name)
         self._sessions[name] = session
@@ -319,11 +363,17 @@ class DestinationSide:
         self._service, self._options = service, options
         self._sessions: dict[bytes, DestinationSession] = {}
         self._gone: dict[bytes, str] = {}
-        self._cpu: dict[bytes, float] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+        self._control: Control | None = None
+        self._controller: DestinationController | None = None
 
-    def listen(self) -> None:
+    async def listen(self) -> None:
         options, service = self._options, self._service
         assert options.accept is not None
+        if options.qmp is not None:
+            self._control = Control(options.qmp)
+            await self._control.open()
+            self._controller = DestinationController(self._control, service.say)
         try:
             self._listener = options.accept.listen()
             self._file = options.accept.file()
@@ -376,6 +426,7 @@ class DestinationSide:
             self._service.shared,
             self._path_of,
             lambda session: self._service.report(session, cpu),
+            self._controller,
         )
         self._sessions[migration_id] = session
         session.finished.add_done_callback(lambda _: self._ended(session))
@@ -388,6 +439,14 @@ class DestinationSide:
         words = "completed" if session.outcome == COMPLETED else f"it has ended: {session.outcome}"
         self._gone[session.id] = words[:200]
 
+    async def settle(self) -> None:
+        """In the end: which guest runs, where QEMU can be asked."""
+        if self._control is None or self._controller is None:
+            return
+        status = await self._controller.status()
+        self._service.say(f"the destination's guest: {SAID_OF.get(status, status)}")
+        await self._control.close()
+
     def _path_of(self, name: str) -> str:
         address = self._options.delivers[name]
         if any(one.name == name and not one.is_over for one in self._sessions.values() if one.is_begun):
@@ -395,6 +454,8 @@ class DestinationSide:
         return address.path
 
     def close(self) -> None:
+        if self._ticker is None:
+            return
         self._ticker.cancel()
         self._acceptor.close()
         self._listener.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import ConnectionLost, FerryError, PeerRefused, one_line
+from pipeline.relay.controller import SourceController
 from pipeline.relay.delivery import Arrived
 from pipeline.relay.marks import (
     MAIN_FIRST_BYTES,
@@ -60,7 +61,11 @@ class SourceSession(Session):
         peer: Callable[[], Peer],
         *,
         without_return_path: bool,
+        controller: SourceController | None = None,
+        multifd: int | None = None,
     ) -> None:
+        """With a `controller` the destination is told to let QEMU wait, with so many `multifd` channels,
+        before anything comes; `accepted` says when it does."""
         super().__init__(name, migration_id, shared)
         self._peer = peer
         self._without_return_path = without_return_path
@@ -76,7 +81,13 @@ class SourceSession(Session):
         for number in range(shared.connections):
             self.spawn(self._dial(number, 1))
         self._lost_there = ""
-        self.tell("begin", version=VERSION, name=name)
+        self.accepted: asyncio.Future[None] = self.loop.create_future()
+        self.controller = controller
+        self.runs_there_at = 0.0
+        if controller is not None:
+            controller.may_switch_over = self._why_not_switch_over
+            controller.on_status = lambda status: self._end_if_all_is_said()
+        self.tell("begin", version=VERSION, name=name, controlled=multifd is not None, multifd=multifd)
 
     # ---------------------------------------------------------------- the other relay
 
@@ -352,6 +363,8 @@ class SourceSession(Session):
     def _end_if_all_is_said(self) -> None:
         """Every connection of the source's has ended, and the other side has it all."""
         done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
+        if self.controller is not None and self.controller.status != COMPLETED:
+            done = False
         if done and not self.streams_open() and not self._told_end:
             self._told_end = True
             self.state = State.DONE
@@ -362,10 +375,26 @@ class SourceSession(Session):
     def heard(self, kind: str, said: dict[str, Any]) -> None:
         if kind == "accepted":
             self._accepted = True
+            if not self.accepted.done():
+                self.accepted.set_result(None)
+        elif kind == "runs":
+            self.runs_there_at = time.monotonic() - self.out.window.round_trip_seconds / 2
         elif kind == "report":
             self.peer_report = said.get("report")
-            self.end(COMPLETED)
+            self.spawn(self._end_with_figures())
 
-    def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
-        self.out.drop()
-        self.end(why)
+    async def _end_with_figures(self) -> None:
+        if self.controller is not None:
+            await self.controller.look()
+        self.end(COMPLETED)
+
+    def _why_not_switch_over(self) -> str:
+        if self.is_over:
+            return "the migration has ended"
+        return "" if self.wires else "the other relay is gone"
+
+    @property
+    def blackout_ms(self) -> float | None:
+        """For how long no guest ran, where both QEMUs told their relays."""
+        stopped = self.controller.stopped_at if self.controller is not None else 0.0
+        return (self.runs_there_at - stopped) * 1e3 if stopped and self.runs_there_at else None

@@ -308,3 +308,74 @@ def test_ctrl_c_leaves_the_sources_guest(vms: Rig) -> None:
     assert vms.relays["destination"].end() == 1
     assert vms.await_status("source", "failed") == "failed"
     goes_on(vms, "source")
+
+
+def with_qmp(made: Rig, *options: str, multifd: int = 2, source: tuple[str, ...] = ()) -> None:
+    """The relays as the controller: the source's starts the migration."""
+    made.start_relays(
+        *options,
+        source=("--qmp", str(made.monitor("source")), "--migrate", "--multifd", str(multifd), *source),
+        destination=("--qmp", str(made.monitor("destination"))),
+    )
+
+
+@pytest.mark.parametrize("multifd", [2, 0])
+def test_one_command_a_side(vms: Rig, multifd: int) -> None:
+    with_qmp(vms, multifd=multifd)
+    ends_well(vms)
+    result = vms.relays["source"].result()
+    assert result["qemu"]["status"] == "completed"
+    assert result["qemu"]["rounds"] >= 1
+    assert 0 < result["blackout_ms"] < 5000
+    assert "the source's guest: has left" in vms.relays["source"].said
+    assert "the destination's guest: runs" in vms.relays["destination"].said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["source relay", "destination relay"])
+def test_a_relay_that_dies_leaves_one_guest(vms: Rig, who: str) -> None:
+    with_qmp(vms, "--reconnect", "2", source=("--max-bandwidth", SLOW))
+    vms.await_status("source", "active")
+    time.sleep(1)
+    side = who.split()[0]
+    vms.relays.pop(side).kill()
+    assert vms.await_status("source", "failed", "cancelled")
+    for relay in vms.relays.values():
+        assert relay.end() == 1
+    assert vms.running() == {"source"}
+    goes_on(vms, "source")
+
+
+@pytest.mark.long
+def test_ctrl_c_of_the_controller_leaves_the_sources_guest_and_says_so(vms: Rig) -> None:
+    with_qmp(vms, source=("--max-bandwidth", SLOW))
+    vms.await_status("source", "active")
+    time.sleep(1)
+    vms.relays["source"].process.send_signal(signal.SIGINT)
+    assert vms.relays["source"].end() == 130
+    assert "the source's guest: runs" in vms.relays["source"].said
+    assert vms.relays["destination"].end() == 1
+    assert vms.running() == {"source"}
+    goes_on(vms, "source")
+
+
+@pytest.mark.long
+def test_the_last_word_lost_for_good_leaves_one_guest_with_qmp(vms: Rig) -> None:
+    """SHUT never comes: the destination has the whole guest, paused, and the source's relay is killed."""
+    port = free_port()
+    with proxy(port) as between:
+        accept = ("--accept", f"127.0.0.1:{port}", "--insecure", "--qmp", str(vms.monitor("destination")))
+        to = ("--to", between.address, "--insecure", "--qmp", str(vms.monitor("source")), "--migrate")
+        vms.start_relays("--reconnect", "1", source=(*to, "--max-bandwidth", SLOW), destination=accept)
+        vms.await_status("source", "active")
+        # From now on nothing comes back: acknowledgements neither, but the last bytes fit into the window.
+        vms.await_status("source", "device", "pre-switchover", "completed")
+        for pipe in between.pipes:
+            pipe.stalled_back.set()
+        time.sleep(2)
+        if vms.status("source")[1] == "completed":
+            pytest.skip("the last word was quicker than this test")
+        vms.relays.pop("source").kill()
+        vms.await_status("source", "failed")
+        assert vms.running() == {"source"}
+        goes_on(vms, "source")

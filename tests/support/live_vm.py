@@ -99,6 +99,9 @@ class Rig:
             assert time.monotonic() < until and self.relays["source"].process.poll() is None
             time.sleep(0.02)
 
+    def monitor(self, side: str) -> Path:
+        return self.folder / f"{side}-qmp.sock"
+
     def set(self, *, multifd: int = 2, return_path: bool = True, **more: Any) -> None:
         """Capabilities and parameters of both QEMUs; `more` are further capabilities and parameters."""
         names = {"events": True, "return-path": return_path, "multifd": multifd > 0}
@@ -146,8 +149,12 @@ def rig(folder: Path, options: GuestOptions = GUEST, *, paused: bool = False) ->
     machines: list[GuestMachine] = []
     made: Rig | None = None
     try:
-        machines.append(GuestMachine(rams[0], options))
-        machines.append(GuestMachine(rams[1], options, incoming=True, run=not paused))
+        machines.append(GuestMachine(rams[0], options, monitor=folder / "source-qmp.sock"))
+        machines.append(
+            GuestMachine(
+                *(rams[1], options), incoming=True, run=not paused, monitor=folder / "destination-qmp.sock"
+            )
+        )
         machines[0].wait_for_line(1)
         made = Rig(folder, machines[0], machines[1])
         yield made

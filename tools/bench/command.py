@@ -25,7 +25,7 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from tools.bench import auto, docs, peers, scale, transports
+from tools.bench import auto, docs, peers, relay, scale, transports
 from tools.bench.request import OUTPUT, BenchRequest
 from tools.measuring.provenance import host_line
 
@@ -79,6 +79,12 @@ SUITES = {
         transports.measure,
         transports.tables,
         ("image", "filled", "methods", "no_qemu", "no_prealloc"),
+    ),
+    "relay": Suite(
+        "a real VM through two relays beside QEMU's own migration, over links of several speeds",
+        relay.measure,
+        relay.tables,
+        repeat=1,
     ),
     "scale": Suite("guest size, channels and start-up", scale.measure, scale.tables),
     "docs": Suite(

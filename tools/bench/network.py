@@ -38,6 +38,13 @@ class Cable:
                 *("latency", f"{LATENCY_MS}ms"),
             )
 
+    def no_limit(self) -> None:
+        """As fast as this host is. Raises HostError."""
+        for end in (self.source, self.destination):
+            subprocess.run(
+                [*end, "tc", "qdisc", "del", "dev", "cable", "root"], capture_output=True, check=False
+            )
+
 
 def why_not() -> str:
     """Why this host cannot have namespaces; empty when it can."""

@@ -64,6 +64,14 @@ class Monitor:
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self._complete(self._client.execute(command, named), REPLY_SECONDS, command)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Those that have come since they were asked for last, in order."""
+        self._loop.run_until_complete(asyncio.sleep(0.01))
+        found: list[dict[str, Any]] = []
+        while not self._client.events.empty():
+            found.append(dict(self._loop.run_until_complete(self._client.events.get())))
+        return found
+
     def wait_for_migration(self, timeout_seconds: float) -> str:
         """The status that ended the migration: completed, failed or cancelled. Raises MonitorError."""
         return self._complete(self._migration_end(), timeout_seconds)

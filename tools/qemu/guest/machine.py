@@ -64,10 +64,19 @@ class GuestMachine:
     """One QEMU; its console and its monitor are ours."""
 
     def __init__(
-        self, ram: GuestRam, options: GuestOptions, *, incoming: bool = False, run: bool = True
+        self,
+        ram: GuestRam,
+        options: GuestOptions,
+        *,
+        incoming: bool = False,
+        run: bool = True,
+        prefix: tuple[str, ...] = (),
+        monitor: Path | None = None,
     ) -> None:
-        """With `incoming` it waits for a migration (`defer`); `run` is whether the guest may run at once. Its
-        console and root file system are in memory, and gone with it. Raises HostError."""
+        """`prefix` is what QEMU's command begins with, such as `ip netns exec NAME`; `monitor` is a place for
+        another one. With `incoming` it waits for a migration (`defer`); `run` is whether the guest runs at
+        once. Its console and root file system are in memory, and gone with it. Raises HostError.
+        """
         parts = guest_folder()
         binary = find_qemu()
         self._console = os.memfd_create("console")
@@ -80,7 +89,7 @@ class GuestMachine:
         ours, theirs = socket.socketpair()
         words = f"FERRY_WORK={options.work} FERRY_MIB={options.writer_mib} FERRY_RATE={options.rate_mib}"
         command = [
-            *(binary, "-nodefaults", "-no-user-config", "-display", "none"),
+            *(*prefix, binary, "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "pc,accel=tcg,memory-backend=ram", "-m", f"{ram.size_bytes}B"),
             *("-object", f"memory-backend-file,id=ram,share=on,size={ram.size_bytes},"),
             *("-kernel", str(parts / "vmlinuz"), "-initrd", f"/proc/self/fd/{initramfs}"),
@@ -88,6 +97,7 @@ class GuestMachine:
             *("-serial", f"file:/proc/self/fd/{self._console}"),
             *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "monitor,mode=control"),
             *(("-incoming", "defer") if incoming else ()),
+            *(() if monitor is None else ("-qmp", f"unix:{monitor},server=on,wait=off")),
             *(() if run else ("-S",)),
         ]
         at = command.index("-object") + 1

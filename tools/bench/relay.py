@@ -1,0 +1,231 @@
+"""A real VM's migration through two relays beside QEMU's own, over links of several speeds.
+
+The two QEMUs and the two relays are in two network namespaces with a cable between them. The blackout is
+from the source's event STOP to the destination's RESUME, by QEMU's own time stamps.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from guestmem.ram import GuestRam
+from pipeline.errors import HostError, RunFailed
+from pipeline.processes.command import start_command
+from pipeline.report.markdown import table
+from tools.bench.network import DESTINATION_ADDRESS, Cable, cable
+from tools.bench.request import BenchRequest
+from tools.measuring.progress import say
+from tools.measuring.spread import Spread
+from tools.measuring.trial import command_of
+from tools.qemu.guest.machine import GuestMachine, GuestOptions
+from tools.qemu.monitor import MonitorError
+
+LINKS_MBIT = (100, 1000, 2500, 0)
+PORT = 7100
+WRITER_SHARE, RATE_MIB = 0.5, 5
+"""Of the guest's RAM, in which a program writes text, so many MiB a second."""
+
+DOWNTIME_LIMIT_MS = 300
+TIMEOUT_SECONDS = 600.0
+LIMIT_BYTES_PER_SECOND = 10**10
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the VM is moved: `relay` names a method of the relay; `qemu` one of QEMU's multifd."""
+
+    name: str
+    qemu: str = "none"
+    relay: str | None = None
+    channels: int = 2
+
+
+WAYS = (
+    Way("QEMU none"),
+    Way("QEMU zstd", "zstd"),
+    Way("QEMU zlib", "zlib"),
+    Way("relay auto", relay="auto"),
+    Way("relay zstd", relay="zstd"),
+    Way("QEMU, no multifd", channels=0),
+    Way("relay auto, no multifd", relay="auto", channels=0),
+)
+
+
+def measure(request: BenchRequest) -> dict[str, Any]:
+    """Every way over every link, in turn. Raises FerryError."""
+    cells: dict[str, list[dict[str, float]]] = {}
+    with cable() as wire:
+        for turn in range(1, request.repeat + 1):
+            say(f"turn {turn} of {request.repeat}")
+            for mbit in LINKS_MBIT:
+                for way in WAYS:
+                    found = _once(wire, mbit, way, request.ram.size_bytes)
+                    say(
+                        f"  {mbit or 'no limit'} {way.name}: {found['total_ms']:.0f} ms, blackout "
+                        f"{found['blackout_ms']:.0f} ms, CPU {found['cpu_seconds']:.2f} s"
+                    )
+                    cells.setdefault(f"{mbit}|{way.name}", []).append(found)
+    return {"cells": cells, "size_bytes": request.ram.size_bytes}
+
+
+def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]:
+    if mbit:
+        wire.speed(mbit)
+    else:
+        wire.no_limit()
+    options = GuestOptions(size_bytes, "writer", int(size_bytes * WRITER_SHARE) >> 20, RATE_MIB)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ramferry-bench-")))
+        start = partial(_machine, stack, options)
+        source, destination = start(wire.source, incoming=False), start(wire.destination, incoming=True)
+        told = source.wait_for_line(1, 300.0)
+        incoming, outgoing = f"tcp:{DESTINATION_ADDRESS}:{PORT}", f"tcp:{DESTINATION_ADDRESS}:{PORT}"
+        relays: list[subprocess.Popen[Any]] = []
+        if way.relay is not None:
+            incoming, outgoing = f"unix:{folder}/in.sock", f"unix:{folder}/out.sock"
+            relays = stack.enter_context(_relays(wire, way.relay, incoming, outgoing))
+        try:
+            return _migrate(source, destination, way, incoming, outgoing, relays, told.count)
+        except MonitorError as error:
+            raise RunFailed(f"{way.name}: QEMU: {error}") from error
+
+
+def _machine(
+    stack: ExitStack, options: GuestOptions, prefix: tuple[str, ...], *, incoming: bool
+) -> GuestMachine:
+    ram = GuestRam.create(options.size_bytes, "relay-bench")
+    stack.callback(os.close, ram.fd)
+    machine = GuestMachine(ram, options, incoming=incoming, prefix=prefix)
+    stack.callback(machine.stop)
+    return machine
+
+
+@contextmanager
+def _relays(wire: Cable, method: str, incoming: str, outgoing: str) -> Iterator[list[subprocess.Popen[Any]]]:
+    address = f"{DESTINATION_ADDRESS}:{PORT + 1}"
+    commands = (
+        (wire.destination, ["--accept", address, "--deliver", incoming]),
+        (wire.source, ["--listen", outgoing, "--to", address, "--method", method]),
+    )
+    started = [
+        start_command(
+            [*prefix, *command_of("pipeline.relay", *arguments, "--insecure", "--quiet")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for prefix, arguments in commands
+    ]
+    try:
+        until = time.monotonic() + 20
+        while not Path(outgoing.removeprefix("unix:")).exists():
+            if time.monotonic() > until or any(process.poll() is not None for process in started):
+                raise HostError("the relays do not start")
+            time.sleep(0.02)
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _migrate(
+    source: GuestMachine,
+    destination: GuestMachine,
+    way: Way,
+    incoming: str,
+    outgoing: str,
+    relays: list[subprocess.Popen[Any]],
+    count: int,
+) -> dict[str, float]:
+    capabilities = {"events": True, "return-path": True, "multifd": way.channels > 0}
+    parameters: dict[str, Any] = {
+        "downtime-limit": DOWNTIME_LIMIT_MS,
+        "max-bandwidth": LIMIT_BYTES_PER_SECOND,
+    }
+    if way.channels:
+        parameters |= {"multifd-channels": way.channels, "multifd-compression": way.qemu}
+    for machine in (source, destination):
+        machine.qmp.run(
+            "migrate-set-capabilities",
+            capabilities=[{"capability": name, "state": state} for name, state in capabilities.items()],
+        )
+        machine.qmp.run("migrate-set-parameters", **parameters)
+        machine.qmp.events()
+    pids = [source.process.pid, destination.process.pid, *(process.pid for process in relays)]
+    before = [_cpu_seconds(pid) for pid in pids]
+    destination.qmp.run("migrate-incoming", uri=incoming)
+    source.qmp.run("migrate", uri=outgoing)
+    began = time.monotonic()
+    stopped = resumed = 0.0
+    while not (stopped and resumed):
+        for machine in (source, destination):
+            for event in machine.qmp.events():
+                at = event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+                if event["event"] == "STOP" and machine is source:
+                    stopped = at
+                elif event["event"] == "RESUME" and machine is destination:
+                    resumed = at
+                elif event["event"] == "MIGRATION" and event["data"].get("status") == "failed":
+                    raise RunFailed(f"{way.name}: the migration failed")
+        if time.monotonic() - began > TIMEOUT_SECONDS:
+            raise RunFailed(f"{way.name}: does not converge in {TIMEOUT_SECONDS:.0f} s")
+        time.sleep(0.01)
+    total = time.monotonic() - began
+    used = sum(_cpu_seconds(pid) for pid in pids) - sum(before)
+    said = _end(source)
+    after = destination.wait_for_line(count, 60.0)
+    if after.bad:
+        raise RunFailed(f"{way.name}: the guest found {after.bad} wrong pages")
+    return {
+        "total_ms": total * 1e3,
+        "blackout_ms": (resumed - stopped) * 1e3,
+        "said_downtime_ms": float(said.get("downtime", 0)),
+        "rounds": float(said.get("ram", {}).get("dirty-sync-count", 0)),
+        "cpu_seconds": used,
+    }
+
+
+def _end(source: GuestMachine) -> dict[str, Any]:
+    until = time.monotonic() + 30
+    while True:
+        said: dict[str, Any] = source.qmp.run("query-migrate")
+        if said.get("status") == "completed" or time.monotonic() > until:
+            return said
+        time.sleep(0.02)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time so far, of all threads (proc(5), stat 14 and 15)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tables(document: dict[str, Any]) -> str:
+    """One row a link and way."""
+    rows = [["link", "way", "total ms", "blackout ms", "QEMU says ms", "rounds", "CPU s of all"]]
+    for key, found in document["cells"].items():
+        mbit, name = key.split("|")
+        link = "no limit" if mbit == "0" else f"{mbit} Mbit/s"
+        fields = ("total_ms", "blackout_ms", "said_downtime_ms", "rounds")
+        shown = [_spread(found, field).show() for field in fields]
+        rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
+    size = document["size_bytes"] >> 20
+    text = f"guest of {size} MiB, half of it written at {RATE_MIB} MiB a second (text), downtime limit "
+    return f"{table(rows)}\n\nA live Linux {text}{DOWNTIME_LIMIT_MS} ms."
+
+
+def _spread(found: list[dict[str, float]], field: str) -> Spread:
+    return Spread(tuple(one[field] for one in found))
