@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 
-MIN_BYTES, FIRST_BYTES, MAX_BYTES = 256 << 10, 1 << 20, 64 << 20
+MIN_BYTES, FIRST_BYTES, MAX_BYTES = 256 << 10, 4 << 20, 64 << 20
 MIN_STREAM_BYTES, MIN_READ_BYTES = 64 << 10, 16 << 10
 PATIENCE_SECONDS = 0.03
 LOOK_SECONDS = 0.05
-QUICKER, SLOWER = 1.25, 0.9
+QUICKER, SLOWER = 2.0, 0.8
 
 
 class Window:

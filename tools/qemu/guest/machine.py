@@ -60,6 +60,16 @@ def guest_folder() -> Path:
     return folder
 
 
+def _console(path: Path | str | None) -> int:
+    """A descriptor of where the console goes: memory, or a file. Raises HostError."""
+    if path is None:
+        return os.memfd_create("console")
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
 class GuestMachine:
     """One QEMU; its console and its monitor are ours."""
 
@@ -71,15 +81,16 @@ class GuestMachine:
         incoming: bool = False,
         run: bool = True,
         prefix: tuple[str, ...] = (),
-        monitor: Path | None = None,
+        monitor: Path | str | None = None,
+        console: Path | str | None = None,
     ) -> None:
         """`prefix` is what QEMU's command begins with, such as `ip netns exec NAME`; `monitor` is a place for
-        another one. With `incoming` it waits for a migration (`defer`); `run` is whether the guest runs at
-        once. Its console and root file system are in memory, and gone with it. Raises HostError.
+        another one, `console` a file for the guest. With `incoming` it waits for a migration (`defer`);
+        `run` is whether the guest runs at once. Its root file system is in memory. Raises HostError.
         """
         parts = guest_folder()
         binary = find_qemu()
-        self._console = os.memfd_create("console")
+        self._console = _console(console)
         initramfs = os.memfd_create("initramfs")
         try:
             with os.fdopen(os.dup(initramfs), "wb") as root:
