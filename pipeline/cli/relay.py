@@ -121,6 +121,11 @@ def build_parser(program: str) -> Parser:
         metavar="FILE",
         help="the result as JSON: a file, - for standard output, or a folder, which keeps one a migration",
     )
+    add(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="answer Prometheus there, on loopback unless --insecure (needs ramferry[metrics])",
+    )
     add("--quiet", action="store_true", default=None, help="say nothing meanwhile")
     return parser
 
@@ -176,6 +181,7 @@ def read(given: Given) -> RelayRequest:
         qmp=qmp,
         migrate=given.flag("migrate"),
         multifd=given.whole("multifd", 0, 255, 0),
+        metrics=_read_metrics(given),
     )
     return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
 
@@ -195,6 +201,23 @@ def _read_qmp(given: Given, *, at_source: bool, runs: int) -> str | None:
     if len(names) > 1 or runs != 1:
         raise UsageError(f"--qmp {path}: is one QEMU's, for one migration: one socket, and --runs 1")
     return path
+
+
+def _read_metrics(given: Given) -> Address | None:
+    """Figures tell how large guests are, so they stay on this host. Raises UsageError."""
+    text = given.text("metrics")
+    if text is None:
+        return None
+    address = checked("--metrics", text, parse_address)
+    if address.path:
+        raise UsageError(f"--metrics {text}: must be HOST:PORT")
+    try:
+        local = address.is_local()
+    except OSError as error:
+        raise UsageError(f"--metrics {text}: {error}") from error
+    if not local and not given.flag("insecure"):
+        raise UsageError(f"--metrics {text}: anybody on the network could read it: name a loopback address")
+    return address
 
 
 def _named(given: Given, option: str) -> dict[str, Address]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Any
 
 from pipeline.auto.candidates import candidates_here
 from pipeline.auto.controller import Auto
@@ -178,7 +179,7 @@ class CodecPool:
         except RuntimeError:
             pass  # the loop is over, and nobody waits
 
-    def requests(self) -> dict[str, object]:
+    def requests(self) -> dict[str, Any]:
         """What a QAT device did of it, and what software did in its place."""
         works = [picker.qat for picker in self._pickers]
         return {

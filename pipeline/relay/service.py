@@ -31,7 +31,9 @@ from pipeline.relay.control import Control
 from pipeline.relay.controller import DestinationController, SourceController
 from pipeline.relay.destination_session import DestinationSession
 from pipeline.relay.link_wire import LinkWire
+from pipeline.relay.metrics import Metrics, Totals
 from pipeline.relay.report import cpu_seconds, document
+from pipeline.relay.service_manager import notify
 from pipeline.relay.session import Session, Shared
 from pipeline.relay.sockets import Access
 from pipeline.relay.source_session import COMPLETED, UNKNOWN_THERE, SourceSession
@@ -69,6 +71,7 @@ class RelayOptions:
     qmp: str | None = None
     migrate: bool = False
     multifd: int = 0
+    metrics: Address | None = None
 
     @property
     def side(self) -> str:
@@ -114,6 +117,7 @@ class Service:
         self._draining = False
         self._signals = 0
         self._error: FerryError | None = None
+        self._metrics: Metrics | None = None
 
     async def run(self) -> Outcomes:
         """Listen, serve, end. Raises FerryError."""
@@ -140,8 +144,15 @@ class Service:
         looker = self._loop.create_task(self._look())
         try:
             await side.listen()
+            if options.metrics is not None:
+                self._metrics = Metrics(options.metrics, self._totals)
+                self._progress.say(f"metrics at http://{options.metrics.host}:{self._metrics.port}/metrics")
+            notify("READY=1")
             await self._over.wait()
         finally:
+            notify("STOPPING=1")
+            if self._metrics is not None:
+                self._metrics.close()
             looker.cancel()
             side.close()
             await self._end_all()
@@ -152,6 +163,29 @@ class Service:
         if self._error is not None:
             raise self._error
         return self.outcomes
+
+    def _totals(self) -> Totals:
+        """For a scrape, in another thread: numbers that this one only adds to."""
+        running = list(self._sessions)
+        all_of_them = [*self.outcomes.documents, *(self.report(session, 0.0) for session in running)]
+        failed = sum(one["error"] is not None for one in self.outcomes.documents)
+        qat = self._shared.pool.requests()
+        return Totals(
+            side=self._options.side,
+            active=len(running),
+            completed=len(self.outcomes.documents) - failed,
+            failed=failed,
+            undecided=sum(session.figures.undecided for session in running),
+            guest_bytes=sum(one["traffic"]["bytes"] for one in all_of_them),
+            wire_bytes=sum(one["traffic"]["wire_bytes"] for one in all_of_them),
+            retransmitted_bytes=sum(one["traffic"]["retransmitted_bytes"] for one in all_of_them),
+            reconnections=sum(one["reconnections"] for one in all_of_them),
+            stalls=sum(one["stalls"] for one in all_of_them),
+            stalled_seconds=sum(one["time"]["stalled_ms"] for one in all_of_them) / 1e3,
+            under_way_bytes=sum(session.out.window.under_way_bytes for session in running),
+            hardware_requests=int(qat["hardware_requests"]),
+            software_requests=int(qat["software_requests"]),
+        )
 
     def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody expected."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -379,3 +381,23 @@ def test_the_last_word_lost_for_good_leaves_one_guest_with_qmp(vms: Rig) -> None
         vms.await_status("source", "failed")
         assert vms.running() == {"source"}
         goes_on(vms, "source")
+
+
+def test_metrics_and_the_service_manager(vms: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(vms.folder / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(vms.folder / "notify"))
+        vms.start_relays(source=("--max-bandwidth", SLOW, "--metrics", f"127.0.0.1:{port}"))
+        assert manager.recv(100) == b"READY=1"
+        vms.set()
+        vms.migrate()
+        time.sleep(1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        ends_well(vms)
+    assert 'ramferry_relay_migrations_active{side="source"} 1.0' in text
+    sent = re.search(r'ramferry_relay_guest_bytes_total\{side="source"\} (\S+)', text)
+    assert sent is not None
+    assert float(sent[1]) > 1 << 20
