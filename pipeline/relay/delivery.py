@@ -23,6 +23,9 @@ from pipeline.relay.wire import Wire
 
 NOTHING = memoryview(b"")
 
+ACK_SECONDS = 0.002
+"""So long acknowledgements are gathered: a few per cent of what may be under way."""
+
 
 @dataclass(eq=False)
 class Item:
@@ -273,7 +276,7 @@ class Inbound:
 
     def _ack(self, stream: int) -> None:
         if not self._to_ack:
-            self._loop.call_soon(self._send_acks)
+            self._loop.call_later(ACK_SECONDS, self._send_acks)
         self._to_ack.add(stream)
 
     def ack_all(self) -> None:

@@ -204,7 +204,7 @@ class SourceSession(Session):
             return 0
         if stream.number in self._first and stream.number != MAIN:
             return MULTIFD_FIRST_BYTES - len(self._first[stream.number])
-        bulk = sum(other.kind is not Kind.MAIN for other in self.streams.values())
+        bulk = len(self.streams) - 1
         if stream.number != MAIN:
             if not self.forward.total_bytes:
                 return 0

@@ -223,8 +223,10 @@ def tables(document: dict[str, Any]) -> str:
         shown = [_spread(found, field).show() for field in fields]
         rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
     size = document["size_bytes"] >> 20
-    text = f"guest of {size} MiB, half of it written at {RATE_MIB} MiB a second (text), downtime limit "
-    return f"{table(rows)}\n\nA live Linux {text}{DOWNTIME_LIMIT_MS} ms."
+    return (
+        f"{table(rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second (pages of "
+        f"this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
+    )
 
 
 def _spread(found: list[dict[str, float]], field: str) -> Spread:

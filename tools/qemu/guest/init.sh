@@ -28,4 +28,4 @@ case ${FERRY_WORK:-writer} in
     busy) busy & ;;
 esac
 echo "ferry up"
-exec /writer "${FERRY_MIB:-64}" "${FERRY_RATE:-20}"
+exec /writer "${FERRY_MIB:-64}" "${FERRY_RATE:-20}" /pages

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import IO
 
 INIT = Path(__file__).with_name("init.sh")
+PAGES_BYTES = 16 << 20
+"""What the writer's pages are taken from."""
+
 FILES_BYTES = 64 << 20
 """How much of this Python's own library the guest has to work on."""
 
@@ -27,16 +30,21 @@ def _entries(busybox: Path, writer: Path, with_files: bool) -> Iterator[tuple[st
     yield "bin/busybox", PROGRAM, busybox.read_bytes()
     yield "writer", PROGRAM, writer.read_bytes()
     yield "init", PROGRAM, INIT.read_bytes()
-    if not with_files:
-        return
-    yield "files", FOLDER, b""
-    left = FILES_BYTES
+    yield "pages", TEXT, b"".join(content for _, content in _files(PAGES_BYTES))
+    if with_files:
+        yield "files", FOLDER, b""
+        for name, content in _files(FILES_BYTES):
+            yield f"files/{name}", TEXT, content
+
+
+def _files(most_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Of this Python's library: sources, compiled modules, shared objects, tests."""
+    left = most_bytes
     for number, path in enumerate(sorted(Path(sysconfig.get_path("stdlib")).rglob("*.*"))):
-        if not path.is_file() or path.is_symlink() or path.stat().st_size > left:
-            continue
-        content = path.read_bytes()
-        left -= len(content)
-        yield f"files/{number}{path.suffix}", TEXT, content
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= left:
+            content = path.read_bytes()
+            left -= len(content)
+            yield f"{number}{path.suffix}", content
 
 
 def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:

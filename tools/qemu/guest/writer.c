@@ -1,11 +1,11 @@
 /*
- * The only program of the live guest that tests and measurements migrate: it writes pages of text at a
- * rate, knows what each of them must hold, and says so once a second on the console:
+ * The only program of the live guest that tests and measurements migrate: it writes pages of real files
+ * (or of made-up words, without any) at a rate, knows what each of them must hold, and says so once a second on the console:
  *
  *     ferry count=12 written=5120 bad=0 checked=16384
  *
  * count goes up by one a second while the guest runs; bad is the number of pages, so far, that did not
- * hold what was written last. Arguments: MiB of memory, MiB to write a second.
+ * hold what was written last. Arguments: MiB of memory, MiB to write a second, a file to take pages from.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -17,6 +17,8 @@
 enum { PAGE = 4096, CHECKED_A_SECOND = 16384, WORDS = 4096 };
 
 static char words[WORDS][12];
+static char *files;
+static uint64_t files_size;
 
 static uint64_t mix(uint64_t x)
 {
@@ -38,13 +40,17 @@ static void make_words(void)
     }
 }
 
-/* What a page holds: its number and version, then text that follows from both. */
+/* What a page holds: its number and version, then what follows from both. */
 static void make_page(char *page, uint64_t number, uint64_t version)
 {
     uint64_t r = mix(number * 2654435761u + version);
     int at = 16;
     memcpy(page, &number, 8);
     memcpy(page + 8, &version, 8);
+    if (files_size > PAGE) {
+        memcpy(page + at, files + r % (files_size - PAGE), PAGE - at);
+        return;
+    }
     while (at < PAGE) {
         r = r * 6364136223846793005ull + 1442695040888963407ull;
         uint64_t pick = r >> 33;
@@ -55,6 +61,19 @@ static void make_page(char *page, uint64_t number, uint64_t version)
         memcpy(page + at, word, length);
         at += length;
     }
+}
+
+static void read_files(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL || fseek(file, 0, SEEK_END) != 0)
+        return;
+    long size = ftell(file);
+    files = size > 0 ? malloc(size) : NULL;
+    rewind(file);
+    if (files != NULL && fread(files, 1, size, file) == (size_t)size)
+        files_size = size;
+    fclose(file);
 }
 
 static double now(void)
@@ -76,6 +95,8 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     make_words();
+    if (argc > 3)
+        read_files(argv[3]);
     for (uint64_t i = 0; i < pages; i++)
         make_page(memory + i * PAGE, i, 0);
     puts("ferry ready");
