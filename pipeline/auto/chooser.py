@@ -229,6 +229,10 @@ class Chooser:
         elif sample.wire_busy_share > SATURATED_SHARE and used_stronger > 0.9:
             self._cpus = min(most, self._cpus * 1.1)
 
+    def see_cpus(self, cpus: float) -> None:
+        """So many the codecs really got, while they had more to do than that and the wire had nothing."""
+        self._cpus += (min(self._most_cpus, max(0.2, cpus)) - self._cpus) / 4
+
     def estimates(self) -> list[Estimate]:
         """What every candidate is believed to cost and yield on this memory."""
         shrinking, slowness = self._shrinking.mean(1.0), self._slowness.mean(0.0)

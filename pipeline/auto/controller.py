@@ -82,6 +82,11 @@ class Auto:
         settling = time.monotonic() - self._began < SETTLING_SECONDS
         return FIRST_SAMPLES_SECONDS if settling else SAMPLE_SECONDS
 
+    def see_cpus(self, cpus: float) -> None:
+        """As the chooser has it."""
+        self._chooser.see_cpus(cpus)
+        self._chooser_on_cpu.see_cpus(cpus)
+
     def sample(self) -> None:
         """Publish a new choice if what was measured since the last sample asks for one."""
         now = time.monotonic()

@@ -54,7 +54,7 @@ def build_parser(program: str) -> Parser:
         program,
         "Carry a VM's live migration between two unmodified QEMUs, compressed, over a link that may break. "
         "At the source: --listen and --to; at the destination: --accept and --deliver.",
-        1,
+        *(1, 4),
         epilog=SIZES,
     )
     add = parser.add_argument_group("the source").add_argument
@@ -153,6 +153,7 @@ def read(given: Given) -> RelayRequest:
     if at_destination:
         given.refuse(OF_SOURCE, "is for the source's relay (--listen, --to); leave it out")
     connection = read_connection(given, CLIENT if at_source else SERVER)
+    _refuse_one_place(given)
     method = channels.read_method(given)
     runs = given.whole("runs", 0, MAX_RUNS, 1)
     json, folder = _read_json(given)
@@ -184,6 +185,22 @@ def read(given: Given) -> RelayRequest:
         metrics=_read_metrics(given),
     )
     return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
+
+
+def _refuse_one_place(given: Given) -> None:
+    """A relay that calls itself would wait for ever. Raises UsageError."""
+    for own, other in (("listen", "to"), ("accept", "deliver")):
+        places = [[text.rpartition("=")[2] for text in _all_of(given, name)] for name in (own, other)]
+        if both := set(places[0]) & set(places[1]):
+            raise UsageError(f"--{own} and --{other} name one place, {both.pop()}: name two")
+
+
+def _all_of(given: Given, name: str) -> tuple[str, ...]:
+    """What an option says, whether it may be repeated or not."""
+    if name in ("listen", "deliver"):
+        return given.texts(name)
+    text = given.text(name)
+    return () if text is None else (text,)
 
 
 def _read_qmp(given: Given, *, at_source: bool, runs: int) -> str | None:

@@ -18,7 +18,7 @@ from pipeline.relay.buffers import Buffers
 from pipeline.relay.codec_pool import FEWEST_BYTES, NONE_CODE, CodecPool
 from pipeline.relay.link_wire import LinkWire
 from pipeline.relay.protocol import OWN_STREAM, Frame, FrameType, Kind, pack
-from pipeline.relay.window import Window
+from pipeline.relay.window import Pace, Window
 from pipeline.relay.wire import Wire
 
 NOTHING = memoryview(b"")
@@ -61,7 +61,7 @@ class Outbound:
         self._pool, self._buffers, self._link = pool, buffers, link
         self._loop = asyncio.get_running_loop()
         self.wires: list[Wire] = []
-        self.window = Window()
+        self.window, self.pace = Window(), Pace()
         self.carried: dict[int, Carried] = {}
         self.under_way: Counter[int] = Counter()
         self._next: dict[int, int] = {}
@@ -92,6 +92,7 @@ class Outbound:
 
     def _encoded(self, item: Item, code: int, payload: memoryview) -> None:
         item.method, item.payload = code, payload
+        self.pace.saw(len(item.plain), len(payload))
         if payload is not item.plain:
             self._buffers.give(item.plain)
         self._queue(item)
@@ -283,6 +284,11 @@ class Inbound:
         """What was acknowledged over a connection that broke may not have come."""
         for stream in self._streams:
             self._ack(stream)
+
+    def flush_acks(self) -> None:
+        """Now: nothing may be sent any more soon."""
+        if self._to_ack:
+            self._send_acks()
 
     def _send_acks(self) -> None:
         streams, self._to_ack = self._to_ack, set()

@@ -20,6 +20,9 @@ from pipeline.relay.wire import Wire
 DIAL_SECONDS, DIAL_STEP_SECONDS = 5.0, 0.1
 """How long the destination's QEMU may take to listen."""
 
+GONE_SECONDS = 1.0
+CONT = 'give the destination\'s QEMU {"execute":"cont"}'
+
 REST_SECONDS = 1.0
 """Within this time after multifd's ends a good migration says SHUT."""
 
@@ -43,7 +46,7 @@ class DestinationSession(Session):
         self._report = report
         self.controller = controller
         self._path = ""
-        self._ready = False
+        self._ready = self._went_on = self._dead = False
         self._early: list[Arrived] = []
         self._dialing: set[int] = set()
         self._main_dialed = False
@@ -104,14 +107,17 @@ class DestinationSession(Session):
         if self.controller is not None:
             try:
                 await self.controller.go_on()
+                self._went_on = True
                 self.tell("runs")
             except FerryError as error:
-                self.shared.warn(
-                    f"{self.title}: {one_line(error)}; give this QEMU cont by hand: the source is done"
-                )
+                self.shared.warn(f"{self.title}: {one_line(error)}; the source is done: {CONT}")
+        else:
+            self._went_on = True
         self.tell("report", report=self._report(self))
         until = time.monotonic() + self.shared.reconnect_seconds
         while not self.out.is_done() and time.monotonic() < until and not self.is_over:
+            if self.gone_seconds > GONE_SECONDS:
+                break  # it has all that it waited for
             await asyncio.sleep(0.01)
         self.end(COMPLETED)
 
@@ -122,7 +128,12 @@ class DestinationSession(Session):
         self.shared.warn(f"{self.title}: connection {wire.number} broke ({why})")
 
     def tick(self) -> None:
-        if self.wires or (self.is_begun and self.gone_seconds < self.shared.reconnect_seconds):
+        if self.wires or self.state is State.DONE:
+            return
+        if not self.is_begun:
+            self.end("the source's relay has gone before it said what it brings")
+            return
+        if self.gone_seconds < self.shared.reconnect_seconds:
             return
         if self.reverse.shut or self.committed:
             self._undecided()
@@ -218,6 +229,7 @@ class DestinationSession(Session):
         elif stream.number == MAIN:
             if self._ends_without_return_path():
                 return
+            self._dead = True
             self.give_up("the destination's QEMU has ended, or failed to load, before it was done")
         else:
             self.loop.call_later(REST_SECONDS, self._still_no_word, stream.number)
@@ -230,11 +242,26 @@ class DestinationSession(Session):
             return
         self.give_up(f"connection {number} of the destination's QEMU broke")
 
-    def end(self, outcome: str, grace_seconds: float = 0.0) -> None:
-        if self.controller is not None and self.committed and outcome != COMPLETED and not self.is_over:
-            # It has the whole guest, paused; the source's runs.
-            self.spawn(self.controller.drop())
-        super().end(outcome, grace_seconds)
+    def last_facts(self) -> dict[str, Any]:
+        return {"committed": self.committed, "dead": self._dead}
+
+    def give_up(self, why: str, grace_seconds: float = 0.0) -> None:
+        """Not of a migration that the source has ended well: its guest is this one's."""
+        if self.state is State.DONE:
+            self.end(
+                COMPLETED
+                if self._went_on
+                else f"{why}; the source is done, and this QEMU was not told: {CONT}"
+            )
+        else:
+            super().give_up(why, grace_seconds)
+
+    def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
+        if self.state is State.DONE:
+            return
+        if self.controller is not None and self.committed and said.get("source_runs"):
+            self.spawn(self.controller.drop())  # it has the whole guest, paused, and never may run it
+        super().peer_gave_up(why, said)
 
     def written(self, stream: Stream, arrived: Arrived) -> None:
         if arrived.type is FrameType.EOF and stream.ended:

@@ -43,6 +43,10 @@ class LinkWire(PacedWire):
         self._looked_ns, self._crossed = now, crossed_bytes
         self._waiting, self._was_full = waiting_bytes, full
 
+    def is_full(self) -> bool:
+        """Whether it had enough to do, at the last look."""
+        return self._was_full
+
     def is_unknown(self) -> bool:
         return not (self.limit_bytes_per_second or self.measured_bytes_per_second)
 

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +31,7 @@ from pipeline.relay.codec_pool import CodecPool, PoolOptions
 from pipeline.relay.control import Control
 from pipeline.relay.controller import DestinationController, SourceController
 from pipeline.relay.destination_session import DestinationSession
-from pipeline.relay.link_wire import LinkWire
+from pipeline.relay.link_wire import FULL_BYTES, LinkWire
 from pipeline.relay.metrics import Metrics, Totals
 from pipeline.relay.report import cpu_seconds, document
 from pipeline.relay.service_manager import notify
@@ -46,6 +47,8 @@ from qat.probe import ANSWERED, probe
 WELCOME_SECONDS = 10.0
 LOOK_SECONDS = 0.02
 TICK_SECONDS = 0.5
+FEWEST_CPUS = 0.5
+"""However little the codecs got: they may have waited for each other."""
 
 SAID_OF = {"running": "runs", "postmigrate": "has left", "gone": "its QEMU is gone"}
 
@@ -218,6 +221,7 @@ class Service:
     async def _look(self) -> None:
         """Measure the link, and let auto choose."""
         shared, gone = self._shared, 0
+        looked_ns, cpu_ns, starved = time.monotonic_ns(), 0, False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             waiting = sent = 0
@@ -230,8 +234,18 @@ class Service:
                     sent += wire.sent_bytes
                 sent += session.figures.wire_sent_bytes
             shared.link.look(gone + sent - waiting, waiting)
-            if shared.pool.auto is not None and self._sessions:
-                shared.pool.auto.sample()
+            auto = shared.pool.auto
+            if auto is None or not self._sessions:
+                continue
+            now_ns, used_ns = time.monotonic_ns(), shared.pool.encode_cpu_ns()
+            starves = waiting < FULL_BYTES and shared.pool.backlog() >= self._options.pool.channels
+            if starved and starves:
+                # QEMUs, their guests, and both relays may share these CPUs.
+                auto.see_cpus(max(FEWEST_CPUS, (used_ns - cpu_ns) / (now_ns - looked_ns)))
+            elif waiting >= FULL_BYTES and not shared.pool.backlog():
+                auto.see_cpus(usable_cpus())
+            looked_ns, cpu_ns, starved = now_ns, used_ns, starves
+            auto.sample()
 
     # ---------------------------------------------------------------- for the sides
 
@@ -288,6 +302,7 @@ class SourceSide:
         self._listeners: dict[str, socket.socket] = {}
         self._files: dict[str, tuple[int, int] | None] = {}
         self._sessions: dict[str, SourceSession] = {}
+        self._silent: dict[str, list[socket.socket]] = {name: [] for name in options.listens}
         self._context: ssl.SSLContext | None = None
         self._controller: SourceController | None = None
         self._control: Control | None = None
@@ -343,12 +358,33 @@ class SourceSide:
                 sock.close()
                 continue
             session = self._sessions.get(name)
-            if session is None or session.is_over:
-                if self._service.draining:
-                    sock.close()
-                    continue
-                session = self._begin(name)
-            session.add_connection(sock)
+            if session is not None and not session.is_over:
+                session.add_connection(sock)
+            elif self._service.draining:
+                sock.close()
+            else:
+                sock.setblocking(False)
+                self._silent[name].append(sock)
+                self._service.watch(sock, partial(self._speaks, name, sock))
+
+    def _speaks(self, name: str, sock: socket.socket) -> None:
+        """A migration begins with its first byte: main's connection came first, and may still be silent. What
+        closes without a word was none."""
+        try:
+            first = sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            first = b""
+        silent = self._silent[name]
+        if not first:
+            self._service.unwatch(sock)
+            silent.remove(sock)
+            sock.close()
+            return
+        session = self._begin(name)
+        self._silent[name] = []
+        for one in silent:
+            self._service.unwatch(one)
+            session.add_connection(one)
 
     def _begin(self, name: str) -> SourceSession:
         session = SourceSession(
@@ -387,6 +423,9 @@ class SourceSide:
         for name, listener in self._listeners.items():
             self._service.unwatch(listener)
             listener.close()
+            for sock in self._silent[name]:
+                self._service.unwatch(sock)
+                sock.close()
             self._options.listens[name].remove(self._files[name])
 
 

@@ -91,6 +91,7 @@ class Session:
         self._all_lost_at = 0.0
         self._pinger = self.loop.call_later(PING_SECONDS, self._ping)
         self._ended = False
+        self.had_wires = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -108,6 +109,7 @@ class Session:
         if older is not None and older.open:
             older.lose("called anew")
         self.wires[wire.number] = wire
+        self.had_wires = True
         self.out.wires.append(wire)
         self.into.wires.append(wire)
         if self._all_lost_at:
@@ -255,7 +257,7 @@ class Session:
         if self._ended:
             return
         self.out.drop()
-        self.tell("abort", why=why, committed=self.state is State.COMMITTING)
+        self.tell("abort", why=why, **self.last_facts())
         self.end(why, grace_seconds)
 
     def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
@@ -283,9 +285,10 @@ class Session:
     async def _last_words(self, grace_seconds: float) -> None:
         await asyncio.sleep(grace_seconds)
         until = time.monotonic() + LAST_WORDS_SECONDS
-        while not self.out.is_done() and self.wires and time.monotonic() < until:
+        while not self.out.is_done() and (self.wires or not self.had_wires) and time.monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)
+        self.into.flush_acks()
         self._pinger.cancel()
         for wire in list(self.wires.values()):
             self._count(wire)
@@ -298,6 +301,10 @@ class Session:
         return self._ended
 
     # ---------------------------------------------------------------- what each side decides
+
+    def last_facts(self) -> dict[str, Any]:
+        """What the other relay has to know when this one gives up."""
+        return {}
 
     def allowance(self, stream: Stream) -> int:
         """How many bytes of it may be read now."""

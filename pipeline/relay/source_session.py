@@ -31,6 +31,11 @@ LATE_SECONDS = 0.1
 GRACE_SECONDS = 0.3
 """How long a QEMU that has ended its migration may take to close its other connections by itself."""
 
+PACE_SECONDS = 0.002
+
+GATHER_BYTES, GATHER_SECONDS = 160 << 10, 0.004
+"""A Unix socket of QEMU's holds 219 KB."""
+
 REST_SECONDS = 0.5
 """How long the other connections of a migration that ends may take to end, too."""
 
@@ -76,6 +81,8 @@ class SourceSession(Session):
         self.accept_more: Callable[[], None] = lambda: None
         """Set by whoever listens: take what waits to be accepted, before main is read."""
         self._late: set[int] = set()
+        self._gathering: dict[int, float] = {}
+        self._pacer: asyncio.TimerHandle | None = None
         self._before_main: dict[int, int] = {}
         self._main_is_next = False
         for number in range(shared.connections):
@@ -83,6 +90,7 @@ class SourceSession(Session):
         self._lost_there = ""
         self.accepted: asyncio.Future[None] = self.loop.create_future()
         self.controller = controller
+        self._is_controlled = multifd is not None
         self.runs_there_at = 0.0
         if controller is not None:
             controller.may_switch_over = self._why_not_switch_over
@@ -93,12 +101,14 @@ class SourceSession(Session):
 
     async def _dial(self, number: int, generation: int) -> None:
         """Call until there is a connection, or nobody waits for one."""
-        while not self.is_over:
+        while not self.finished.done():
             hello = Hello(Role.RELAY, number, generation, self.id)
             try:
                 link, said = await self.loop.run_in_executor(None, self._peer().call, hello)
             except ConnectionLost as error:
                 self._why_gone = one_line(error)
+                if self.is_over and self.had_wires:
+                    return
             except PeerRefused as error:
                 self._refused(one_line(error))
                 return
@@ -106,7 +116,7 @@ class SourceSession(Session):
                 self.give_up(one_line(error))
                 return
             else:
-                if self.is_over:
+                if self.finished.done():
                     link.close()
                     return
                 fresh = bool(said.get("fresh"))
@@ -121,7 +131,7 @@ class SourceSession(Session):
             generation += 1
             await asyncio.sleep(RETRY_SECONDS)
 
-    _why_gone = "not called yet"
+    _why_gone = "it was never reached"
     _seen_fresh = False
 
     def _refused(self, why: str) -> None:
@@ -130,14 +140,34 @@ class SourceSession(Session):
             self._undecided(f"the other relay was started anew: {why}")
             self._lost_there = why
         elif self.state is State.DONE:
-            self.end(COMPLETED)
+            self._end_done(COMPLETED if why.endswith(COMPLETED) else why)
         else:
             self.end(why)
 
-    def connection_lost(self, wire: Wire, why: str) -> None:
-        if self.state is State.DONE and not self.streams_open():
+    def _end_done(self, why: str) -> None:
+        """The source's QEMU is done, and the other relay's last word is missing."""
+        if why == COMPLETED or self.controller is None or not self._is_controlled or self.runs_there_at:
             self.end(COMPLETED)
             return
+        self.end(
+            f"the source has completed, and whether the destination's guest runs is not known ({why}): ask "
+            'its QEMU {"execute":"query-status"}, and where it is paused give it {"execute":"cont"}'
+        )
+
+    def give_up(self, why: str, grace_seconds: float = 0.0) -> None:
+        """Not of a migration that the source has ended well: its guest is the destination's."""
+        if self.state is State.DONE or self._source_has_completed():
+            self._end_done(why)
+        else:
+            super().give_up(why, grace_seconds)
+
+    def _source_has_completed(self) -> bool:
+        return self.controller is not None and self.controller.status == COMPLETED
+
+    def last_facts(self) -> dict[str, Any]:
+        return {"source_runs": True}
+
+    def connection_lost(self, wire: Wire, why: str) -> None:
         self.figures.reconnections += 1
         self.shared.warn(f"{self.title}: connection {wire.number} broke ({why}); calling again")
         self.spawn(self._dial(wire.number, wire.generation + 1))
@@ -152,8 +182,8 @@ class SourceSession(Session):
             return
         if self.state is State.COMMITTING:
             self._undecided(self._why_gone)
-        elif self.state is State.DONE:
-            self.end(COMPLETED)
+        elif self.state is State.DONE or self._source_has_completed():
+            self._end_done(f"the other relay is gone: {self._why_gone}")
         else:
             self.end(
                 f"the other relay is gone for {self.shared.reconnect_seconds:g} s ({self._why_gone}); the "
@@ -186,10 +216,15 @@ class SourceSession(Session):
         stream = self.stream(number, kind)
         stream.attach(sock)
         if kind is Kind.LATE:
-            self.loop.call_later(LATE_SECONDS, self._open_late, stream)
+            if not self._has_multifd():
+                self.loop.call_later(LATE_SECONDS, self._open_late, stream)
         else:
             self._first[number] = bytearray()
         self.read_on()
+
+    def _has_multifd(self) -> bool:
+        """Then no connection comes late: QEMU has no postcopy beside multifd."""
+        return any(stream.kind is Kind.MULTIFD for stream in self.streams.values())
 
     def _open_late(self, stream: Stream) -> None:
         """It has not said that it is another migration, which the destination must not see."""
@@ -208,13 +243,39 @@ class SourceSession(Session):
         if stream.number != MAIN:
             if not self.forward.total_bytes:
                 return 0
-            room = self.out.window.room(self.out.under_way[stream.number], bulk)
+            room = self._paced(self.out.window.room(self.out.under_way[stream.number], bulk))
+            room = self._gathered(stream, room)
             return max(room, self._before_main.get(stream.number, 0) - stream.read_bytes)
         if not self._may_read_main():
             return 0
         if bulk:
             return MAIN_BYTES - self.out.under_way[MAIN]
-        return self.out.window.room(self.out.under_way[MAIN], 1)
+        return self._gathered(stream, self._paced(self.out.window.room(self.out.under_way[MAIN], 1)))
+
+    def _paced(self, room: int) -> int:
+        """As fast as the link takes what is hard; in postcopy, where nothing is to be judged, as it comes."""
+        if self.state is State.POSTCOPY or not room:
+            return room
+        allowed = self.out.pace.room(self.shared.link.measured_bytes_per_second)
+        if not allowed and self._pacer is None:
+            self._pacer = self.loop.call_later(PACE_SECONDS, self._pace_over)
+        return min(room, allowed)
+
+    def _gathered(self, stream: Stream, room: int) -> int:
+        """While the link has enough to do, a block waits to become larger: it compresses better."""
+        if not room or not self.shared.link.is_full() or self.state is State.POSTCOPY:
+            return room
+        have, now = stream.readable_bytes(), time.monotonic()
+        since = self._gathering.setdefault(stream.number, now)
+        if not have or have >= min(GATHER_BYTES, room) or now - since >= GATHER_SECONDS:
+            del self._gathering[stream.number]
+            return room
+        self.loop.call_later(GATHER_SECONDS, self.read_on)
+        return 0
+
+    def _pace_over(self) -> None:
+        self._pacer = None
+        self.read_on()
 
     def _may_read_main(self) -> bool:
         """Main's words must not be read before what multifd's connections carried when they were written:
@@ -246,6 +307,7 @@ class SourceSession(Session):
         return stream.ended or stream.closed or stream.read_bytes >= count
 
     def on_read(self, stream: Stream, data: memoryview) -> None:
+        self.out.pace.took(len(data))
         first = self._first.get(stream.number)
         if first is not None:
             data = self._gather_first(stream, first, data)
@@ -329,6 +391,9 @@ class SourceSession(Session):
         """By the table of `pipeline.relay`."""
         if self.is_over:
             return
+        if stream.kind is Kind.LATE and stream.number not in self._late:
+            stream.close()  # a stray one, that said nothing
+            return
         done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
         if stream.number == MAIN and not done:
             why = "the source's QEMU has ended the migration before it was done: cancelled, failed or gone"
@@ -382,6 +447,15 @@ class SourceSession(Session):
         elif kind == "report":
             self.peer_report = said.get("report")
             self.spawn(self._end_with_figures())
+
+    def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
+        if self.state is State.DONE or self._source_has_completed():
+            self._end_done(why)
+        elif said.get("committed") and not said.get("dead"):
+            # The destination may run, and its relay will not say so any more.
+            self._undecided(why)
+        else:
+            super().peer_gave_up(why, said)
 
     async def _end_with_figures(self) -> None:
         if self.controller is not None:

@@ -289,6 +289,50 @@ def test_a_second_migration_on_a_socket_is_refused_and_the_first_goes_on(vms: Ri
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("multifd", [0, 2])
+def test_a_stray_connection_harms_nothing(vms: Rig, multifd: int) -> None:
+    vms.start_relays(source=("--max-bandwidth", SLOW))
+    with socket.socket(socket.AF_UNIX) as stray:
+        stray.connect(str(vms.out_path))
+    vms.set(multifd=multifd)
+    vms.migrate()
+    time.sleep(1)
+    with socket.socket(socket.AF_UNIX) as stray:
+        stray.connect(str(vms.out_path))
+    ends_well(vms)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_an_end_by_hand_after_the_source_is_done_harms_no_guest(vms: Rig, side: str) -> None:
+    with_qmp(vms, source=("--max-bandwidth", SLOW))
+    vms.await_status("source", "completed")
+    if vms.relays[side].process.poll() is None:
+        vms.relays[side].process.send_signal(signal.SIGINT)
+    for relay in vms.relays.values():
+        relay.end()
+    status, _ = vms.status("destination")
+    if status != "running":
+        assert status == "paused", "the guest was thrown away"
+        assert any('"cont"' in relay.said for relay in vms.relays.values())
+        vms.destination.qmp.run("cont")
+    goes_on(vms)
+
+
+@pytest.mark.long
+def test_a_reset_when_the_source_is_done_is_a_stall(vms: Rig) -> None:
+    port = free_port()
+    with proxy(port) as between:
+        qmp = {side: ("--qmp", str(vms.monitor(side))) for side in ("source", "destination")}
+        accept = ("--accept", f"127.0.0.1:{port}", "--insecure", *qmp["destination"])
+        to = ("--to", between.address, "--insecure", *qmp["source"], "--migrate")
+        vms.start_relays(source=(*to, "--max-bandwidth", SLOW), destination=accept)
+        vms.await_status("source", "device", "completed")
+        between.cut_all()
+        ends_well(vms)
+
+
+@pytest.mark.long
 def test_sigterm_lets_a_migration_end(vms: Rig) -> None:
     vms.start_relays(source=("--max-bandwidth", SLOW))
     vms.set()

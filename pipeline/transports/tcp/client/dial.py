@@ -90,7 +90,11 @@ class Peer:
             if isinstance(error.__cause__, ssl.SSLError):
                 # In TLS 1.3 a receiver refuses a certificate when the sender's handshake is over.
                 raise PeerRefused(f"{self.address}: our {tls_reason(error.__cause__)}") from error
-            hint = "" if self.tls is not None else " (one that was given --tls-dir wants TLS of its sender)"
+            hint = (
+                ""
+                if self.tls is not None or self.address.path
+                else " (one that was given --tls-dir wants TLS of its sender)"
+            )
             raise ConnectionLost(f"{self.address}: {error}{hint}") from error
         except BadFrame as error:
             sock.close()
