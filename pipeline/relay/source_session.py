@@ -88,6 +88,7 @@ class SourceSession(Session):
         for number in range(shared.connections):
             self.spawn(self._dial(number, 1))
         self._lost_there = ""
+        self.out.on_room = self._acknowledged
         self.accepted: asyncio.Future[None] = self.loop.create_future()
         self.controller = controller
         self._is_controlled = multifd is not None
@@ -422,15 +423,19 @@ class SourceSession(Session):
                 stream.close()
         self._end_if_all_is_said()
 
+    def _acknowledged(self) -> None:
+        self.read_on()
+        self._end_if_all_is_said()
+
     def streams_open(self) -> bool:
         return any(not stream.ended for stream in self.streams.values())
 
     def _end_if_all_is_said(self) -> None:
-        """Every connection of the source's has ended, and the other side has it all."""
+        """Every connection of the source's has ended, and the destination's QEMU has it all."""
         done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
         if self.controller is not None and self.controller.status != COMPLETED:
             done = False
-        if done and not self.streams_open() and not self._told_end:
+        if done and not self.streams_open() and self.out.is_done() and not self._told_end:
             self._told_end = True
             self.state = State.DONE
             self.tell("ended")

@@ -18,8 +18,8 @@ from tests.support.live_vm import Rig, goes_on, rig
 from tests.support.two_hosts import Proxy, proxy
 
 pytestmark = pytest.mark.usefixtures("live_guest_here")
-SLOW = "4M"
-"""With 48 MiB of text, rounds of a second and more."""
+SLOW = "12M"
+"""With 48 MiB of files, rounds of a second and more."""
 
 
 @pytest.fixture
