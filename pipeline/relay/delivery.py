@@ -18,7 +18,7 @@ from pipeline.relay.buffers import Buffers
 from pipeline.relay.codec_pool import FEWEST_BYTES, NONE_CODE, CodecPool
 from pipeline.relay.link_wire import LinkWire
 from pipeline.relay.protocol import OWN_STREAM, Frame, FrameType, Kind, pack
-from pipeline.relay.window import Pace, Window
+from pipeline.relay.window import NEVER, Pace, Window
 from pipeline.relay.wire import Wire
 
 NOTHING = memoryview(b"")
@@ -40,6 +40,7 @@ class Item:
     method: int = 0
     payload: memoryview = NOTHING
     wire: Wire | None = None
+    read_at: float = 0.0
 
     def __lt__(self, other: Item) -> bool:
         return (not self.urgent, self.order) < (not other.urgent, other.order)
@@ -77,7 +78,7 @@ class Outbound:
         self._order += 1
         sequence = self._next[stream] = self._next.get(stream, 0) + 1
         urgent = stream == OWN_STREAM or kind == Kind.LATE or 0 < len(plain) <= FEWEST_BYTES
-        item = Item(type_, stream, sequence, self._order, urgent, plain)
+        item = Item(type_, stream, sequence, self._order, urgent, plain, read_at=time.monotonic())
         self._unacked.setdefault(stream, deque()).append(item)
         self.window.took(len(plain))
         self.under_way[stream] += len(plain)
@@ -141,9 +142,10 @@ class Outbound:
     def acknowledged(self, stream: int, sequence: int) -> None:
         """All of a stream up to that is done with, at the other side."""
         items = self._unacked.get(stream)
+        now = time.monotonic()
         while items and items[0].sequence <= sequence:
             item = items.popleft()
-            self.window.gave(len(item.plain))
+            self.window.gave(len(item.plain), now - item.read_at if len(item.plain) > FEWEST_BYTES else NEVER)
             self.under_way[stream] -= len(item.plain)
             self._buffers.give(item.payload)
         self.on_room()
@@ -168,7 +170,7 @@ class Outbound:
         """Nothing of QEMU's goes any more; the relays' own messages do."""
         for stream in [stream for stream in self._unacked if stream != OWN_STREAM]:
             for item in self._unacked.pop(stream):
-                self.window.gave(len(item.plain))
+                self.window.gave(len(item.plain), NEVER)
             self.under_way[stream] = 0
         self._ready = [item for item in self._ready if item.stream == OWN_STREAM]
         heapq.heapify(self._ready)

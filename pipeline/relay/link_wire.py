@@ -33,7 +33,7 @@ class LinkWire(PacedWire):
         now = time.monotonic_ns()
         took, moved = now - self._looked_ns, crossed_bytes - self._crossed
         full = waiting_bytes >= FULL_BYTES
-        if self._was_full and full and took > 0:
+        if self._was_full and full and took > 0 and moved >= 0:
             self._faded_bytes = self._faded_bytes * FADE + moved
             self._faded_ns = self._faded_ns * FADE + took
             self._busy_ns += took

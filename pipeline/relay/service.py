@@ -163,6 +163,7 @@ class Service:
             pool.close()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)  # it ends by itself, in a moment
         if self._error is not None:
             raise self._error
         return self.outcomes
@@ -234,6 +235,8 @@ class Service:
                     sent += wire.sent_bytes
                 sent += session.figures.wire_sent_bytes
             shared.link.look(gone + sent - waiting, waiting)
+            for session in self._sessions:
+                session.out.pace.look(link_is_full=shared.link.is_full())
             auto = shared.pool.auto
             if auto is None or not self._sessions:
                 continue

@@ -16,11 +16,13 @@ SILLY_SHARE, MOST_OF_BLOCK_BYTES = 3, 192 << 10
 """Less than so much of a window is not read: small blocks compress badly (the silly window of RFC 813)."""
 
 LOOK_SECONDS = 0.05
+MEMORY_SECONDS, NEVER = 3.0, 1e9
 QUICKER, SLOWER = 2.0, 0.8
 EASY_SHARE = 0.05
 """What shrinks to less says nothing of the pages that are left at the end."""
 
 RATIO_FADE, AHEAD, BURST_SECONDS = 0.98, 1.25, 0.02
+BOOST_STEP, MAX_BOOST = 1.1, 1000.0
 
 
 class Window:
@@ -31,7 +33,8 @@ class Window:
         self.under_way_bytes = self.peak_bytes = 0
         self.rate_bytes_per_second = 0.0
         self.round_trip_seconds = 0.0
-        self._looked_at = time.monotonic()
+        self._looked_at = self._turned_at = time.monotonic()
+        self._quickest = [NEVER, NEVER]
         self._done_bytes = 0
         self._was_full = False
 
@@ -52,20 +55,29 @@ class Window:
         self.under_way_bytes += size_bytes
         self.peak_bytes = max(self.peak_bytes, self.under_way_bytes)
 
-    def gave(self, size_bytes: int) -> None:
-        """So much is done with."""
+    def gave(self, size_bytes: int, took_seconds: float) -> None:
+        """So much is done with, and was under way for so long."""
+        self._quickest[0] = min(self._quickest[0], took_seconds)
         self.under_way_bytes -= size_bytes
         self._done_bytes += size_bytes
         now = time.monotonic()
         if now - self._looked_at >= LOOK_SECONDS:
             self._look(now)
 
+    def _least_seconds(self, now: float) -> float:
+        """What a block takes that waits for nothing: the least of the last seconds. It is more than the round
+        trip where these CPUs have other work as well."""
+        if now - self._turned_at > MEMORY_SECONDS:
+            self._quickest, self._turned_at = [NEVER, self._quickest[0]], now
+        least = min(self._quickest)
+        return max(self.round_trip_seconds, least if least < NEVER else 0.0)
+
     def _look(self, now: float) -> None:
         """Only a window that was full says what the other side can take."""
         rate = self._done_bytes / (now - self._looked_at)
         if self._was_full:
             self.rate_bytes_per_second = rate
-            aim = rate * (self.round_trip_seconds + PATIENCE_SECONDS)
+            aim = rate * (self._least_seconds(now) + PATIENCE_SECONDS)
             low, high = self.limit_bytes * SLOWER, self.limit_bytes * QUICKER
             self.limit_bytes = int(max(MIN_BYTES, min(MAX_BYTES, max(low, min(high, aim)))))
         self._looked_at, self._done_bytes, self._was_full = now, 0, False
@@ -81,12 +93,17 @@ class Pace:
 
     def __init__(self) -> None:
         self._plain = self._payload = 0.0
+        self._hard_share = 1.0
+        self._boost = 1.0
+        self._was_limit = False
         self._tokens = 0.0
         self._filled_at = time.monotonic()
 
     def saw(self, plain_bytes: int, payload_bytes: int) -> None:
         """A block was compressed."""
-        if payload_bytes >= EASY_SHARE * plain_bytes:
+        hard = payload_bytes >= EASY_SHARE * plain_bytes
+        self._hard_share += (hard - self._hard_share) / 8
+        if hard:
             self._plain = self._plain * RATIO_FADE + plain_bytes
             self._payload = self._payload * RATIO_FADE + payload_bytes
 
@@ -94,7 +111,15 @@ class Pace:
         """Of the guest's bytes; 0 while the link or the ratio is not known."""
         if not (link_bytes_per_second and self._payload):
             return 0.0
-        return AHEAD * link_bytes_per_second * self._plain / self._payload
+        return AHEAD * self._boost * link_bytes_per_second * self._plain / self._payload
+
+    def look(self, *, link_is_full: bool) -> None:
+        """A link that is not full, although what is hard is held back for it, carries more than it seemed."""
+        if link_is_full:
+            self._boost = 1.0
+        elif self._was_limit and self._hard_share > 0.5:
+            self._boost = min(MAX_BOOST, self._boost * BOOST_STEP)
+        self._was_limit = False
 
     def room(self, link_bytes_per_second: int) -> int:
         """Bytes that may be read now."""
@@ -104,7 +129,10 @@ class Pace:
         most = max(2 * MIN_STREAM_BYTES, rate * BURST_SECONDS)
         self._tokens = min(most, self._tokens + rate * (now - self._filled_at))
         self._filled_at = now
-        return int(self._tokens) if self._tokens >= MIN_READ_BYTES else 0
+        if self._tokens >= MIN_READ_BYTES:
+            return int(self._tokens)
+        self._was_limit = True
+        return 0
 
     def took(self, size_bytes: int) -> None:
         """So much was read."""

@@ -240,17 +240,17 @@ def test_the_end_of_a_migration_comes_after_the_last_word_was_cut(vms: Rig) -> N
         vms.set(pause_before_switchover=True)
         vms.migrate()
         vms.await_status("source", "pre-switchover")
+        between.refusing.set()
         for pipe in between.pipes:
             pipe.stalled_back.set()
         vms.source.qmp.run("migrate-continue", state="pre-switchover")
         vms.await_status("destination", "completed")
         assert vms.running() == {"destination"}
-        between.refusing.set()
         between.cut_all()
         time.sleep(4)
         # Longer than --reconnect: undecided, and the source's guest is not let go.
         assert vms.running() == {"destination"}
-        assert vms.relays["source"].process.poll() is None
+        assert vms.relays["source"].process.poll() is None, vms.relays["source"].process.communicate()[1]
         between.refusing.clear()
         ends_well(vms)
         for relay in vms.relays.values():
