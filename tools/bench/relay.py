@@ -62,7 +62,7 @@ WAYS = (
 
 def measure(request: BenchRequest) -> dict[str, Any]:
     """Every way over every link, in turn. Raises FerryError."""
-    cells: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     with cable() as wire:
         for turn in range(1, request.repeat + 1):
             say(f"turn {turn} of {request.repeat}")
@@ -73,8 +73,8 @@ def measure(request: BenchRequest) -> dict[str, Any]:
                         f"  {mbit or 'no limit'} {way.name}: {found['total_ms']:.0f} ms, blackout "
                         f"{found['blackout_ms']:.0f} ms, CPU {found['cpu_seconds']:.2f} s"
                     )
-                    cells.setdefault(f"{mbit}|{way.name}", []).append(found)
-    return {"cells": cells, "size_bytes": request.ram.size_bytes}
+                    rows.setdefault(f"{mbit}|{way.name}", []).append(found)
+    return {"rows": rows, "size_bytes": request.ram.size_bytes}
 
 
 def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]:
@@ -215,16 +215,16 @@ def _cpu_seconds(pid: int) -> float:
 
 def tables(document: dict[str, Any]) -> str:
     """One row a link and way."""
-    rows = [["link", "way", "total ms", "blackout ms", "QEMU says ms", "rounds", "CPU s of all"]]
-    for key, found in document["cells"].items():
+    table_rows = [["link", "way", "total ms", "blackout ms", "QEMU says ms", "rounds", "CPU s of all"]]
+    for key, found in document["rows"].items():
         mbit, name = key.split("|")
         link = "no limit" if mbit == "0" else f"{mbit} Mbit/s"
         fields = ("total_ms", "blackout_ms", "said_downtime_ms", "rounds")
         shown = [_spread(found, field).show() for field in fields]
-        rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
+        table_rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
     size = document["size_bytes"] >> 20
     return (
-        f"{table(rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second "
+        f"{table(table_rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second "
         f"(pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.bench import auto, network, peers, scale, transports
+from tools.bench import auto, network, peers, relay, scale, transports
 from tools.bench.docs.section import Section
 
 SECTIONS = (
@@ -50,6 +50,18 @@ SECTIONS = (
         auto.measure_device,
         auto.tables,
         share=0.5,
+    ),
+    Section(
+        "relay",
+        "A real VM through two relays",
+        "A live Linux guest under QEMU (TCG, so the guest itself takes CPU), migrated by QEMU alone and "
+        "through two relays, between network namespaces with a cable (tc tbf) of each speed. The CPUs are "
+        "shared by both QEMUs, their guests and both relays. The blackout is from the source's event STOP to "
+        "the destination's RESUME.",
+        relay.measure,
+        relay.tables,
+        share=0.25,
+        why_not=network.why_not,
     ),
     Section(
         "scale",
