@@ -272,9 +272,7 @@ class Session:
         self._ended = True
         self.outcome = outcome
         self.state = State.ENDED
-        if grace_seconds:
-            self.loop.call_later(grace_seconds, self._close_streams)
-        else:
+        if not grace_seconds:
             self._close_streams()
         self.spawn(self._last_words(grace_seconds))
 
@@ -283,7 +281,10 @@ class Session:
             stream.close()
 
     async def _last_words(self, grace_seconds: float) -> None:
-        await asyncio.sleep(grace_seconds)
+        until = time.monotonic() + grace_seconds
+        while time.monotonic() < until and not all(stream.hung_up() for stream in self.streams.values()):
+            await asyncio.sleep(0.01)
+        self._close_streams()
         until = time.monotonic() + LAST_WORDS_SECONDS
         while not self.out.is_done() and (self.wires or not self.had_wires) and time.monotonic() < until:
             await asyncio.sleep(0.01)

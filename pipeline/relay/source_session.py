@@ -28,7 +28,7 @@ RETRY_SECONDS = 0.2
 LATE_SECONDS = 0.1
 """A connection that comes late and is postcopy's says nothing; another migration's says so at once."""
 
-GRACE_SECONDS = 0.3
+GRACE_SECONDS = 3.0
 """How long a QEMU that has ended its migration may take to close its other connections by itself."""
 
 PACE_SECONDS = 0.002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import select
 import socket
 import termios
 from collections import deque
@@ -161,9 +162,13 @@ class Stream:
         while self._out:
             self._on_written(self, self._out.popleft())
 
-    def waiting(self) -> bool:
-        """Whether something is not written yet."""
-        return bool(self._out)
+    def hung_up(self) -> bool:
+        """Whether QEMU has closed it."""
+        if self.socket is None or self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Both directions, at once."""

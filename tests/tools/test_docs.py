@@ -23,6 +23,9 @@ from tools.measuring.charts import Axis, Mark, line_chart
 from tools.measuring.sizes import size_argument
 from tools.measuring.theme import LIGHT, standalone
 
+LONG = ("auto", "auto-links", "auto-device", "relay", "scale")
+"""Sections of many minutes, whatever the guest's size."""
+
 
 def run(method: str, total_ms: float, **options: Any) -> dict[str, Any]:
     """As much of a result as the chart looks at."""
@@ -149,7 +152,7 @@ def test_a_short_run_of_the_suite(tmp_path: Path, corpus: Path) -> None:
 
 @pytest.mark.long
 def test_every_section_can_be_measured(tmp_path: Path, corpus: Path) -> None:
-    names = ",".join(name for name in SECTIONS if name not in ("auto", "scale"))
+    names = ",".join(name for name in SECTIONS if name not in LONG)
     options = ("--suite", "docs", "--size", "16M", "--repeat", "1", "--fill", str(corpus))
     ended = tool("tools.bench", *options, "--output", str(tmp_path), "--sections", names)
     assert ended.returncode == 0, ended.stderr

@@ -224,8 +224,8 @@ def tables(document: dict[str, Any]) -> str:
         table_rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
     size = document["size_bytes"] >> 20
     return (
-        f"{table(table_rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second "
-        f"(pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
+        f"{table(table_rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a "
+        f"second (pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
     )
 
 

@@ -173,7 +173,9 @@ class Session:
         ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
             caller.identity, self._identity
         )
-        if hello.role is not Role.PACKETS:
+        if hello.role is Role.RELAY:
+            self._refuse(caller, "a receiver is here, pipeline.recv; a relay calls another relay")
+        elif hello.role is not Role.PACKETS:
             self._welcome_control(caller, ours)
         elif self._state not in (State.RUNNING, State.DONE) or not ours:
             self._refuse(caller, NO_SUCH_RUN)
