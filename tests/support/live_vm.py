@@ -22,7 +22,7 @@ from tools.qemu.monitor import MonitorError
 
 GUEST = GuestOptions(192 << 20, writer_mib=48, rate_mib=4)
 DOWNTIME_LIMIT_MS = 300
-END_SECONDS = 60.0
+END_SECONDS = 150.0
 MAX_BANDWIDTH = 10**10
 
 
