@@ -64,7 +64,14 @@ def ends_well(made: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("multifd", "method"), [(2, "auto"), (0, "zstd"), (1, "none"), (8, "auto"), (0, "auto"), (2, "qatzip")]
+    ("multifd", "method"),
+    [
+        (2, "auto"),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in ((0, "zstd"), (1, "none"), (8, "auto"), (0, "auto"), (2, "qatzip"))
+        ),
+    ],
 )
 def test_a_live_guest_arrives(vms: Rig, multifd: int, method: str) -> None:
     vms.start_relays(source=("--method", method))
@@ -368,7 +375,7 @@ def with_qmp(made: Rig, *options: str, multifd: int = 2, source: tuple[str, ...]
     )
 
 
-@pytest.mark.parametrize("multifd", [2, 0])
+@pytest.mark.parametrize("multifd", [2, pytest.param(0, marks=pytest.mark.long)])
 def test_one_command_a_side(vms: Rig, multifd: int) -> None:
     with_qmp(vms, multifd=multifd)
     ends_well(vms)
@@ -430,6 +437,7 @@ def test_the_last_word_lost_for_good_leaves_one_guest_with_qmp(vms: Rig) -> None
         goes_on(vms, "source")
 
 
+@pytest.mark.long
 def test_metrics_and_the_service_manager(vms: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
