@@ -23,8 +23,9 @@ from pipeline.net.tls import CLIENT, SERVER
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.progress import open_log
 from pipeline.relay.codec_pool import PoolOptions
+from pipeline.relay.options import RelayOptions
 from pipeline.relay.report import SCHEMA_VERSION, render
-from pipeline.relay.service import RelayOptions, error_of, run_relay
+from pipeline.relay.service import error_of, run_relay
 from pipeline.relay.sockets import Access
 from pipeline.report.files import save_json
 
@@ -153,7 +154,6 @@ def read(given: Given) -> RelayRequest:
     if at_destination:
         given.refuse(OF_SOURCE, "is for the source's relay (--listen, --to); leave it out")
     connection = read_connection(given, CLIENT if at_source else SERVER)
-    _refuse_one_place(given)
     method = channels.read_method(given)
     runs = given.whole("runs", 0, MAX_RUNS, 1)
     json, folder = _read_json(given)
@@ -184,23 +184,16 @@ def read(given: Given) -> RelayRequest:
         multifd=given.whole("multifd", 0, 255, 0),
         metrics=_read_metrics(given),
     )
+    _refuse_one_place(options)
     return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
 
 
-def _refuse_one_place(given: Given) -> None:
+def _refuse_one_place(options: RelayOptions) -> None:
     """A relay that calls itself would wait for ever. Raises UsageError."""
-    for own, other in (("listen", "to"), ("accept", "deliver")):
-        places = [[text.rpartition("=")[2] for text in _all_of(given, name)] for name in (own, other)]
-        if both := set(places[0]) & set(places[1]):
-            raise UsageError(f"--{own} and --{other} name one place, {both.pop()}: name two")
-
-
-def _all_of(given: Given, name: str) -> tuple[str, ...]:
-    """What an option says, whether it may be repeated or not."""
-    if name in ("listen", "deliver"):
-        return given.texts(name)
-    text = given.text(name)
-    return () if text is None else (text,)
+    both = "--listen and --to" if options.to is not None else "--accept and --deliver"
+    place = options.to or options.accept
+    if place in (*options.listens.values(), *options.delivers.values()):
+        raise UsageError(f"{both} name one place, {place}: name two")
 
 
 def _read_qmp(given: Given, *, at_source: bool, runs: int) -> str | None:

@@ -17,6 +17,9 @@ from pipeline.packets.round_list import PACE_LOCK, record_lock
 MAX_CREDIT_NS = 10_000_000
 """Idle time that may be made good: what a channel loses by waking late, 10 ms at most."""
 
+FADE = 0.8
+"""What an earlier look's share of the measured speed is worth at the next, 20 to 50 ms later."""
+
 SMOOTH_SECONDS = 0.05
 """No packet holds more than this much wire time, so that none is a burst by itself."""
 
@@ -36,6 +39,32 @@ class WireUse:
     bytes_per_second: float | None
     busy_ns: int
     idle_ns: int
+
+
+class BusySpeed:
+    """What a wire carries while it has enough to do, measured at looks some ms apart."""
+
+    def __init__(self) -> None:
+        self.busy_ns = self.idle_ns = 0
+        self.was_full = False
+        """Whether it had enough to do at the last look."""
+        self._faded_bytes = self._faded_ns = 0.0
+        self._looked_ns = time.monotonic_ns()
+        self._crossed = 0
+
+    def look(self, crossed_bytes: int, *, full: bool) -> int:
+        """So many bytes have crossed so far: bytes per second while it is busy, 0 where no look says so."""
+        now = time.monotonic_ns()
+        passed, moved = now - self._looked_ns, crossed_bytes - self._crossed
+        busy = full and self.was_full and moved >= 0
+        self._looked_ns, self._crossed, self.was_full = now, crossed_bytes, full
+        if not busy:
+            self.idle_ns += passed
+            return 0
+        self.busy_ns += passed
+        self._faded_bytes = self._faded_bytes * FADE + moved
+        self._faded_ns = self._faded_ns * FADE + passed
+        return max(1, int(self._faded_bytes * 1e9 / self._faded_ns)) if self._faded_bytes else 0
 
 
 class Wire:

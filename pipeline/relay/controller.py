@@ -19,9 +19,16 @@ from pipeline.errors import FerryError, RunFailed, one_line
 from pipeline.relay.control import Control
 
 FIGURES_SECONDS = 1.0
-ENDED = ("completed", "failed", "cancelled")
 ACTIVE = ("setup", "active", "pre-switchover", "device", "postcopy-active", "wait-unplug")
 SETTLE_SECONDS = 10.0
+
+
+SAID_OF = {"running": "runs", "postmigrate": "has left", "gone": "its QEMU is gone"}
+
+
+def say_of(status: str) -> str:
+    """A guest's state in QEMU's words, for a reader."""
+    return SAID_OF.get(status, status)
 
 
 class SourceController:
@@ -40,7 +47,7 @@ class SourceController:
         self._follower: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def follow(self) -> None:
+    def follow(self) -> None:
         """Ask for QEMU's figures from now on, and say them."""
         self._follower = asyncio.get_running_loop().create_task(self._follow())
 
@@ -114,8 +121,8 @@ class SourceController:
 class DestinationController:
     """The destination's QEMU."""
 
-    def __init__(self, control: Control, say: Callable[[str], None]) -> None:
-        self._control, self._say = control, say
+    def __init__(self, control: Control) -> None:
+        self._control = control
 
     async def prepare(self, uri: str, multifd: int | None) -> None:
         """Let it wait for the migration at `uri`, and not start its guest by itself. Raises RunFailed."""

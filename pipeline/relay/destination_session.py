@@ -12,8 +12,7 @@ from pipeline.errors import FerryError, one_line, one_line_of
 from pipeline.relay.controller import DestinationController
 from pipeline.relay.delivery import Arrived
 from pipeline.relay.protocol import VERSION, FrameType, Kind
-from pipeline.relay.session import MAIN, Session, Shared, State
-from pipeline.relay.source_session import COMPLETED
+from pipeline.relay.session import COMPLETED, MAIN, Session, Shared, State
 from pipeline.relay.stream import Stream
 from pipeline.relay.wire import Wire
 

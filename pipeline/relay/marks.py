@@ -27,7 +27,6 @@ may hold the same, but not at the end of the stream."""
 
 COMMIT_BYTES = 6 + len(b'{"configuration"')
 
-SHUT = bytes.fromhex("00010004")
 LOOK_FOR_RETURN_PATH_BYTES = 4096
 SECTION_START = 0x01
 
@@ -42,7 +41,6 @@ class ForwardMarks:
     """Main from the source to the destination, as it is read."""
 
     has_return_path: bool | None = None
-    recovers: bool = False
     committed: bool = False
     postcopy: bool = False
     total_bytes: int = 0
@@ -66,9 +64,7 @@ class ForwardMarks:
 
     def _see_head(self, data: memoryview) -> None:
         self._head += data[:LOOK_FOR_RETURN_PATH_BYTES]
-        if self._head.startswith(RECOVERY):
-            self.recovers = self.has_return_path = True
-        elif RETURN_PATH in self._head:
+        if self._head.startswith(RECOVERY) or RETURN_PATH in self._head:
             self.has_return_path = True
         elif len(self._head) >= LOOK_FOR_RETURN_PATH_BYTES or self._starts_with_a_section():
             self.has_return_path = False

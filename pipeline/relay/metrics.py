@@ -83,15 +83,17 @@ class Metrics:
         ended.add_metric([now.side, "failed"], now.failed)
         yield ended
         ratio = now.guest_bytes / now.wire_bytes if now.wire_bytes else 1.0
-        yield self._one(core.GaugeMetricFamily, "compression_ratio", "Guest bytes over wire bytes.", ratio)
+        what = "Guest bytes over wire bytes."
+        yield self._one(core.GaugeMetricFamily, now.side, "compression_ratio", what, ratio)
         for field, (name, what) in GAUGES.items():
-            yield self._one(core.GaugeMetricFamily, name, what, getattr(now, field))
+            yield self._one(core.GaugeMetricFamily, now.side, name, what, getattr(now, field))
         for field, (name, what) in COUNTERS.items():
-            yield self._one(core.CounterMetricFamily, name, what, getattr(now, field))
+            yield self._one(core.CounterMetricFamily, now.side, name, what, getattr(now, field))
 
-    def _one(self, kind: Any, name: str, what: str, value: float) -> Any:
+    @staticmethod
+    def _one(kind: Any, side: str, name: str, what: str, value: float) -> Any:
         family = kind(f"{PREFIX}_{name}", what, labels=["side"])
-        family.add_metric([self._totals().side], value)
+        family.add_metric([side], value)
         return family
 
     def close(self) -> None:

@@ -122,9 +122,8 @@ def read(data: bytes | memoryview) -> Frame:
     _refuse(kind not in FrameType._value2member_map_ or kind == 0, "type", kind)
     type_ = FrameType(kind)
     _refuse(stream >= MAX_STREAMS and stream != OWN_STREAM, "stream", stream)
-    _refuse((sequence == 0) == (type_ in IN_ORDER), "sequence", f"{sequence} of {type_.name}") if (
-        type_ is not FrameType.ACK
-    ) else None
+    if type_ is not FrameType.ACK:
+        _refuse((sequence == 0) == (type_ in IN_ORDER), "sequence", f"{sequence} of {type_.name}")
     _refuse((order == 0) == (type_ in IN_ORDER), "order", f"{order} of {type_.name}")
     if type_ is FrameType.DATA:
         limit = MAX_MESSAGE_BYTES if stream == OWN_STREAM else MAX_BLOCK_BYTES

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
+from pipeline.processes.usage import Usage
 from pipeline.relay.codec_pool import CodecPool, MethodCount
 from pipeline.relay.delivery import Carried
-from pipeline.relay.session import Session
+from pipeline.relay.session import COMPLETED, Session
 from pipeline.report.markdown import table
 
 SCHEMA_VERSION = 1
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process and its threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def document(session: Session, side: str, cpu_before: float, command: list[str]) -> dict[str, Any]:
@@ -27,7 +21,7 @@ def document(session: Session, side: str, cpu_before: float, command: list[str])
     guest = sum(stream["bytes"] for stream in streams)
     wire = sum(stream["wire_bytes"] for stream in streams)
     seconds = time.monotonic() - figures.began_at
-    completed = session.outcome in (None, "completed")
+    completed = session.outcome in (None, COMPLETED)
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "completed" if completed else "failed",
@@ -50,7 +44,7 @@ def document(session: Session, side: str, cpu_before: float, command: list[str])
         "streams": streams,
         "methods": _methods(pool),
         "auto": None if pool.auto is None else pool.auto.record(),
-        "cpu": {"seconds": cpu_seconds() - cpu_before},
+        "cpu": {"seconds": Usage.now().cpu_seconds - cpu_before},
         "stalls": figures.stalls,
         "reconnections": figures.reconnections,
         "breaks": figures.breaks[:100],

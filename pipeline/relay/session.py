@@ -24,6 +24,9 @@ from pipeline.relay.stream import Stream
 from pipeline.relay.wire import Wire
 
 MAIN = 0
+COMPLETED = "completed"
+"""The outcome of a migration that went well."""
+
 PING_SECONDS = 1.0
 LAST_WORDS_SECONDS = 1.0
 """What is still to be said, when a migration has ended, may take so long."""
@@ -64,7 +67,6 @@ class Figures:
     stalls: int = 0
     stalled_seconds: float = 0.0
     wire_sent_bytes: int = 0
-    wire_received_bytes: int = 0
     undecided: bool = False
 
 
@@ -148,8 +150,7 @@ class Session:
 
     def _count(self, wire: Wire) -> None:
         self.figures.wire_sent_bytes += wire.sent_bytes
-        self.figures.wire_received_bytes += wire.received_bytes
-        wire.sent_bytes = wire.received_bytes = 0
+        wire.sent_bytes = 0
 
     def _ping(self) -> None:
         self._pinger = self.loop.call_later(PING_SECONDS, self._ping)
@@ -209,7 +210,6 @@ class Session:
 
     def on_read(self, stream: Stream, data: memoryview) -> None:
         """Bytes of QEMU's."""
-        self.seen(stream, data)
         if self._ended:
             return
         self.out.add(FrameType.DATA, stream.number, data, kind=stream.kind)
@@ -310,9 +310,6 @@ class Session:
     def allowance(self, stream: Stream) -> int:
         """How many bytes of it may be read now."""
         return BLOCK_BYTES
-
-    def seen(self, stream: Stream, data: memoryview) -> None:
-        """Bytes of QEMU's were read."""
 
     def about_to_write(self, stream: Stream, arrived: Arrived) -> None:
         """Bytes for QEMU are to be written."""

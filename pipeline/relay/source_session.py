@@ -18,7 +18,7 @@ from pipeline.relay.marks import (
     starts_main,
 )
 from pipeline.relay.protocol import MAX_STREAMS, VERSION, FrameType, Kind
-from pipeline.relay.session import MAIN, Session, Shared, State
+from pipeline.relay.session import COMPLETED, MAIN, Session, Shared, State
 from pipeline.relay.stream import Stream
 from pipeline.relay.wire import Wire
 from pipeline.transports.tcp.client.dial import Peer
@@ -46,7 +46,6 @@ COMMIT_PAUSE_SECONDS = 0.003
 """What proves the commit byte follows it at once; so long a block that may end with it waits for that."""
 
 UNKNOWN_THERE = "no such migration"
-COMPLETED = "completed"
 
 HOW_TO_DECIDE = (
     'Ask the destination\'s QEMU {"execute":"query-status"}: where it runs, or is paused after a completed '
@@ -77,7 +76,8 @@ class SourceSession(Session):
         self._first: dict[int, bytearray] = {}
         self._held_main: list[memoryview] = []
         self._release: asyncio.TimerHandle | None = None
-        self._accepted = False
+        self._accepted = self._seen_fresh = self._told_end = False
+        self._why_gone = "it was never reached"
         self.accept_more: Callable[[], None] = lambda: None
         """Set by whoever listens: take what waits to be accepted, before main is read."""
         self._late: set[int] = set()
@@ -87,7 +87,6 @@ class SourceSession(Session):
         self._main_is_next = False
         for number in range(shared.connections):
             self.spawn(self._dial(number, 1))
-        self._lost_there = ""
         self.out.on_room = self._acknowledged
         self.accepted: asyncio.Future[None] = self.loop.create_future()
         self.controller = controller
@@ -132,14 +131,10 @@ class SourceSession(Session):
             generation += 1
             await asyncio.sleep(RETRY_SECONDS)
 
-    _why_gone = "it was never reached"
-    _seen_fresh = False
-
     def _refused(self, why: str) -> None:
         """The other relay answers, and does not know this migration, or does not want it."""
         if self.state is State.COMMITTING and UNKNOWN_THERE in why:
             self._undecided(f"the other relay was started anew: {why}")
-            self._lost_there = why
         elif self.state is State.DONE:
             self._end_done(COMPLETED if why.endswith(COMPLETED) else why)
         else:
@@ -157,13 +152,19 @@ class SourceSession(Session):
 
     def give_up(self, why: str, grace_seconds: float = 0.0) -> None:
         """Not of a migration that the source has ended well: its guest is the destination's."""
-        if self.state is State.DONE or self._source_has_completed():
+        if self._is_the_destinations():
             self._end_done(why)
         else:
             super().give_up(why, grace_seconds)
 
-    def _source_has_completed(self) -> bool:
-        return self.controller is not None and self.controller.status == COMPLETED
+    def _is_the_destinations(self) -> bool:
+        """Whether the source's QEMU has let its guest go for good."""
+        controlled = self.controller is not None and self.controller.status == COMPLETED
+        return self.state is State.DONE or controlled
+
+    def _has_gone_well(self) -> bool:
+        """Whether the source's connections may end now."""
+        return self.state is State.DONE or (self._without_return_path and self.forward.committed)
 
     def last_facts(self) -> dict[str, Any]:
         return {"source_runs": True}
@@ -173,26 +174,19 @@ class SourceSession(Session):
         self.shared.warn(f"{self.title}: connection {wire.number} broke ({why}); calling again")
         self.spawn(self._dial(wire.number, wire.generation + 1))
 
-    def attach(self, wire: Wire) -> None:
-        super().attach(wire)
-        self._lost_there = ""
-
     def tick(self) -> None:
-        gone = self.gone_seconds if self._had_any() else time.monotonic() - self.figures.began_at
+        gone = self.gone_seconds if self.figures.breaks else time.monotonic() - self.figures.began_at
         if self.wires or gone < self.shared.reconnect_seconds:
             return
         if self.state is State.COMMITTING:
             self._undecided(self._why_gone)
-        elif self.state is State.DONE or self._source_has_completed():
+        elif self._is_the_destinations():
             self._end_done(f"the other relay is gone: {self._why_gone}")
         else:
             self.end(
                 f"the other relay is gone for {self.shared.reconnect_seconds:g} s ({self._why_gone}); the "
                 "source's guest runs on"
             )
-
-    def _had_any(self) -> bool:
-        return bool(self.figures.breaks)
 
     def _undecided(self, why: str) -> None:
         """Nobody knows here whether the destination's guest runs."""
@@ -395,7 +389,7 @@ class SourceSession(Session):
         if stream.kind is Kind.LATE and stream.number not in self._late:
             stream.close()  # a stray one, that said nothing
             return
-        done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
+        done = self._has_gone_well()
         if stream.number == MAIN and not done:
             why = "the source's QEMU has ended the migration before it was done: cancelled, failed or gone"
             self.give_up(why, GRACE_SECONDS)
@@ -432,15 +426,13 @@ class SourceSession(Session):
 
     def _end_if_all_is_said(self) -> None:
         """Every connection of the source's has ended, and the destination's QEMU has it all."""
-        done = self.state is State.DONE or (self._without_return_path and self.forward.committed)
+        done = self._has_gone_well()
         if self.controller is not None and self.controller.status != COMPLETED:
             done = False
         if done and not self.streams_open() and self.out.is_done() and not self._told_end:
             self._told_end = True
             self.state = State.DONE
             self.tell("ended")
-
-    _told_end = False
 
     def heard(self, kind: str, said: dict[str, Any]) -> None:
         if kind == "accepted":
@@ -454,7 +446,7 @@ class SourceSession(Session):
             self.spawn(self._end_with_figures())
 
     def peer_gave_up(self, why: str, said: dict[str, Any]) -> None:
-        if self.state is State.DONE or self._source_has_completed():
+        if self._is_the_destinations():
             self._end_done(why)
         elif said.get("committed") and not said.get("dead"):
             # The destination may run, and its relay will not say so any more.

@@ -53,7 +53,7 @@ class Wire:
         self._got = 0
         self.open = True
         self.heard_at = time.monotonic()
-        self.sent_bytes = self.received_bytes = 0
+        self.sent_bytes = 0
         self.round_trip_seconds = 0.0
         self._pinged_at = 0.0
         sock.setblocking(False)
@@ -162,7 +162,6 @@ class Wire:
             self.lose("closed by the other relay")
             return False
         self.heard_at = time.monotonic()
-        self.received_bytes += got
         self._got += got
         if self._got < len(self._into):
             return True

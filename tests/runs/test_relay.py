@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,14 @@ def through_proxy(made: Rig, *options: str, source: tuple[str, ...] = ()) -> Ite
             *options, source=("--to", between.address, "--insecure", *source), destination=accept
         )
         yield between
+
+
+def under_way(made: Rig, *options: str, seconds: float = 1.0, **settings: Any) -> None:
+    """A migration over a slow link, so many seconds after its start; `settings` are the QEMUs'."""
+    made.start_relays(*options, source=("--max-bandwidth", SLOW))
+    made.set(**settings)
+    made.migrate()
+    time.sleep(seconds)
 
 
 def ends_well(made: Rig) -> None:
@@ -169,10 +178,7 @@ def test_a_link_that_is_gone_for_good_leaves_the_sources_guest(vms: Rig) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("multifd", [0, 2])
 def test_a_cancelled_migration_leaves_the_sources_guest(vms: Rig, multifd: int) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set(multifd=multifd)
-    vms.migrate()
-    time.sleep(1)
+    under_way(vms, multifd=multifd)
     vms.source.qmp.run("migrate_cancel")
     assert vms.await_status("source", "cancelled") == "cancelled"
     for relay in vms.relays.values():
@@ -185,10 +191,7 @@ def test_a_cancelled_migration_leaves_the_sources_guest(vms: Rig, multifd: int) 
 @pytest.mark.long
 @pytest.mark.parametrize("who", ["source relay", "destination relay", "destination QEMU"])
 def test_a_death_in_a_round_leaves_the_sources_guest(vms: Rig, who: str) -> None:
-    vms.start_relays("--reconnect", "2", source=("--max-bandwidth", SLOW))
-    vms.set()
-    vms.migrate()
-    time.sleep(1)
+    under_way(vms, "--reconnect", "2")
     side, _, what = who.partition(" ")
     if what == "relay":
         vms.relays.pop(side).kill()
@@ -204,10 +207,7 @@ def test_a_death_in_a_round_leaves_the_sources_guest(vms: Rig, who: str) -> None
 
 @pytest.mark.long
 def test_the_sources_qemu_dies_in_a_round(vms: Rig) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set()
-    vms.migrate()
-    time.sleep(1)
+    under_way(vms)
     vms.source.process.kill()
     for relay in vms.relays.values():
         assert relay.end() == 1
@@ -217,10 +217,7 @@ def test_the_sources_qemu_dies_in_a_round(vms: Rig) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("preempt", [False, True])
 def test_postcopy(vms: Rig, preempt: bool) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set(multifd=0, postcopy_ram=True, postcopy_preempt=preempt)
-    vms.migrate()
-    time.sleep(1.5)
+    under_way(vms, seconds=1.5, multifd=0, postcopy_ram=True, postcopy_preempt=preempt)
     vms.source.qmp.run("migrate-start-postcopy")
     ends_well(vms)
     kinds = [one["kind"] for one in vms.relays["source"].result()["streams"]]
@@ -285,10 +282,7 @@ def test_the_destinations_qemu_dies_after_the_last_byte(vms: Rig) -> None:
 
 @pytest.mark.long
 def test_a_second_migration_on_a_socket_is_refused_and_the_first_goes_on(vms: Rig) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set()
-    vms.migrate()
-    time.sleep(0.5)
+    under_way(vms, seconds=0.5)
     with socket.socket(socket.AF_UNIX) as another:
         another.connect(str(vms.out_path))
         another.sendall(b"QEVM\0\0\0\3")
@@ -344,10 +338,7 @@ def test_a_reset_when_the_source_is_done_is_a_stall(vms: Rig) -> None:
 
 @pytest.mark.long
 def test_sigterm_lets_a_migration_end(vms: Rig) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set()
-    vms.migrate()
-    time.sleep(0.5)
+    under_way(vms, seconds=0.5)
     for relay in vms.relays.values():
         relay.process.send_signal(signal.SIGTERM)
     ends_well(vms)
@@ -355,10 +346,7 @@ def test_sigterm_lets_a_migration_end(vms: Rig) -> None:
 
 @pytest.mark.long
 def test_ctrl_c_leaves_the_sources_guest(vms: Rig) -> None:
-    vms.start_relays(source=("--max-bandwidth", SLOW))
-    vms.set()
-    vms.migrate()
-    time.sleep(0.5)
+    under_way(vms, seconds=0.5)
     vms.relays["source"].process.send_signal(signal.SIGINT)
     assert vms.relays["source"].end() == 130
     assert vms.relays["destination"].end() == 1

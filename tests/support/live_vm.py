@@ -50,6 +50,11 @@ class Relay:
         self.process.wait()
 
 
+def _takes_ctrl_c() -> None:
+    """Also where these tests run in the background of a shell, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_relay(folder: Path, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Relay:
     target = folder / f"{name}.json"
     process = subprocess.Popen(
@@ -59,6 +64,7 @@ def start_relay(folder: Path, name: str, *arguments: str, prefix: tuple[str, ...
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_takes_ctrl_c,
     )
     return Relay(process, target)
 

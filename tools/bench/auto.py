@@ -19,7 +19,7 @@ from typing import Any
 from guestmem.units import parse_bytes_per_second
 from pipeline.options import AUTO
 from pipeline.report.markdown import table
-from tools.bench.network import DESTINATION_ADDRESS, Cable, cable, receiver
+from tools.bench.network import DESTINATION_ADDRESS, PORT, Cable, cable, receiver
 from tools.bench.request import BANDWIDTHS, BenchRequest, here
 from tools.measuring.images import kinds_here, thinned, write_image
 from tools.measuring.progress import say
@@ -151,9 +151,9 @@ def _on_device(instances: int, ram_arguments: list[str], bandwidth: str, name: s
 
 def _over_cable(between: Cable, ram_arguments: list[str], mbit: str, name: str, channels: int) -> Trial:
     between.speed(int(mbit))
-    port = 7000
-    with receiver(between, "--listen", f"{DESTINATION_ADDRESS}:{port}", "--insecure", "--prealloc"):
-        arguments = ["--to", f"{DESTINATION_ADDRESS}:{port}", "--insecure", "--no-verify"]
+    there = f"{DESTINATION_ADDRESS}:{PORT}"
+    with receiver(between, "--listen", there, "--insecure", "--prealloc"):
+        arguments = ["--to", there, "--insecure", "--no-verify"]
         return run_ours(
             [*_arguments(ram_arguments, name, channels), *arguments],
             module="pipeline.send",

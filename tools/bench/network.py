@@ -15,6 +15,9 @@ from pipeline.processes.command import start_command
 from tools.measuring.trial import command_of
 
 SOURCE_ADDRESS, DESTINATION_ADDRESS = "10.213.8.1", "10.213.8.2"
+PORT = 7000
+"""Where the far end listens."""
+
 BURST_MS = 2
 LATENCY_MS = 50
 COMMAND_SECONDS = 20

@@ -20,8 +20,9 @@ from typing import Any
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
 from pipeline.processes.command import start_command
+from pipeline.processes.usage import cpu_seconds_of
 from pipeline.report.markdown import table
-from tools.bench.network import DESTINATION_ADDRESS, Cable, cable
+from tools.bench.network import DESTINATION_ADDRESS, PORT, Cable, cable
 from tools.bench.request import BenchRequest
 from tools.measuring.progress import say
 from tools.measuring.spread import Spread
@@ -30,7 +31,6 @@ from tools.qemu.guest.machine import GuestMachine, GuestOptions
 from tools.qemu.monitor import MonitorError
 
 LINKS_MBIT = (100, 1000, 2500, 0)
-PORT = 7100
 WRITER_SHARE, RATE_MIB = 0.5, 5
 """Of the guest's RAM, in which a program writes text, so many MiB a second."""
 
@@ -205,12 +205,11 @@ def _end(source: GuestMachine) -> dict[str, Any]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time so far, of all threads (proc(5), stat 14 and 15)."""
+    """Of a process that may be gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return cpu_seconds_of(pid)
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tables(document: dict[str, Any]) -> str:
@@ -224,8 +223,9 @@ def tables(document: dict[str, Any]) -> str:
         table_rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
     size = document["size_bytes"] >> 20
     return (
-        f"{table(table_rows)}\n\nA live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a "
-        f"second (pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
+        f"{table(table_rows)}\n\n"
+        f"A live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second\n"
+        f"(pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
     )
 
 

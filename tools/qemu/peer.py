@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from guestmem.content import Content
 from guestmem.prefault import populate
@@ -30,6 +29,7 @@ from pipeline.errors import HostError, RunFailed
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.command import start_command
 from pipeline.processes.memory import check_memory
+from pipeline.processes.usage import cpu_seconds_of
 from pipeline.report.files import save_json
 from qat.scripts import shipped_script
 from tools.qemu.monitor import Monitor, MonitorError, why_not
@@ -147,9 +147,8 @@ class Machine:
             raise
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, finished threads included (proc(5), stat 14 and 15)."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time so far, finished threads included."""
+        return cpu_seconds_of(self._process.pid)
 
     def stop(self) -> None:
         """Kill QEMU, whatever state it is in."""

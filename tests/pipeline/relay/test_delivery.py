@@ -14,7 +14,7 @@ from pipeline.relay.buffers import Buffers
 from pipeline.relay.codec_pool import CodecPool, PoolOptions
 from pipeline.relay.delivery import Arrived, Inbound, Outbound
 from pipeline.relay.link_wire import LinkWire
-from pipeline.relay.protocol import Frame, FrameType
+from pipeline.relay.protocol import Frame, FrameType, pack
 from pipeline.relay.wire import Wire
 
 CONNECTIONS = 3
@@ -121,8 +121,6 @@ def test_bytes_that_nobody_compressed_end_it_in_a_line() -> None:
         item = memoryview(bytearray(b"no frame of zstd's"))
         one.out.add(FrameType.DATA, 1, item)
         # The same, said to be zstd's.
-        from pipeline.relay.protocol import pack
-
         one.out.wires[0].send(
             pack(FrameType.DATA, 2, 1, 2, 3, 100, item, with_crc=True), memoryview(bytearray(item))
         )

@@ -17,14 +17,13 @@ from pipeline.report.markdown import table
 from qat.scripts import SCRIPTS
 from tools.bench.docs.methods import available
 from tools.bench.docs.section import Section
-from tools.bench.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, receiver, why_not
+from tools.bench.network import DESTINATION_ADDRESS, PORT, SOURCE_ADDRESS, Cable, cable, receiver, why_not
 from tools.bench.request import BenchRequest
 from tools.measuring.columns import spread_of
 from tools.measuring.spread import Spread
 from tools.measuring.trial import run_ours
 from tools.measuring.turns import in_turn
 
-PORT = 7000
 LINKS = ((1000, "32M", ("none", "isal", "zstd", AUTO)), (100, "8M", ("zstd", AUTO)))
 """Mbit/s, the rate at which the guest writes, and the methods that are worth a run there."""
 

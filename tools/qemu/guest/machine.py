@@ -16,6 +16,7 @@ from pathlib import Path
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
 from pipeline.processes.command import start_command
+from qat.private_folder import user_cache
 from qat.scripts import PROJECT, in_clone, shipped_script
 from tools.qemu.guest.initramfs import write_initramfs
 from tools.qemu.monitor import Monitor, MonitorError
@@ -53,8 +54,8 @@ class Told:
 
 def guest_folder() -> Path:
     """Where the guest's parts are. Raises HostError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = PROJECT / ".guest" if in_clone() else cache / "ramferry" / "guest"
+    cache = user_cache()
+    folder = PROJECT / ".guest" if in_clone() or cache is None else cache / "guest"
     if not all((folder / part).exists() for part in PARTS):
         raise HostError(f"the live guest is not here: run {shipped_script('get_guest.sh')}")
     return folder

@@ -11,7 +11,7 @@ import time
 
 from guestmem.page import PAGE_BYTES
 from pipeline.packets.counters import Count, Counters
-from pipeline.packets.pacing import SMOOTH_SECONDS, Wire, WireUse
+from pipeline.packets.pacing import SMOOTH_SECONDS, BusySpeed, Wire, WireUse
 from pipeline.packets.round_list import SMALL_PAGES
 from pipeline.transports.tcp.client.sender_rows import SenderRows
 
@@ -24,9 +24,6 @@ UNKNOWN_NS = 1_000_000_000
 PROVEN_BYTES = 512 << 10
 """A wire that took so much and lets nothing wait is none to save."""
 
-FADE = 0.8
-"""What an earlier look's share of the measured speed is worth at the next, 20 to 50 ms later."""
-
 
 class SocketWire(Wire):
     """Paced as any wire where the user set a limit, and measured."""
@@ -36,10 +33,7 @@ class SocketWire(Wire):
         super().__init__(bytes_per_second)
         self._sent = sent
         self._rows = rows
-        self._busy_ns = self._idle_ns = 0
-        self._faded_bytes = self._faded_ns = 0.0
-        self._before_ns = time.monotonic_ns()
-        self._before_bytes, self._was_full = 0, False
+        self._speed = BusySpeed()
 
     def is_unknown(self) -> bool:
         return not (self.limit_bytes_per_second or self.measured_bytes_per_second)
@@ -78,19 +72,10 @@ class SocketWire(Wire):
 
     def use(self) -> WireUse:
         """How it was used so far. Called by the coordinator alone, at every look."""
-        now, acknowledged = time.monotonic_ns(), self._rows.acknowledged()
-        full = self._rows.full()
-        passed, moved = now - self._before_ns, acknowledged - self._before_bytes
-        if full and self._was_full:
-            self._busy_ns += passed
-            self._faded_bytes = self._faded_bytes * FADE + moved
-            self._faded_ns = self._faded_ns * FADE + passed
-            if self._faded_bytes:
-                self.measured_bytes_per_second = max(1, int(self._faded_bytes * 1e9 / self._faded_ns))
-        else:
-            self._idle_ns += passed
-        self._before_ns, self._before_bytes, self._was_full = now, acknowledged, full
+        speed = self._speed
+        if found := speed.look(self._rows.acknowledged(), full=bool(self._rows.full())):
+            self.measured_bytes_per_second = found
         rate: float | None = self.measured_bytes_per_second or None
         if self.limit_bytes_per_second:
             rate = min(rate or self.limit_bytes_per_second, self.limit_bytes_per_second)
-        return WireUse(rate, self._busy_ns, self._idle_ns)
+        return WireUse(rate, speed.busy_ns, speed.idle_ns)

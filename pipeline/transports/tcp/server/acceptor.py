@@ -99,12 +99,14 @@ class Acceptor:
         self,
         watcher: Watcher,
         listener: socket.socket,
-        tls: tuple[Tls, ssl.SSLContext] | None,
+        tls: tuple[Tls, Callable[[], ssl.SSLContext]] | None,
         secret: bytes | None,
         welcome: Callable[[Caller], None],
         say: Callable[[str], None],
     ) -> None:
-        """`welcome` takes the callers; `say` a line about those that are sent away, not one about each."""
+        """With `tls` goes what gives each connection its context. `welcome` takes the callers; `say` a line
+        about those that are sent away, not one about each.
+        """
         self.secret = secret
         self.running_host: str | None = None
         self._watcher = watcher
@@ -201,12 +203,7 @@ class Acceptor:
         """The same with TLS, its handshake to be done; as it is without."""
         if self._tls is None:
             return sock
-        return self._tls[1].wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-
-    def renew(self, context: ssl.SSLContext) -> None:
-        """Certificates for connections from now on."""
-        if self._tls is not None:
-            self._tls = self._tls[0], context
+        return self._tls[1]().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
     @property
     def speaks_tls(self) -> bool:

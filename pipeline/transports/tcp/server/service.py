@@ -7,14 +7,14 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from guestmem.ipc import Connection, Message
-from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, UsageError, one_line, traceback_of
+from pipeline.errors import Cancelled, FerryError, HostError, RunFailed, one_line, traceback_of
 from pipeline.net.address import Address, address_of
-from pipeline.net.tls import SERVER, Tls
+from pipeline.net.certificates import Certificates
+from pipeline.net.tls import SERVER
 from pipeline.options import ReceiveOptions
 from pipeline.processes.memory import check_shared_memory
 from pipeline.processes.placement import stay_on
@@ -50,11 +50,11 @@ def serve(
         raise HostError(f"--listen {listen}: {error.strerror or error}") from error
     complete, pause = 0, 0.0
     try:
-        certificates = _Certificates(options.tls, progress.warn)
+        certificates = None if options.tls is None else Certificates(options.tls, SERVER, progress.warn)
         with Supervisor() as supervisor, signals_cancel(supervisor):
             while True:
                 progress.say(f"waiting for a sender at {address_of(listener)}")
-                context = certificates.context()
+                context = None if certificates is None else certificates.context()
                 record = _receive_one(supervisor, options, listener, context, progress)
                 if record["error"] is not None:
                     print(f"error: {record['error']}", file=sys.stderr, flush=True)
@@ -71,30 +71,6 @@ def serve(
     finally:
         listener.close()
         listen.remove(file)
-
-
-class _Certificates:
-    """Read again for each session, so that renewed ones are used. Those that were good stay in use while the
-    files cannot be."""
-
-    def __init__(self, tls: Tls | None, warn: Callable[[str], None]) -> None:
-        """Raises UsageError for certificates that cannot be used."""
-        self._tls = tls
-        self._warn = warn
-        self._good = None if tls is None else tls.context(SERVER)
-        self._warned = ""
-
-    def context(self) -> ssl.SSLContext | None:
-        """What the next session uses."""
-        if self._tls is None:
-            return None
-        try:
-            self._good, self._warned = self._tls.context(SERVER), ""
-        except UsageError as error:
-            if self._warned != str(error):
-                self._warned = str(error)
-                self._warn(f"{error}; the certificates that were read before stay in use")
-        return self._good
 
 
 def _pause(supervisor: Supervisor, seconds: float) -> None:

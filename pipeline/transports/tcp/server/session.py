@@ -94,7 +94,7 @@ class Session:
         self._supervisor = supervisor
         self._say, self._warn = say, warn
         self._refusals = OneLineASecond(warn)
-        tls = None if options.tls is None or context is None else (options.tls, context)
+        tls = None if options.tls is None or context is None else (options.tls, lambda: context)
         self._acceptor = Acceptor(
             supervisor, listener, tls, options.secret, self._welcome, self._refusals.say
         )
