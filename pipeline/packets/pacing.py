@@ -52,14 +52,17 @@ class BusySpeed:
         self._looked_ns = time.monotonic_ns()
         self._crossed = 0
 
-    def look(self, crossed_bytes: int, *, full: bool) -> int:
-        """So many bytes have crossed so far: bytes per second while it is busy, 0 where no look says so."""
+    def look(self, crossed_bytes: int, *, full: bool | None) -> int:
+        """So many bytes have crossed so far: bytes per second while it is busy, 0 where no look says so.
+
+        `full` None is a time in which it was held back, so that it shows neither its speed nor idle time.
+        """
         now = time.monotonic_ns()
         passed, moved = now - self._looked_ns, crossed_bytes - self._crossed
         busy = full and self.was_full and moved >= 0
-        self._looked_ns, self._crossed, self.was_full = now, crossed_bytes, full
+        self._looked_ns, self._crossed, self.was_full = now, crossed_bytes, bool(full)
         if not busy:
-            self.idle_ns += passed
+            self.idle_ns += passed if full is not None else 0
             return 0
         self.busy_ns += passed
         self._faded_bytes = self._faded_bytes * FADE + moved

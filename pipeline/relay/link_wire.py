@@ -19,10 +19,12 @@ class LinkWire(PacedWire):
         self._speed = BusySpeed()
         self._waiting = 0
 
-    def look(self, crossed_bytes: int, waiting_bytes: int) -> None:
-        """So many bytes have crossed since the relay began, and so many wait now."""
+    def look(self, crossed_bytes: int, waiting_bytes: int, *, held_back: bool) -> None:
+        """So many bytes have crossed since the relay began, and so many wait now. `held_back`: QEMU was not
+        read as fast as it might have been, so what has crossed says nothing of the link."""
         self._waiting = waiting_bytes
-        if found := self._speed.look(crossed_bytes, full=waiting_bytes >= FULL_BYTES):
+        full = None if held_back else waiting_bytes >= FULL_BYTES
+        if found := self._speed.look(crossed_bytes, full=full):
             self.measured_bytes_per_second = found
 
     def is_full(self) -> bool:

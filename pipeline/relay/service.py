@@ -197,7 +197,8 @@ class Service:
                         continue
                     sent += wire.sent_bytes
                 sent += session.figures.wire_sent_bytes
-            shared.link.look(sent - waiting, waiting)
+            held_back = any(session.out.pace.was_limit for session in self._sessions)
+            shared.link.look(sent - waiting, waiting, held_back=held_back)
             for session in self._sessions:
                 session.out.pace.look(link_is_full=shared.link.is_full())
             auto = shared.pool.auto

@@ -95,7 +95,8 @@ class Pace:
         self._plain = self._payload = 0.0
         self._hard_share = 1.0
         self._boost = 1.0
-        self._was_limit = False
+        self.was_limit = False
+        """Whether it has held QEMU back since the last look."""
         self._tokens = 0.0
         self._filled_at = time.monotonic()
 
@@ -117,9 +118,9 @@ class Pace:
         """A link that is not full, although what is hard is held back for it, carries more than it seemed."""
         if link_is_full:
             self._boost = 1.0
-        elif self._was_limit and self._hard_share > 0.5:
+        elif self.was_limit and self._hard_share > 0.5:
             self._boost = min(MAX_BOOST, self._boost * BOOST_STEP)
-        self._was_limit = False
+        self.was_limit = False
 
     def room(self, link_bytes_per_second: int) -> int:
         """Bytes that may be read now."""
@@ -131,7 +132,7 @@ class Pace:
         self._filled_at = now
         if self._tokens >= MIN_READ_BYTES:
             return int(self._tokens)
-        self._was_limit = True
+        self.was_limit = True
         return 0
 
     def took(self, size_bytes: int) -> None:

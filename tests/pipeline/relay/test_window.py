@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pipeline.relay.link_wire import LinkWire
 from pipeline.relay.window import MIN_READ_BYTES, MIN_STREAM_BYTES, Pace, Window
 
 MB = 10**6
@@ -47,6 +48,22 @@ def test_a_link_that_was_measured_too_slow_is_found_out() -> None:
     assert pace.limit_bytes_per_second(MB) > 100 * slow
     pace.look(link_is_full=True)
     assert pace.limit_bytes_per_second(MB) == pytest.approx(slow)
+
+
+def test_what_crossed_while_qemu_was_held_back_is_not_the_links_speed() -> None:
+    """Else easy memory, paced as if it were hard, would make the link seem slower with every look."""
+    link, crossed = LinkWire(0), 0
+    for _ in range(5):
+        crossed += MB
+        link.look(crossed, MB, held_back=False)
+        time.sleep(0.002)
+    measured = link.measured_bytes_per_second
+    assert measured > 0
+    for _ in range(50):
+        crossed += 10
+        link.look(crossed, MB, held_back=True)
+    assert link.measured_bytes_per_second == measured
+    assert not link.is_full()
 
 
 def test_what_a_block_takes_at_least_is_no_queue() -> None:
