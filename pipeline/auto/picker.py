@@ -46,6 +46,13 @@ class Picker(Protocol):
         """Give back what the codecs hold."""
 
 
+class HistoryEncoders(Protocol):
+    """Encoders that remember what they compressed before."""
+
+    def encoder(self, method: Method, level: int) -> Encoder | None:
+        """The one of a candidate; None where there is none."""
+
+
 class FixedPicker:
     """One method for all packets."""
 
@@ -95,6 +102,8 @@ class AutoPicker:
         self._trust = 0
         self._first_sent = False
         self._patience_ns = UNKNOWN_PATIENCE_NS
+        self.with_history: HistoryEncoders | None = None
+        """What compresses the next packet where it has an encoder for the candidate."""
         self.qat = QatWork()
         self._without_device = True
         if QATZIP in candidates:
@@ -146,7 +155,11 @@ class AutoPicker:
             self._count(0, len(plain), len(plain), 0, 0)
             return len(plain)
         index = self._picked
-        encoder = self._encoder(index)
+        candidate, encoder = self._candidates[index], None
+        if self.with_history is not None:
+            encoder = self.with_history.encoder(candidate.method, candidate.level)
+        if encoder is None:
+            encoder = self._encoder(index)
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
         length = encoder.compress(plain, payload)
         took, used = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
@@ -157,7 +170,7 @@ class AutoPicker:
         self._trust += 1
         # A packet that was preempted took long for no reason of its own: CPU time is what counts,
         # but for a device, which is waited for.
-        takes = (took if self._candidates[index] is QATZIP else used) * PAGE_BYTES // len(plain)
+        takes = (took if candidate is QATZIP else used) * PAGE_BYTES // len(plain)
         self._page_takes_ns[index] += (takes - self._page_takes_ns[index]) // 4
         self._count(index, len(plain), length, used, took)
         return length

@@ -104,6 +104,13 @@ size_t ZSTD_freeDCtx(ZSTD_DCtx *context);
 size_t ZSTD_decompressDCtx(ZSTD_DCtx *context, void *dst, size_t capacity, const void *src, size_t size);
 unsigned long long ZSTD_getFrameContentSize(const void *src, size_t size);
 size_t ZSTD_findFrameCompressedSize(const void *src, size_t size);
+
+typedef struct { const void *src; size_t size; size_t pos; } ZSTD_inBuffer;
+typedef struct { void *dst; size_t size; size_t pos; } ZSTD_outBuffer;
+
+size_t ZSTD_compressStream2(ZSTD_CCtx *context, ZSTD_outBuffer *out, ZSTD_inBuffer *in, int end);
+size_t ZSTD_decompressStream(ZSTD_DCtx *context, ZSTD_outBuffer *out, ZSTD_inBuffer *in);
+size_t ZSTD_DCtx_setParameter(ZSTD_DCtx *context, int parameter, int value);
 """
 """zstd.h and zstd_errors.h, 1.4 and later."""
 

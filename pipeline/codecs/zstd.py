@@ -24,7 +24,8 @@ MIN_LEVEL = -50
 
 
 @functools.cache
-def _library() -> Any:
+def library() -> Any:
+    """libzstd. Raises CodecUnavailable."""
     for name in (SONAME, zstandard._cffi.__file__):
         try:
             return ffi.dlopen(name)
@@ -35,12 +36,13 @@ def _library() -> Any:
 
 def library_version() -> str:
     """The version of the libzstd in use. Raises CodecUnavailable."""
-    number = int(_library().ZSTD_versionNumber())
+    number = int(library().ZSTD_versionNumber())
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def _error(call: str, code: int) -> CodecError:
-    return CodecError(f"{call}: {ffi.string(_library().ZSTD_getErrorName(code)).decode()}")
+def error(call: str, code: int) -> CodecError:
+    """What a call of libzstd's that failed is told as."""
+    return CodecError(f"{call}: {ffi.string(library().ZSTD_getErrorName(code)).decode()}")
 
 
 class ZstdEncoder:
@@ -48,14 +50,14 @@ class ZstdEncoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
-        self._lib = lib = _library()
+        self._lib = lib = library()
         self._context = ffi.gc(lib.ZSTD_createCCtx(), lib.ZSTD_freeCCtx)
         if self._context == ffi.NULL:
             raise MemoryError("no memory for a zstd compression context")
         # No checksum: the packet header carries one of the plain bytes, whatever the method.
         code = lib.ZSTD_CCtx_setParameter(self._context, ZSTD_C_COMPRESSION_LEVEL, settings.level)
         if lib.ZSTD_isError(code):
-            raise _error("ZSTD_CCtx_setParameter", code)
+            raise error("ZSTD_CCtx_setParameter", code)
 
     def compress(self, source: memoryview, dest: memoryview) -> int:
         """Compress into `dest`; where it does not fit, the result is no smaller."""
@@ -71,7 +73,7 @@ class ZstdEncoder:
             return int(code)
         if lib.ZSTD_getErrorCode(code) == ZSTD_ERROR_DSTSIZE_TOOSMALL:
             return len(source)
-        raise _error("ZSTD_compress2", code)
+        raise error("ZSTD_compress2", code)
 
     def close(self) -> None:
         pass
@@ -82,7 +84,7 @@ class ZstdDecoder:
 
     def __init__(self, settings: CodecSettings) -> None:
         self.qat = QatWork()
-        self._lib = lib = _library()
+        self._lib = lib = library()
         self._context = ffi.gc(lib.ZSTD_createDCtx(), lib.ZSTD_freeDCtx)
         if self._context == ffi.NULL:
             raise MemoryError("no memory for a zstd decompression context")
@@ -99,7 +101,7 @@ class ZstdDecoder:
         into = ffi.from_buffer(dest, require_writable=True)
         code = lib.ZSTD_decompressDCtx(self._context, into, len(dest), out_of, len(payload))
         if lib.ZSTD_isError(code):
-            raise _error("ZSTD_decompressDCtx", code)
+            raise error("ZSTD_decompressDCtx", code)
         if code != len(dest):
             raise CodecError(f"a zstd frame ends after {code} of {len(dest)} bytes")
 
@@ -115,6 +117,6 @@ METHOD = Method(
     bound_bytes=lambda plain, settings: plain,
     open_encoder=ZstdEncoder,
     open_decoder=ZstdDecoder,
-    load=_library,
+    load=library,
     zero_level=3,
 )

@@ -15,14 +15,16 @@ from typing import Any
 
 from pipeline.auto.candidates import candidates_here
 from pipeline.auto.controller import Auto
-from pipeline.auto.picker import AutoPicker, FixedPicker, Picker
+from pipeline.auto.picker import AutoPicker, FixedPicker
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Decoder
 from pipeline.errors import FerryError, RunFailed
 from pipeline.options import AUTO, QatOptions
 from pipeline.packets.counters import Count, Counters
 from pipeline.relay.buffers import Buffers
+from pipeline.relay.lanes import DecodeHistories, Histories, Lane
 from pipeline.relay.link_wire import LinkWire
+from pipeline.relay.stream_picker import AutoStreamPicker, FixedStreamPicker, StreamPicker
 
 PAGE_BYTES = 4096
 NONE_CODE = METHODS["none"].code
@@ -36,8 +38,38 @@ MOST_NS = 11.0
 FEWEST_BYTES = 512
 """What is shorter goes as it is: main's sync words."""
 
-Encoded = Callable[[int, memoryview], None]
+Encoded = Callable[[int, memoryview, int], None]
 Decoded = Callable[[memoryview, FerryError | None], None]
+
+
+EncodeJob = tuple[memoryview, Encoded]
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """A block's method, its bytes, what they hold, the `history` of its frame, and who waits."""
+
+    code: int
+    payload: memoryview
+    plain_bytes: int
+    history: int
+    done: Decoded
+
+
+class EncodeLane(Lane[EncodeJob]):
+    """A stream's blocks, on their way out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histories = Histories()
+
+
+class DecodeLane(Lane[DecodeJob]):
+    """A stream's blocks, as they come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histories = DecodeHistories()
 
 
 @dataclass(frozen=True)
@@ -84,14 +116,15 @@ class CodecPool:
         """Start the threads. Raises CodecUnavailable where the method cannot be."""
         self._options = options
         self._buffers = buffers
+        self.channels = options.channels
         self._loop = asyncio.get_running_loop()
         self.counts = PoolCounts()
         self.raw = options.method == "none"
         self.auto: Auto | None = None
-        self._encode: SimpleQueue[tuple[memoryview, Encoded] | None] = SimpleQueue()
-        self._decode: SimpleQueue[tuple[int, memoryview, int, Decoded] | None] = SimpleQueue()
+        self._encode: SimpleQueue[EncodeJob | EncodeLane | None] = SimpleQueue()
+        self._decode: SimpleQueue[DecodeJob | DecodeLane | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._pickers: list[Picker] = []
+        self._pickers: list[StreamPicker] = []
         self._read_pages = Counters(1) if options.method == AUTO else None
         if not self.raw:
             self._open_pickers(wire, with_qat=with_qat)
@@ -111,15 +144,21 @@ class CodecPool:
             self.auto = Auto(candidates, options.channels, options.channels, self._read_pages, wire)
             settings = CodecSettings.of(1, options.qat, AUTO)
             self._pickers = [
-                AutoPicker(n, options.channels, candidates, settings, self.auto.statistics, wire)
+                AutoStreamPicker(
+                    AutoPicker(n, options.channels, candidates, settings, self.auto.statistics, wire)
+                )
                 for n in numbers
             ]
             self.auto.begin()
             return
         method = METHODS[options.method]
         method.load()
-        settings = CodecSettings.of(options.level or method.default_level, options.qat, method.name)
-        self._pickers = [FixedPicker(method, method.open_encoder(settings)) for _ in numbers]
+        level = options.level or method.default_level
+        settings = CodecSettings.of(level, options.qat, method.name)
+        self._pickers = [
+            FixedStreamPicker(FixedPicker(method, method.open_encoder(settings)), method, level)
+            for _ in numbers
+        ]
 
     def _start(self, target: Callable[..., None], name: str, *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
@@ -128,55 +167,84 @@ class CodecPool:
 
     # ---------------------------------------------------------------- jobs
 
-    def encode(self, plain: memoryview, done: Encoded) -> None:
-        """Call `done` with the method's code and the payload, which is `plain` where it does not shrink."""
+    def encode(self, plain: memoryview, done: Encoded, lane: EncodeLane | None = None) -> None:
+        """Call `done` with the method's code, the payload, which is `plain` where it does not shrink, and
+        the `history` of its frame. A `lane`'s blocks are compressed in order, and may remember."""
         if self._read_pages is not None:
             self._read_pages.rows[0, Count.NORMAL_PAGES] += max(1, len(plain) // PAGE_BYTES)
-        self._encode.put((plain, done))
+        job = plain, done
+        if lane is None:
+            self._encode.put(job)
+        elif lane.put(job):
+            self._encode.put(lane)
 
-    def decode(self, code: int, payload: memoryview, plain_bytes: int, done: Decoded) -> None:
-        """Call `done` with the plain bytes, or the error."""
-        self._decode.put((code, payload, plain_bytes, done))
+    def decode(self, job: DecodeJob, lane: DecodeLane | None = None) -> None:
+        """Call the job's `done` with the plain bytes, or the error. What has a history comes by its lane."""
+        if lane is None:
+            self._decode.put(job)
+        elif lane.put(job):
+            self._decode.put(lane)
 
-    def _encode_all(self, picker: Picker) -> None:
-        while (job := self._encode.get()) is not None:
-            plain, done = job
-            out = self._buffers.take(len(plain) + EXTRA_BYTES)
-            began = time.thread_time_ns()
-            try:
-                method = picker.pick(max(1, len(plain) // PAGE_BYTES))
-                length = picker.compress(plain, out)
-            except FerryError:
-                length = len(plain)  # a device that failed for good: the block goes as it is
-            cpu_ns = time.thread_time_ns() - began
-            if length >= len(plain):
-                self._buffers.give(out)
-                code, payload = NONE_CODE, plain
-            else:
-                code, payload = method.code, out[:length]
-            self.counts.note(self.counts.encoded, code, len(plain), len(payload), cpu_ns)
-            self._tell(done, code, payload)
+    def _encode_all(self, picker: StreamPicker) -> None:
+        while (found := self._encode.get()) is not None:
+            if not isinstance(found, EncodeLane):
+                self._encode_one(picker, found, None)
+                continue
+            self._encode_one(picker, found.take(), found.histories)
+            if found.leave():
+                self._encode.put(found)
+
+    def _encode_one(self, picker: StreamPicker, job: EncodeJob, histories: Histories | None) -> None:
+        plain, done = job
+        out = self._buffers.take(len(plain) + EXTRA_BYTES)
+        began = time.thread_time_ns()
+        try:
+            method = picker.pick(max(1, len(plain) // PAGE_BYTES))
+            length, history = picker.compress(plain, out, histories)
+        except FerryError:
+            length, history = len(plain), 0  # a device that failed for good: the block goes as it is
+        cpu_ns = time.thread_time_ns() - began
+        if length >= len(plain) and not history:
+            self._buffers.give(out)
+            code, payload = NONE_CODE, plain
+        else:
+            code, payload = method.code, out[:length]
+        self.counts.note(self.counts.encoded, code, len(plain), len(payload), cpu_ns)
+        self._tell(done, code, payload, history)
 
     def _decode_all(self) -> None:
         decoders: dict[int, Decoder] = {}
-        while (job := self._decode.get()) is not None:
-            code, payload, plain_bytes, done = job
-            plain = self._buffers.take(plain_bytes)
-            began = time.thread_time_ns()
-            error: FerryError | None = None
-            try:
+        while (found := self._decode.get()) is not None:
+            if not isinstance(found, DecodeLane):
+                self._decode_one(decoders, found, None)
+                continue
+            self._decode_one(decoders, found.take(), found.histories)
+            if found.leave():
+                self._decode.put(found)
+
+    def _decode_one(
+        self, decoders: dict[int, Decoder], job: DecodeJob, histories: DecodeHistories | None
+    ) -> None:
+        code = job.code
+        plain = self._buffers.take(job.plain_bytes)
+        began = time.thread_time_ns()
+        error: FerryError | None = None
+        try:
+            if histories is not None:
+                histories.decoder(job.history).decompress(job.payload, plain)
+            else:
                 if code not in decoders:
                     decoders[code] = _open_decoder(code)
-                decoders[code].decompress(payload, plain)
-            except Exception as found:  # whatever a codec raises on bytes that nobody made
-                # A new one: this frame in its traceback would be a ring of buffers, which Python 3.11 cannot
-                # collect without a crash.
-                error = RunFailed(f"a block cannot be decompressed: {found}")
-            cpu_ns = time.thread_time_ns() - began
-            if error is None:
-                self.counts.note(self.counts.decoded, code, plain_bytes, len(payload), cpu_ns)
-            self._buffers.give(payload)
-            self._tell(done, plain, error)
+                decoders[code].decompress(job.payload, plain)
+        except Exception as found:  # whatever a codec raises on bytes that nobody made
+            # A new one: this frame in its traceback would be a ring of buffers, which Python 3.11 cannot
+            # collect without a crash.
+            error = RunFailed(f"a block cannot be decompressed: {found}")
+        cpu_ns = time.thread_time_ns() - began
+        if error is None:
+            self.counts.note(self.counts.decoded, code, job.plain_bytes, len(job.payload), cpu_ns)
+        self._buffers.give(job.payload)
+        self._tell(job.done, plain, error)
 
     def _tell(self, done: Callable[..., None], *what: object) -> None:
         try:

@@ -12,10 +12,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pipeline.errors import FerryError
 from pipeline.relay.buffers import Buffers
-from pipeline.relay.codec_pool import FEWEST_BYTES, NONE_CODE, CodecPool
+from pipeline.relay.codec_pool import FEWEST_BYTES, NONE_CODE, CodecPool, DecodeJob, DecodeLane, EncodeLane
+from pipeline.relay.lanes import HISTORY_BYTES_PER_SECOND
 from pipeline.relay.link_wire import LinkWire
 from pipeline.relay.protocol import OWN_STREAM, Frame, FrameType, Kind, pack
 from pipeline.relay.window import NEVER, Pace, Window
@@ -40,6 +42,7 @@ class Item:
     method: int = 0
     payload: memoryview = NOTHING
     wire: Wire | None = None
+    history: int = 0
     read_at: float = 0.0
 
     def __lt__(self, other: Item) -> bool:
@@ -66,6 +69,7 @@ class Outbound:
         self.carried: dict[int, Carried] = {}
         self.under_way: Counter[int] = Counter()
         self._next: dict[int, int] = {}
+        self._lanes: dict[int, EncodeLane] = {}
         self._order = 0
         self._unacked: dict[int, deque[Item]] = {}
         self._ready: list[Item] = []
@@ -89,10 +93,17 @@ class Outbound:
                 item.method, item.payload = NONE_CODE, plain
             self._queue(item)
         else:
-            self._pool.encode(plain, lambda code, payload: self._encoded(item, code, payload))
+            self._pool.encode(plain, partial(self._encoded, item), self._lane(stream))
 
-    def _encoded(self, item: Item, code: int, payload: memoryview) -> None:
-        item.method, item.payload = code, payload
+    def _lane(self, stream: int) -> EncodeLane | None:
+        """Of a stream, while the link is slow enough for one thread a stream."""
+        lane = self._lanes.setdefault(stream, EncodeLane())
+        rate = self._link.bytes_per_second
+        at_once = min(len(self._lanes), self._pool.channels)
+        return lane if 0 < rate <= HISTORY_BYTES_PER_SECOND * at_once else None
+
+    def _encoded(self, item: Item, code: int, payload: memoryview, history: int) -> None:
+        item.method, item.payload, item.history = code, payload, history
         self.pace.saw(len(item.plain), len(payload))
         if payload is not item.plain:
             self._buffers.give(item.plain)
@@ -136,6 +147,7 @@ class Outbound:
         header = pack(
             *(item.type, item.stream, item.sequence, item.order, item.method, len(item.plain), item.payload),
             with_crc=item.type is FrameType.DATA and item.method != NONE_CODE,
+            history=item.history,
         )
         wire.send(header, item.payload if len(item.payload) else None)
 
@@ -183,6 +195,10 @@ class _Arriving:
     expected: int = 1
     done: int = 0
     held: dict[int, Arrived | None] = field(default_factory=dict)
+    come: int = 0
+    """Everything up to this sequence has come; what has a history waits for that."""
+    waiting: dict[int, DecodeJob | None] = field(default_factory=dict)
+    lane: DecodeLane = field(default_factory=DecodeLane)
 
 
 @dataclass
@@ -233,17 +249,27 @@ class Inbound:
         stream.held[frame.sequence] = None
         self.held_bytes += frame.plain_bytes
         self.peak_held_bytes = max(self.peak_held_bytes, self.held_bytes)
+        self._decode_in_order(stream, frame, payload)
         if frame.type is FrameType.DATA and frame.method != NONE_CODE:
-            self._pool.decode(
-                frame.method,
-                payload,
-                frame.plain_bytes,
-                lambda plain, error: self._decoded(frame, plain, error),
-            )
+            if not frame.history:
+                self._pool.decode(self._job(frame, payload))
         elif frame.type is FrameType.DATA and len(payload) != frame.plain_bytes:
             self._fail(f"{len(payload)} raw bytes for {frame.plain_bytes}")
         else:
             self._arrived(frame, payload)
+
+    def _job(self, frame: Frame, payload: memoryview) -> DecodeJob:
+        done = partial(self._decoded, frame)
+        return DecodeJob(frame.method, payload, frame.plain_bytes, frame.history, done)
+
+    def _decode_in_order(self, stream: _Arriving, frame: Frame, payload: memoryview) -> None:
+        """What has a history, as soon as everything of its stream before it has come."""
+        stream.waiting[frame.sequence] = self._job(frame, payload) if frame.history else None
+        while (following := stream.come + 1) in stream.waiting:
+            stream.come = following
+            job = stream.waiting.pop(following)
+            if job is not None:
+                self._pool.decode(job, stream.lane)
 
     def _decoded(self, frame: Frame, plain: memoryview, error: FerryError | None) -> None:
         if error is not None:

@@ -31,6 +31,12 @@ class LinkWire(PacedWire):
         """Whether it had enough to do, at the last look."""
         return self._speed.was_full
 
+    @property
+    def bytes_per_second(self) -> int:
+        """What it carries, by the user's limit and by what was seen; 0 while nothing is known."""
+        known = [rate for rate in (self.limit_bytes_per_second, self.measured_bytes_per_second) if rate]
+        return int(min(known, default=0))
+
     def is_unknown(self) -> bool:
         return not (self.limit_bytes_per_second or self.measured_bytes_per_second)
 

@@ -13,7 +13,8 @@ WELCOME either side sends frames: a header of 44 bytes, then a payload. Integers
     24  u32 plain bytes: of the payload when it is decompressed
     28  u32 payload bytes
     32  u32 CRC-32 of the payload where it is compressed, else 0
-    36  u32 0
+    36  u32 history: of DATA compressed by zstd with the blocks of this stream before it at hand, 1 or 2 for
+            which of two histories, and 256 more where that begins; else 0
     40  u32 CRC-32 of the 40 bytes above
 
 OPEN, DATA and EOF carry streams. They may come on any connection and out of order, and again after a break:
@@ -27,6 +28,8 @@ Stream 65535 carries the relays' own messages, JSON in DATA, from the first fram
 is meant, and what the source's relay is), `accepted`, `abort` (why), `ended` and the reports of both sides.
 A side that does not know a message's `kind` leaves it unread.
 
+Blocks of a history are decompressed in the order of `sequence`, each once, whatever way they came.
+
 PING is answered by PONG, and asked for every second. A side that hears nothing for 5 seconds gives the
 connection up.
 """
@@ -39,13 +42,16 @@ from enum import IntEnum
 
 from isal import isal_zlib
 
+from pipeline.codecs import METHODS
 from pipeline.errors import BadFrame
+from pipeline.relay.lanes import ANEW, SLOTS
 
 MAGIC = 0x31594C52
 HEADER = struct.Struct("<IBBHQQIIIII")
+ZSTD_CODE = METHODS["zstd"].code
 _BEFORE_CRC = struct.Struct("<IBBHQQIIII")
-VERSION = 1
-"""Of what `begin` and the streams mean; `begin` says it."""
+VERSION = 2
+"""Of what `begin` and the streams mean; `begin` says it. 2 has histories."""
 
 OWN_STREAM = 0xFFFF
 MAX_STREAMS = 300
@@ -94,6 +100,7 @@ class Frame:
     plain_bytes: int
     payload_bytes: int
     crc32: int
+    history: int = 0
 
 
 def pack(
@@ -106,19 +113,20 @@ def pack(
     payload: bytes | memoryview = b"",
     *,
     with_crc: bool = False,
+    history: int = 0,
 ) -> bytes:
     """A header; the payload follows by itself."""
     crc = isal_zlib.crc32(payload) if with_crc else 0
-    head = _BEFORE_CRC.pack(MAGIC, type_, method, stream, sequence, order, plain_bytes, len(payload), crc, 0)
+    fields = MAGIC, type_, method, stream, sequence, order, plain_bytes, len(payload), crc, history
+    head = _BEFORE_CRC.pack(*fields)
     return head + isal_zlib.crc32(head).to_bytes(4, "little")
 
 
 def read(data: bytes | memoryview) -> Frame:
     """Check a header. Raises BadFrame."""
-    magic, kind, method, stream, sequence, order, plain, payload, crc, zero, head_crc = HEADER.unpack(data)
+    magic, kind, method, stream, sequence, order, plain, payload, crc, history, head_crc = HEADER.unpack(data)
     _refuse(magic != MAGIC, "magic", f"{magic:#010x}")
     _refuse(isal_zlib.crc32(data[: _BEFORE_CRC.size]) != head_crc, "header CRC-32", f"{head_crc:#010x}")
-    _refuse(zero != 0, "reserved field", zero)
     _refuse(kind not in FrameType._value2member_map_ or kind == 0, "type", kind)
     type_ = FrameType(kind)
     _refuse(stream >= MAX_STREAMS and stream != OWN_STREAM, "stream", stream)
@@ -131,9 +139,15 @@ def read(data: bytes | memoryview) -> Frame:
         _refuse(not 0 < payload <= plain + ROOM_BYTES, "payload bytes", payload)
     else:
         _refuse(plain != 0 or payload != 0, "payload", f"{payload} bytes of {type_.name}")
+    _refuse(history != 0 and not _has_history(type_, stream, method, history), "history", history)
     if type_ is FrameType.OPEN:
         _refuse(method not in Kind._value2member_map_ or method == 0, "kind of a stream", method)
-    return Frame(type_, method, stream, sequence, order, plain, payload, crc)
+    return Frame(type_, method, stream, sequence, order, plain, payload, crc, history)
+
+
+def _has_history(type_: FrameType, stream: int, method: int, history: int) -> bool:
+    is_block = type_ is FrameType.DATA and stream != OWN_STREAM and method == ZSTD_CODE
+    return is_block and 1 <= history & ~ANEW <= SLOTS
 
 
 def check_payload(frame: Frame, payload: memoryview) -> None:

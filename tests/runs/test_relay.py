@@ -180,7 +180,8 @@ def test_a_link_that_is_gone_for_good_leaves_the_sources_guest(vms: Rig) -> None
 def test_a_cancelled_migration_leaves_the_sources_guest(vms: Rig, multifd: int) -> None:
     under_way(vms, multifd=multifd)
     vms.source.qmp.run("migrate_cancel")
-    assert vms.await_status("source", "cancelled") == "cancelled"
+    # QEMU shuts its socket down before it says "cancelling", and its thread may call that a failure.
+    assert vms.await_status("source", "cancelled", "failed")
     for relay in vms.relays.values():
         assert relay.end() == 1
         assert "ended the migration" in relay.said
@@ -433,7 +434,8 @@ def test_metrics_and_the_service_manager(vms: Rig, monkeypatch: pytest.MonkeyPat
         manager.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(vms.folder / "notify"))
         vms.start_relays(source=("--max-bandwidth", SLOW, "--metrics", f"127.0.0.1:{port}"))
-        assert manager.recv(100) == b"READY=1"
+        for _ in vms.relays:
+            assert manager.recv(100) == b"READY=1"
         vms.set()
         vms.migrate()
         until, sent, text = time.monotonic() + 30, 0.0, ""

@@ -23,9 +23,9 @@ CONNECTIONS = 3
 class End:
     """One relay's half of a migration."""
 
-    def __init__(self, method: str) -> None:
-        self.buffers, self.link = Buffers(), LinkWire(0)
-        options = PoolOptions(method, None, 2, QatOptions())
+    def __init__(self, method: str, limit: int = 0, level: int | None = None) -> None:
+        self.buffers, self.link = Buffers(), LinkWire(limit)
+        options = PoolOptions(method, level, 2, QatOptions())
         self.pool = CodecPool(options, self.link, self.buffers, with_qat=False)
         self.out = Outbound(self.pool, self.buffers, self.link)
         self.failures: list[str] = []
@@ -73,9 +73,23 @@ def connect(one: End, other: End, number: int) -> None:
     other.attach(number, theirs)
 
 
-async def carry(method: str, seed: int, breaks: int) -> None:
+SLOW_BYTES_PER_SECOND = 20_000_000
+"""Slow enough for blocks with a history."""
+
+
+async def carry(method: str, seed: int, breaks: int, limit: int = 0, level: int | None = None) -> int:
+    """Gives how many blocks had a history."""
     chance = random.Random(seed)
-    one, other = End(method), End(method)
+    one, other = End(method, limit, level), End(method)
+    histories = 0
+    take = other.into.take
+
+    def count(frame: Frame, payload: memoryview) -> None:
+        nonlocal histories
+        histories += bool(frame.history)
+        take(frame, payload)
+
+    other.into.take = count  # type: ignore[method-assign]
     for number in range(CONNECTIONS):
         connect(one, other, number)
     sent: dict[int, bytearray] = defaultdict(bytearray)
@@ -106,12 +120,44 @@ async def carry(method: str, seed: int, breaks: int) -> None:
     assert one.out.window.under_way_bytes == 0
     one.close()
     other.close()
+    return histories
 
 
 @pytest.mark.parametrize("method", ["none", "zstd", "lz4", "auto"])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_byte_once_and_in_order(method: str, seed: int) -> None:
     asyncio.run(asyncio.wait_for(carry(method, seed, breaks=12), 60))
+
+
+@pytest.mark.parametrize(("method", "level"), [("zstd", 5), ("auto", None)])
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_with_a_history_over_connections_that_break(method: str, level: int, seed: int) -> None:
+    work = carry(method, seed, breaks=12, limit=SLOW_BYTES_PER_SECOND, level=level)
+    assert asyncio.run(asyncio.wait_for(work, 60))
+
+
+def test_a_fast_link_has_no_histories() -> None:
+    work = carry("zstd", 1, breaks=1, limit=100 * SLOW_BYTES_PER_SECOND, level=5)
+    assert asyncio.run(asyncio.wait_for(work, 60)) == 0
+
+
+def test_a_history_that_was_never_begun_ends_it_in_a_line() -> None:
+    async def hostile() -> None:
+        one, other = End("none"), End("zstd")
+        connect(one, other, 0)
+        item = memoryview(bytearray(b"the middle of a history"))
+        one.out.wires[0].send(
+            pack(FrameType.DATA, 2, 1, 1, 3, 100, item, with_crc=True, history=1), memoryview(bytearray(item))
+        )
+        for _ in range(400):
+            if other.failures:
+                break
+            await asyncio.sleep(0.005)
+        assert "never begun" in other.failures[0]
+        one.close()
+        other.close()
+
+    asyncio.run(asyncio.wait_for(hostile(), 30))
 
 
 def test_bytes_that_nobody_compressed_end_it_in_a_line() -> None:

@@ -57,6 +57,11 @@ def test_a_changed_byte_is_found(at: int, change: int) -> None:
         read(bytes(whole))
 
 
+def _packed(arguments: tuple[object, ...]) -> bytes:
+    *most, with_crc, history = (*arguments, False, 0) if len(arguments) < 8 else arguments
+    return pack(*most, with_crc=with_crc, history=history)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
@@ -71,11 +76,16 @@ def test_a_changed_byte_is_found(at: int, change: int) -> None:
         ((FrameType.PING, 0, 1), "sequence"),
         ((FrameType.EOF, 1, 1, 1, 0, 1, b"x"), "payload"),
         ((FrameType.OPEN, 1, 1, 1, 9), "kind"),
+        ((FrameType.DATA, 1, 1, 1, 3, 9, b"x", False, 3), "history"),
+        ((FrameType.DATA, 1, 1, 1, 3, 9, b"x", False, 0x100), "history"),
+        ((FrameType.DATA, 1, 1, 1, 2, 9, b"x", False, 1), "history"),
+        ((FrameType.DATA, OWN_STREAM, 1, 1, 3, 9, b"x", False, 1), "history"),
+        ((FrameType.EOF, 1, 1, 1, 0, 0, b"", False, 1), "history"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_by_its_field(arguments: tuple[object, ...], field: str) -> None:
     with pytest.raises(BadFrame, match=field):
-        read(pack(*arguments))  # type: ignore[arg-type]
+        read(_packed(arguments))
 
 
 def test_every_type_has_a_form_that_is_taken() -> None:
