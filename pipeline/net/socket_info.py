@@ -45,6 +45,16 @@ def socket_record(sock: socket.socket) -> dict[str, Any]:
     }
 
 
+def sending_us(sock: socket.socket) -> int | None:
+    """For how long, in all, the connection had data on its way and the other side took it; None for what is
+    no TCP connection. The kernel counts in ticks of 1 to 10 ms. Raises OSError."""
+    if sock.family == socket.AF_UNIX:
+        return None
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_BYTES).ljust(INFO_BYTES, b"\0")
+    busy, limited = struct.unpack_from("=QQ", info, BUSY_TIME)
+    return int(busy - limited)
+
+
 ADDED = ("retransmits", "retransmitted_bytes", "busy_ms", "receiver_limited_ms", "send_buffer_limited_ms")
 
 

@@ -41,6 +41,10 @@ class WireUse:
     idle_ns: int
 
 
+FULL_SHARE = 0.7
+"""Of the time between two looks that a full wire had something to carry, by the kernel's coarse ticks."""
+
+
 class BusySpeed:
     """What a wire carries while it has enough to do, measured at looks some ms apart."""
 
@@ -52,21 +56,24 @@ class BusySpeed:
         self._looked_ns = time.monotonic_ns()
         self._crossed = 0
 
-    def look(self, crossed_bytes: int, *, full: bool | None) -> int:
+    def look(self, crossed_bytes: int, *, full: bool, sending_ns: int | None = None) -> int:
         """So many bytes have crossed so far: bytes per second while it is busy, 0 where no look says so.
 
-        `full` None is a time in which it was held back, so that it shows neither its speed nor idle time.
+        `sending_ns` is for how long of the time since the last look it had something to carry, where known.
         """
         now = time.monotonic_ns()
         passed, moved = now - self._looked_ns, crossed_bytes - self._crossed
+        sending = passed if sending_ns is None else min(passed, sending_ns)
+        full = full and sending >= FULL_SHARE * passed
         busy = full and self.was_full and moved >= 0
-        self._looked_ns, self._crossed, self.was_full = now, crossed_bytes, bool(full)
+        self._looked_ns, self._crossed, self.was_full = now, crossed_bytes, full
         if not busy:
-            self.idle_ns += passed if full is not None else 0
+            self.idle_ns += passed
             return 0
-        self.busy_ns += passed
+        self.busy_ns += sending
+        self.idle_ns += passed - sending
         self._faded_bytes = self._faded_bytes * FADE + moved
-        self._faded_ns = self._faded_ns * FADE + passed
+        self._faded_ns = self._faded_ns * FADE + sending
         return max(1, int(self._faded_bytes * 1e9 / self._faded_ns)) if self._faded_bytes else 0
 
 

@@ -19,12 +19,17 @@ class LinkWire(PacedWire):
         self._speed = BusySpeed()
         self._waiting = 0
 
-    def look(self, crossed_bytes: int, waiting_bytes: int, *, held_back: bool) -> None:
-        """So many bytes have crossed since the relay began, and so many wait now. `held_back`: QEMU was not
-        read as fast as it might have been, so what has crossed says nothing of the link."""
+    def look(
+        self, crossed_bytes: int, waiting_bytes: int, *, held_back: bool, sending_ns: int | None = None
+    ) -> None:
+        """So many bytes have crossed since the relay began, and so many wait now.
+
+        `sending_ns`: for how long it had something to carry since the last look. A relay that does not come
+        to its turn, on CPUs that are full, leaves it without, and that is not the link's speed. Where nobody
+        counts that, `held_back` says that QEMU was not read as fast as it might have been."""
         self._waiting = waiting_bytes
-        full = None if held_back else waiting_bytes >= FULL_BYTES
-        if found := self._speed.look(crossed_bytes, full=full):
+        full = waiting_bytes >= FULL_BYTES and not (held_back and sending_ns is None)
+        if found := self._speed.look(crossed_bytes, full=full, sending_ns=sending_ns):
             self.measured_bytes_per_second = found
 
     def is_full(self) -> bool:

@@ -5,6 +5,7 @@ Sources: QEMU `migration/savevm.c` (QEMU_VM_*), `multifd.c` (MultiFDInit_t), `mi
 
 from __future__ import annotations
 
+import ctypes
 import re
 from dataclasses import dataclass, field
 
@@ -18,14 +19,20 @@ RETURN_PATH = bytes.fromhex("0800010000")
 RECOVERY = bytes.fromhex("08000a")
 """QEMU_VM_COMMAND, MIG_CMD_RECV_BITMAP: how main begins that resumes a postcopy that was cut."""
 
+_libc = ctypes.CDLL(None)
+_libc.memmem.restype = ctypes.c_void_p
+_libc.memmem.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+
+PACKAGED = bytes.fromhex("0800070004")
 POSTCOPY = re.compile(rb"\x08\x00\x07\x00\x04....\x08\x00\x04\x00\x00", re.DOTALL)
 """MIG_CMD_PACKAGED with the devices' state, which begins with MIG_CMD_POSTCOPY_LISTEN."""
 
+CONFIGURATION = b'{"configuration"'
 COMMIT = re.compile(rb'\x00\x06(....)\{"configuration"', re.DOTALL)
 """QEMU_VM_EOF, the commit byte; then QEMU_VM_VMDESCRIPTION, its length, and what it begins with. Guest RAM
 may hold the same, but not at the end of the stream."""
 
-COMMIT_BYTES = 6 + len(b'{"configuration"')
+COMMIT_BYTES = 6 + len(CONFIGURATION)
 
 LOOK_FOR_RETURN_PATH_BYTES = 4096
 SECTION_START = 0x01
@@ -34,6 +41,11 @@ SECTION_START = 0x01
 def starts_main(data: bytes) -> bool:
     """Whether a migration, or the recovery of one, begins so."""
     return data.startswith((MAIN_MAGIC, RECOVERY))
+
+
+def _holds(data: bytes, wanted: bytes) -> bool:
+    """Main carries all of RAM where there is no multifd: a block of 219 KB takes 45 us so, by `re` 430."""
+    return bool(_libc.memmem(data, len(data), wanted, len(wanted)))
 
 
 @dataclass
@@ -55,9 +67,9 @@ class ForwardMarks:
         window = self._tail + bytes(data)
         began = self.total_bytes - len(self._tail)
         self.total_bytes += len(data)
-        if not self.postcopy and POSTCOPY.search(window):
+        if not self.postcopy and _holds(window, PACKAGED) and POSTCOPY.search(window):
             self.postcopy = True
-        for found in COMMIT.finditer(window):
+        for found in COMMIT.finditer(window) if _holds(window, CONFIGURATION) else ():
             self._ends_at = began + found.start() + 6 + int.from_bytes(found[1], "big")
         self.committed = self._ends_at >= self.total_bytes
         self._tail = window[-(COMMIT_BYTES - 1) :]
@@ -81,7 +93,7 @@ class ForwardMarks:
         """Whether the last bytes may be the commit byte, with what proves it still to come."""
         end = (self._tail + bytes(data[-32:]))[-(COMMIT_BYTES - 1) :]
         return any(
-            tail[0] == 0 and tail[1:2] in (b"", b"\x06") and b'{"configuration"'.startswith(tail[6:])
+            tail[0] == 0 and tail[1:2] in (b"", b"\x06") and CONFIGURATION.startswith(tail[6:])
             for tail in (end[-length:] for length in range(1, len(end) + 1))
         )
 

@@ -18,6 +18,7 @@ from pipeline.errors import (
     RunFailed,
 )
 from pipeline.processes.cgroup import usable_cpus
+from pipeline.processes.host_cpus import HostCpus
 from pipeline.processes.signals import ending_signals
 from pipeline.processes.usage import Usage
 from pipeline.progress import Progress
@@ -36,6 +37,9 @@ from qat.probe import ANSWERED, probe
 
 LOOK_SECONDS = 0.02
 ANSWER_SECONDS = 5.0
+FULL_IDLE_SHARE = 0.08
+"""CPUs that are idle for less are full."""
+
 FEWEST_CPUS = 0.5
 """However little the codecs got: they may have waited for each other."""
 
@@ -186,26 +190,18 @@ class Service:
         """Measure the link, and let auto choose."""
         shared = self._shared
         looked_ns, cpu_ns, starved = time.monotonic_ns(), 0, False
+        cpus = HostCpus()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            waiting = sent = 0
-            for session in self._sessions:
-                for wire in session.wires.values():
-                    try:
-                        waiting += wire.unsent_bytes()
-                    except OSError:
-                        continue
-                    sent += wire.sent_bytes
-                sent += session.figures.wire_sent_bytes
-            held_back = any(session.out.pace.was_limit for session in self._sessions)
-            shared.link.look(sent - waiting, waiting, held_back=held_back)
+            waiting = self._look_at_link()
             for session in self._sessions:
                 session.out.pace.look(link_is_full=shared.link.is_full())
             auto = shared.pool.auto
             if auto is None or not self._sessions:
                 continue
             now_ns, used_ns = time.monotonic_ns(), shared.pool.encode_cpu_ns()
-            starves = waiting < FULL_BYTES and shared.pool.backlog() >= self._options.pool.channels
+            backlog = shared.pool.backlog() >= self._options.pool.channels
+            starves = (waiting < FULL_BYTES and backlog) or cpus.idle_share() < FULL_IDLE_SHARE
             if starved and starves:
                 # QEMUs, their guests, and both relays may share these CPUs.
                 auto.see_cpus(max(FEWEST_CPUS, (used_ns - cpu_ns) / (now_ns - looked_ns)))
@@ -213,6 +209,28 @@ class Service:
                 auto.see_cpus(usable_cpus())
             looked_ns, cpu_ns, starved = now_ns, used_ns, starves
             auto.sample()
+
+    def _look_at_link(self) -> int:
+        """The bytes that wait for it."""
+        waiting = sent = 0
+        sending: list[int | None] = []
+        for session in self._sessions:
+            for wire in session.wires.values():
+                try:
+                    waiting += wire.unsent_bytes()
+                    sending.append(wire.sending_ns())
+                except OSError:
+                    continue
+                sent += wire.sent_bytes
+            sent += session.figures.wire_sent_bytes
+        known = [one for one in sending if one is not None]
+        self._shared.link.look(
+            sent - waiting,
+            waiting,
+            held_back=any(session.out.pace.was_limit for session in self._sessions),
+            sending_ns=sum(known) if known and len(known) == len(sending) else None,
+        )
+        return waiting
 
     # ---------------------------------------------------------------- for the sides
 

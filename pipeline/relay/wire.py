@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pipeline.errors import BadFrame
+from pipeline.net.socket_info import sending_us
 from pipeline.relay.protocol import HEADER, Frame, FrameType, check_payload, pack, read
 from pipeline.transports.tcp.incoming import why_broken
 from pipeline.transports.tcp.protocol import STALL_SECONDS
@@ -56,6 +57,7 @@ class Wire:
         self.sent_bytes = 0
         self.round_trip_seconds = 0.0
         self._pinged_at = 0.0
+        self._sent_us = 0
         sock.setblocking(False)
         self._loop.add_reader(sock, self._readable)
 
@@ -134,6 +136,15 @@ class Wire:
         queued = bytearray(4)
         fcntl.ioctl(self.socket, termios.TIOCOUTQ, queued)
         return self._queued + int.from_bytes(queued, "little")
+
+    def sending_ns(self) -> int | None:
+        """For how long, since this was asked last, the kernel had something of it to carry; None where it
+        does not count."""
+        now = sending_us(self.socket) if self.open else None
+        if now is None:
+            return None
+        before, self._sent_us = self._sent_us, now
+        return (now - before) * 1000
 
     # ---------------------------------------------------------------- receiving
 

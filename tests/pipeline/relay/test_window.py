@@ -66,6 +66,22 @@ def test_what_crossed_while_qemu_was_held_back_is_not_the_links_speed() -> None:
     assert not link.is_full()
 
 
+def test_what_crosses_while_a_relay_has_no_cpu_is_not_the_links_speed() -> None:
+    link, crossed = LinkWire(0), 0
+    for _ in range(5):
+        crossed += MB
+        time.sleep(0.002)
+        link.look(crossed, MB, held_back=False, sending_ns=10**9)
+    measured = link.measured_bytes_per_second
+    assert measured > 0
+    for _ in range(50):
+        crossed += 10
+        time.sleep(0.001)
+        link.look(crossed, MB, held_back=False, sending_ns=10**4)
+    assert link.measured_bytes_per_second == measured
+    assert not link.is_full()
+
+
 def test_what_a_block_takes_at_least_is_no_queue() -> None:
     """A host so busy that a block takes 100 ms by itself must not have an ever smaller window."""
     window = Window()
