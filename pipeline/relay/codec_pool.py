@@ -32,7 +32,7 @@ CODE_NAMES = {method.code: name for name, method in METHODS.items()}
 EXTRA_BYTES = 64 << 10
 """What a codec may need beyond a block that does not shrink."""
 
-MOST_NS = 11.0
+MOST_NS = 7.0
 """Of CPU a byte that auto spends on a level: the CPUs are the guests' as well."""
 
 FEWEST_BYTES = 512
