@@ -101,6 +101,7 @@ class DestinationSession(Session):
         early, self._early = self._early, []
         for arrived in early:
             self.deliver(arrived)
+        self.release_main()  # perhaps nothing more comes before QEMU has answered: a recovery
 
     async def _end_when_said(self) -> None:
         if self.controller is not None:
@@ -137,10 +138,9 @@ class DestinationSession(Session):
         if self.reverse.shut or self.committed:
             self._undecided()
         else:
-            self.end(
-                f"the other relay is gone for {self.shared.reconnect_seconds:g} s; the guest was not handed "
-                "over, and the source's runs on"
-            )
+            in_postcopy = self.state is State.POSTCOPY
+            whose = "" if in_postcopy else "; the guest was not handed over, and the source's runs on"
+            self.end(f"the other relay is gone for {self.shared.reconnect_seconds:g} s{whose}")
 
     def _undecided(self) -> None:
         if self.figures.undecided:

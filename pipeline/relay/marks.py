@@ -34,6 +34,9 @@ may hold the same, but not at the end of the stream."""
 
 COMMIT_BYTES = 6 + len(CONFIGURATION)
 
+RECV_BITMAP = 5
+"""MIG_RP_MSG_RECV_BITMAP; migration/ram.c, ramblock_recv_bitmap_send."""
+
 LOOK_FOR_RETURN_PATH_BYTES = 4096
 SECTION_START = 0x01
 
@@ -100,7 +103,8 @@ class ForwardMarks:
 
 @dataclass
 class ReverseMarks:
-    """Main from the destination to the source: messages of a return path."""
+    """Main from the destination to the source: messages of a return path. One that brings a block's bitmap
+    (in a recovery) goes on behind its length: be64 bytes, so many, and an end mark of 8."""
 
     shut: bool = False
     shut_value: int | None = None
@@ -117,6 +121,11 @@ class ReverseMarks:
             if self._skip or len(self._data) < 4:
                 return
             kind, length = int.from_bytes(self._data[:2], "big"), int.from_bytes(self._data[2:4], "big")
+            if kind == RECV_BITMAP:
+                begin = 4 + length
+                if len(self._data) < begin + 8:
+                    return
+                length += 8 + int.from_bytes(self._data[begin : begin + 8], "big") + 8
             if kind == 1:
                 if len(self._data) < 8:
                     return

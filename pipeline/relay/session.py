@@ -27,6 +27,11 @@ MAIN = 0
 COMPLETED = "completed"
 """The outcome of a migration that went well."""
 
+HOW_TO_RECOVER = (
+    "the guest is in postcopy, half here and half there, and stands still: start new relays on new paths, "
+    'give the destination\'s QEMU "migrate-recover" and the source\'s "migrate" with "resume"'
+)
+
 PING_SECONDS = 1.0
 LAST_WORDS_SECONDS = 1.0
 """What is still to be said, when a migration has ended, may take so long."""
@@ -270,6 +275,8 @@ class Session:
         if self._ended:
             return
         self._ended = True
+        if self.state is State.POSTCOPY and outcome != COMPLETED:
+            outcome = f"{outcome}; {HOW_TO_RECOVER}"
         self.outcome = outcome
         self.state = State.ENDED
         if not grace_seconds:

@@ -15,6 +15,7 @@ from pipeline.relay.marks import (
     MAIN_FIRST_BYTES,
     MULTIFD_FIRST_BYTES,
     MULTIFD_MAGIC,
+    RECOVERY,
     starts_main,
 )
 from pipeline.relay.protocol import MAX_STREAMS, VERSION, FrameType, Kind
@@ -81,6 +82,8 @@ class SourceSession(Session):
         self.accept_more: Callable[[], None] = lambda: None
         """Set by whoever listens: take what waits to be accepted, before main is read."""
         self._late: set[int] = set()
+        self._is_recovery: bool | None = None
+        """Of a postcopy that was cut; None before main has begun."""
         self._gathering: dict[int, float] = {}
         self._pacer: asyncio.TimerHandle | None = None
         self._before_main: dict[int, int] = {}
@@ -183,9 +186,9 @@ class SourceSession(Session):
         elif self._is_the_destinations():
             self._end_done(f"the other relay is gone: {self._why_gone}")
         else:
+            whose = "" if self.state is State.POSTCOPY else "; the source's guest runs on"
             self.end(
-                f"the other relay is gone for {self.shared.reconnect_seconds:g} s ({self._why_gone}); the "
-                "source's guest runs on"
+                f"the other relay is gone for {self.shared.reconnect_seconds:g} s ({self._why_gone}){whose}"
             )
 
     def _undecided(self, why: str) -> None:
@@ -211,11 +214,29 @@ class SourceSession(Session):
         stream = self.stream(number, kind)
         stream.attach(sock)
         if kind is Kind.LATE:
-            if not self._has_multifd():
+            if self._is_recovery:
+                self._open_in_recovery(stream)
+            elif not self._has_multifd():
                 self.loop.call_later(LATE_SECONDS, self._open_late, stream)
         else:
             self._first[number] = bytearray()
         self.read_on()
+
+    def _may_read_first(self) -> bool:
+        """Of another connection than main: when it is known that main is no recovery, whose other connection
+        is postcopy's and begins with whatever page comes first."""
+        if self._is_recovery is None:
+            begins = self.streams[MAIN].peek(MAIN_FIRST_BYTES)
+            if len(begins) == MAIN_FIRST_BYTES:
+                self._is_recovery = begins.startswith(RECOVERY)
+        return self._is_recovery is False
+
+    def _open_in_recovery(self, stream: Stream) -> None:
+        """There is one, and it does not wait for anything."""
+        if self._late:
+            self._turn_away(stream, b"")
+        else:
+            self._open_late(stream)
 
     def _has_multifd(self) -> bool:
         """Then no connection comes late: QEMU has no postcopy beside multifd."""
@@ -233,7 +254,7 @@ class SourceSession(Session):
         if self.is_over:
             return 0
         if stream.number in self._first and stream.number != MAIN:
-            return MULTIFD_FIRST_BYTES - len(self._first[stream.number])
+            return 0 if not self._may_read_first() else MULTIFD_FIRST_BYTES - len(self._first[stream.number])
         bulk = len(self.streams) - 1
         if stream.number != MAIN:
             if not self.forward.total_bytes:
@@ -293,6 +314,8 @@ class SourceSession(Session):
         multifd = [
             stream for stream in self.streams.values() if stream.kind is Kind.MULTIFD and not stream.ended
         ]
+        if not self._may_read_first() and self._is_recovery:
+            return {}
         if not self.forward.total_bytes:
             return {stream.number: MULTIFD_FIRST_BYTES for stream in multifd}
         return {stream.number: stream.read_bytes + stream.readable_bytes() for stream in multifd}
@@ -326,6 +349,8 @@ class SourceSession(Session):
             stream.number != MAIN and not first.startswith(MULTIFD_MAGIC[: len(first)])
         ):
             return memoryview(b"")
+        if stream.number == MAIN:
+            self._is_recovery = first.startswith(RECOVERY)
         if stream.number == MAIN and not starts_main(bytes(first)):
             self.give_up(
                 f"what the source sends is no migration of QEMU's: it begins with {bytes(first[:8]).hex()}"
@@ -338,6 +363,11 @@ class SourceSession(Session):
         if stream.number != MAIN and MAIN in self.streams:
             self.loop.call_soon(self.read_on)
         self.out.add(FrameType.OPEN, stream.number, kind=stream.kind)
+        if stream.number == MAIN and self._is_recovery:
+            for other in [self.streams[number] for number in self._first]:
+                other.kind = Kind.LATE
+                del self._first[other.number]
+                self._open_in_recovery(other)
         return memoryview(first)
 
     def _turn_away(self, stream: Stream, first: bytes) -> None:

@@ -87,6 +87,15 @@ class Stream:
             self.read_bytes += got
             self._on_read(self, room[:got])
 
+    def peek(self, size_bytes: int) -> bytes:
+        """The first of what QEMU has written, and nobody has read."""
+        if self.socket is None or self.ended or self.closed:
+            return b""
+        try:
+            return self.socket.recv(size_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+
     def readable_bytes(self) -> int:
         """What QEMU has written, and nobody has read (FIONREAD, unix(7))."""
         if self.socket is None or self.ended or self.closed:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.live_vm import GUEST, Rig, goes_on, rig
+from tests.support.live_vm import GUEST, OutOfBand, Rig, goes_on, rig
 from tests.support.two_hosts import Proxy, proxy
 
 pytestmark = pytest.mark.usefixtures("live_guest_here")
@@ -237,6 +237,34 @@ def test_postcopy_survives_resets(vms: Rig, preempt: bool) -> None:
             time.sleep(0.4)
             between.cut_all()
         ends_well(vms)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preempt", [False, True])
+def test_a_postcopy_that_was_cut_for_too_long_is_recovered(vms: Rig, preempt: bool) -> None:
+    monitor = OutOfBand(vms.monitor("destination"))
+    with through_proxy(vms, "--reconnect", "1", source=("--max-bandwidth", SLOW)) as between:
+        vms.set(multifd=0, postcopy_ram=True, postcopy_preempt=preempt)
+        vms.migrate()
+        time.sleep(1.0)
+        vms.source.qmp.run("migrate-start-postcopy")
+        vms.await_status("source", "postcopy-active")
+        time.sleep(0.5)
+        between.refusing.set()
+        between.cut_all()
+        for relay in vms.relays.values():
+            assert relay.end() == 1
+            assert "migrate-recover" in relay.said
+        vms.await_status("source", "postcopy-paused")
+    recover = vms.folder / "recover"
+    recover.mkdir()
+    vms.folder = recover
+    vms.start_relays()
+    # Without preempt its main thread may wait for a page, so another monitor would not answer.
+    monitor.run("migrate-recover", uri=f"unix:{vms.in_path}")
+    monitor.close()
+    vms.source.qmp.run("migrate", uri=f"unix:{vms.out_path}", resume=True)
+    ends_well(vms)
 
 
 @pytest.mark.long

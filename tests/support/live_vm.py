@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,6 +147,34 @@ class Rig:
     def running(self) -> builtins.set[str]:
         """Which sides' guests run."""
         return {side for side in ("source", "destination") if self.status(side)[0] == "running"}
+
+
+class OutOfBand:
+    """A monitor that was opened in time: what it is asked, QEMU takes while its main thread waits (QMP's
+    exec-oob), but that thread is what accepts connections."""
+
+    def __init__(self, monitor: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(str(monitor))
+        self._lines = self._socket.makefile("rw", encoding="utf-8")
+        self._lines.readline()
+        self._ask({"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}})
+
+    def run(self, command: str, **arguments: Any) -> None:
+        self._ask({"exec-oob": command, "arguments": arguments, "id": 1})
+
+    def _ask(self, asked: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(asked) + "\n")
+        self._lines.flush()
+        answer = json.loads(self._lines.readline())
+        while "event" in answer:
+            answer = json.loads(self._lines.readline())
+        assert "return" in answer, answer
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
 
 
 @contextlib.contextmanager

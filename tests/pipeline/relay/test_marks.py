@@ -63,7 +63,8 @@ def test_a_postcopys_package_is_seen() -> None:
 def test_shut_is_found_among_the_messages_of_a_return_path(cuts: list[int]) -> None:
     pong, request = bytes.fromhex("0002000400000001"), bytes.fromhex("0004000c") + bytes(12)
     looks_like_shut = bytes.fromhex("0004000c0001000400000000") + bytes(4)
-    stream = pong + request + looks_like_shut + bytes.fromhex("0001000400000000")
+    bitmap = bytes.fromhex("00050002016d") + (16).to_bytes(8, "big") + bytes(16) + bytes(range(8))
+    stream = pong + request + bitmap + looks_like_shut + bytes.fromhex("0001000400000000")
     found, at = ReverseMarks(), 0
     for cut in cuts:
         found.see(memoryview(stream[at : at + cut]))
