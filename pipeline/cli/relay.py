@@ -17,7 +17,7 @@ from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.policy import read_max_bandwidth
 from pipeline.cli.recv import MAX_RUNS
 from pipeline.cli.values import Given, checked
-from pipeline.errors import HostError, UsageError
+from pipeline.errors import FerryError, HostError, UsageError, one_line
 from pipeline.net.address import Address, parse_address
 from pipeline.net.tls import CLIENT, SERVER
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
@@ -199,6 +199,8 @@ def _refuse_one_place(options: RelayOptions) -> None:
 def _read_qmp(given: Given, *, at_source: bool, runs: int) -> str | None:
     """The monitor's path; it is one QEMU's, so it goes with one migration. Raises UsageError."""
     path = given.text("qmp")
+    if path is not None and path.startswith("unix:"):
+        raise UsageError(f"--qmp {path}: give the path alone: --qmp {path.removeprefix('unix:')}")
     if not at_source:
         given.refuse(("migrate", "multifd"), "is for the source's relay; leave it out")
     if path is None:
@@ -311,10 +313,14 @@ def run(given: Given, command: list[str]) -> int:
     outcomes = run_relay(request.options, command, progress, keep)
     if request.json is not None:
         last = outcomes.documents[-1] if outcomes.documents else _nothing(command)
-        save_json(last, request.json)
-    error = error_of(outcomes)
-    if error is not None:
-        raise error
+        try:
+            save_json(last, request.json)
+        except (FerryError, OSError) as error:
+            # The guest has moved, or has not: this does not change it.
+            progress.warn(f"--json {request.json}: {one_line(error)}")
+    failed = error_of(outcomes)
+    if failed is not None and request.options.runs:
+        raise failed
     return 0
 
 

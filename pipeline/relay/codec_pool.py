@@ -153,7 +153,7 @@ class CodecPool:
             return
         method = METHODS[options.method]
         method.load()
-        level = options.level or method.default_level
+        level = method.default_level if options.level is None else options.level
         settings = CodecSettings.of(level, options.qat, method.name)
         self._pickers = [
             FixedStreamPicker(FixedPicker(method, method.open_encoder(settings)), method, level)

@@ -54,6 +54,11 @@ class SourceController:
     async def start(self) -> None:
         """Raises RunFailed."""
         control = self._control
+        if (await control.run("query-migrate")).get("status") == "pre-switchover":
+            raise RunFailed(
+                "the source's QEMU stands in pre-switchover of a migration whose relay is gone: give it "
+                "migrate_cancel, and its guest runs on"
+            )
         await control.set_capabilities(
             events=True, return_path=True, pause_before_switchover=True, multifd=self._multifd > 0
         )

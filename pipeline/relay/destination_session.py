@@ -20,6 +20,8 @@ DIAL_SECONDS, DIAL_STEP_SECONDS = 5.0, 0.1
 """How long the destination's QEMU may take to listen."""
 
 GONE_SECONDS = 1.0
+OTHER_VERSION = "the relays speak different versions"
+NOT_DELIVERED = "nothing is to be delivered"
 CONT = 'give the destination\'s QEMU {"execute":"cont"}'
 
 REST_SECONDS = 1.0
@@ -62,19 +64,29 @@ class DestinationSession(Session):
     def heard(self, kind: str, said: dict[str, Any]) -> None:
         if kind == "begin":
             self._begin(said)
+        elif kind == "ended" and not (self.reverse.shut or self._ends_without_return_path()):
+            self.give_up("the source's relay says that it is done, and the destination's QEMU never was")
         elif kind == "ended":
             self.state = State.DONE
             self.spawn(self._end_when_said())
 
     def _begin(self, said: dict[str, Any]) -> None:
         if said.get("version") != VERSION:
-            self.give_up(f"the source's relay speaks version {said.get('version')}, this one {VERSION}")
+            self.give_up(
+                f"{OTHER_VERSION}: the source's {said.get('version')}, the destination's {VERSION}; install "
+                "the same ramferry on both hosts"
+            )
             return
         name = one_line_of(str(said.get("name", "")))[:100]
         try:
             self._path = self._deliver_to(name)
         except KeyError:
-            self.give_up(f"nothing is to be delivered for {name or 'a migration without a name'} here")
+            whose = (
+                f"migration {name}: give the destination's --deliver {name}=unix:PATH"
+                if name
+                else ("a migration without a name: the destination's --deliver names another")
+            )
+            self.give_up(f"{NOT_DELIVERED} for {whose}")
             return
         except ValueError as error:
             self.give_up(str(error))
@@ -139,7 +151,9 @@ class DestinationSession(Session):
             self._undecided()
         else:
             in_postcopy = self.state is State.POSTCOPY
-            whose = "" if in_postcopy else "; the guest was not handed over, and the source's runs on"
+            whose = "" if in_postcopy else "; the guest was not handed over, and is the source's"
+            if self.controller is not None and not in_postcopy:
+                whose += ": where its QEMU stands in pre-switchover, give it migrate_cancel"
             self.end(f"the other relay is gone for {self.shared.reconnect_seconds:g} s{whose}")
 
     def _undecided(self) -> None:

@@ -24,6 +24,7 @@ from pipeline.processes.usage import Usage
 from pipeline.progress import Progress
 from pipeline.relay.buffers import Buffers
 from pipeline.relay.codec_pool import CodecPool
+from pipeline.relay.destination_session import NOT_DELIVERED, OTHER_VERSION
 from pipeline.relay.destination_side import DestinationSide
 from pipeline.relay.link_wire import FULL_BYTES, LinkWire
 from pipeline.relay.metrics import Metrics, Totals
@@ -31,12 +32,15 @@ from pipeline.relay.options import RelayOptions
 from pipeline.relay.report import document
 from pipeline.relay.service_manager import notify
 from pipeline.relay.session import Session, Shared
-from pipeline.relay.source_session import UNKNOWN_THERE
+from pipeline.relay.source_session import REFUSES, UNKNOWN_THERE
 from pipeline.relay.source_side import SourceSide
 from qat.probe import ANSWERED, probe
 
 LOOK_SECONDS = 0.02
 ANSWER_SECONDS = 5.0
+LAST_WORDS_SECONDS = 3.0
+"""What has gone well may take so long to say so, however the relay is ended."""
+
 FULL_IDLE_SHARE = 0.08
 """CPUs that are idle for less are full."""
 
@@ -179,6 +183,9 @@ class Service:
         self._over.set()
 
     async def _end_all(self) -> None:
+        done = [session.finished for session in self._sessions if session.ends_by_itself()]
+        if done:
+            await asyncio.wait(done, timeout=LAST_WORDS_SECONDS)
         for session in list(self._sessions):
             session.give_up("the relay was ended" if self._error is None else str(self._error))
         waiting = [session.finished for session in self._sessions]
@@ -285,4 +292,5 @@ def error_of(outcomes: Outcomes) -> FerryError | None:
     if failed is None:
         return None
     text = str(failed["error"])
-    return PeerRefused(text) if UNKNOWN_THERE in text or " refuses" in text else RunFailed(text)
+    refused = any(words in text for words in (UNKNOWN_THERE, REFUSES, OTHER_VERSION, NOT_DELIVERED))
+    return PeerRefused(text) if refused else RunFailed(text)

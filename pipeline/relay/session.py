@@ -310,6 +310,10 @@ class Session:
 
     # ---------------------------------------------------------------- what each side decides
 
+    def ends_by_itself(self) -> bool:
+        """Whether it has gone well, and only the last words are missing: it is not to be broken off."""
+        return self.state is State.DONE
+
     def last_facts(self) -> dict[str, Any]:
         """What the other relay has to know when this one gives up."""
         return {}

@@ -47,6 +47,8 @@ COMMIT_PAUSE_SECONDS = 0.003
 """What proves the commit byte follows it at once; so long a block that may end with it waits for that."""
 
 UNKNOWN_THERE = "no such migration"
+REFUSES = " refuses: "
+STARTED_ANEW = f"the destination's relay refuses: {UNKNOWN_THERE}: it was started anew"
 
 HOW_TO_DECIDE = (
     'Ask the destination\'s QEMU {"execute":"query-status"}: where it runs, or is paused after a completed '
@@ -112,12 +114,9 @@ class SourceSession(Session):
                 self._why_gone = one_line(error)
                 if self.is_over and self.had_wires:
                     return
-            except PeerRefused as error:
-                self._refused(one_line(error))
-                return
             except FerryError as error:
-                self.give_up(one_line(error))
-                return
+                if not self._goes_on_calling(one_line(error), refused=isinstance(error, PeerRefused)):
+                    return
             else:
                 if self.finished.done():
                     link.close()
@@ -125,8 +124,10 @@ class SourceSession(Session):
                 fresh = bool(said.get("fresh"))
                 if fresh and (self._seen_fresh or self._accepted):
                     link.close()
-                    self._refused(f"{UNKNOWN_THERE} at the destination's relay: it was started anew")
-                    return
+                    if not self._goes_on_calling(STARTED_ANEW, refused=True):
+                        return
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
                 self._seen_fresh = self._seen_fresh or fresh
                 handlers = self.on_frame, self.on_room, self.on_lost
                 self.attach(Wire(number, generation, link.socket, *handlers, self.shared.buffers.take))
@@ -134,14 +135,23 @@ class SourceSession(Session):
             generation += 1
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _refused(self, why: str) -> None:
-        """The other relay answers, and does not know this migration, or does not want it."""
-        if self.state is State.COMMITTING and UNKNOWN_THERE in why:
-            self._undecided(f"the other relay was started anew: {why}")
-        elif self.state is State.DONE:
+    def _goes_on_calling(self, why: str, *, refused: bool) -> bool:
+        """After an answer that is not the other relay's welcome: it does not know this migration, does not
+        want it, or something else answers in its place. While nobody knows which guest runs, nothing is
+        decided."""
+        self._why_gone = why
+        if self.state is State.COMMITTING:
+            self._undecided(why)
+            return True
+        if self.had_wires and not (refused and REFUSES in why):
+            return True
+        if self.state is State.DONE:
             self._end_done(COMPLETED if why.endswith(COMPLETED) else why)
-        else:
+        elif refused:
             self.end(why)
+        else:
+            self.give_up(why)
+        return False
 
     def _end_done(self, why: str) -> None:
         """The source's QEMU is done, and the other relay's last word is missing."""
@@ -164,6 +174,9 @@ class SourceSession(Session):
         """Whether the source's QEMU has let its guest go for good."""
         controlled = self.controller is not None and self.controller.status == COMPLETED
         return self.state is State.DONE or controlled
+
+    def ends_by_itself(self) -> bool:
+        return bool(self.wires) and self._is_the_destinations()
 
     def _has_gone_well(self) -> bool:
         """Whether the source's connections may end now."""

@@ -7,6 +7,8 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.harness import ROOT
 from tests.support.live_vm import GUEST, OutOfBand, Rig, goes_on, rig
 from tests.support.two_hosts import Proxy, proxy
 
@@ -291,6 +294,59 @@ def test_the_end_of_a_migration_comes_after_the_last_word_was_cut(quiet_vms: Rig
         ends_well(vms)
         for relay in vms.relays.values():
             assert "undecided" in relay.said
+
+
+@pytest.mark.long
+def test_whoever_answers_in_the_other_relays_place_decides_nothing(quiet_vms: Rig) -> None:
+    """The destination runs, the source was not told, and at its relay's port there is now something else."""
+    vms = quiet_vms
+    with through_proxy(vms, "--reconnect", "1") as between:
+        vms.set(pause_before_switchover=True, downtime_limit=1)
+        vms.migrate()
+        vms.await_status("source", "pre-switchover")
+        for pipe in between.pipes:
+            pipe.stalled_back.set()
+        vms.source.qmp.run("migrate-continue", state="pre-switchover")
+        vms.await_status("destination", "completed")
+        vms.relays.pop("destination").kill()
+        port = str(between.port)
+        receiver = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.recv", "--listen", f"127.0.0.1:{port}", "--insecure"],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            time.sleep(5)
+            assert vms.running() == {"destination"}
+            assert vms.relays["source"].process.poll() is None
+        finally:
+            receiver.kill()
+            receiver.wait()
+        vms.source.process.kill()
+        assert vms.relays["source"].end() == 1
+        assert "undecided" in vms.relays["source"].said
+
+
+@pytest.mark.long
+def test_a_connection_that_is_closed_in_the_tls_handshake_is_a_stall(vms: Rig, tmp_path: Path) -> None:
+    certificates = tmp_path / "certs"
+    subprocess.run([ROOT / "tools/make_certs.sh", certificates, "127.0.0.1"], check=True, capture_output=True)
+    port = free_port()
+    tls = "--tls-dir", str(certificates)
+    with proxy(port) as between:
+        vms.start_relays(
+            source=("--to", between.address, *tls, "--max-bandwidth", SLOW),
+            destination=("--accept", f"127.0.0.1:{port}", *tls),
+        )
+        vms.set()
+        vms.migrate()
+        time.sleep(1)
+        between.refusing.set()
+        between.cut_all()
+        time.sleep(1)
+        between.refusing.clear()
+        ends_well(vms)
+    assert vms.relays["source"].result()["reconnections"] >= 1
 
 
 @pytest.mark.long

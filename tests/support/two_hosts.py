@@ -142,7 +142,7 @@ class Proxy:
     """What the sender calls instead of the receiver. The first connection is control."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.pipes: list[Pipe] = []
@@ -159,7 +159,7 @@ class Proxy:
                 near.close()
                 continue
             try:
-                far = socket.create_connection(("127.0.0.1", self._port))
+                far = socket.create_connection(("127.0.0.1", self.port))
             except OSError:
                 near.close()
                 continue

@@ -87,7 +87,7 @@ class Peer:
             raise PeerRefused(f"{self.address}: {tls_reason(error)}") from error
         except ConnectionLost as error:
             sock.close()
-            if isinstance(error.__cause__, ssl.SSLError):
+            if isinstance(error.__cause__, ssl.SSLError) and not isinstance(error.__cause__, ssl.SSLEOFError):
                 # In TLS 1.3 a receiver refuses a certificate when the sender's handshake is over.
                 raise PeerRefused(f"{self.address}: our {tls_reason(error.__cause__)}") from error
             hint = (
