@@ -23,6 +23,7 @@ from pipeline.processes.command import start_command
 from pipeline.processes.usage import cpu_seconds_of
 from pipeline.report.markdown import table
 from tools.bench.network import DESTINATION_ADDRESS, PORT, Cable, cable
+from tools.bench.page_requests import trace_options, waits_ms
 from tools.bench.request import BenchRequest
 from tools.measuring.progress import say
 from tools.measuring.spread import Spread
@@ -31,12 +32,17 @@ from tools.qemu.guest.machine import GuestMachine, GuestOptions
 from tools.qemu.monitor import MonitorError
 
 LINKS_MBIT = (100, 1000, 2500, 0)
-WRITER_SHARE, RATE_MIB = 0.5, 5
+WRITER_SHARE, RATE_MIB, HOT_RATE_MIB = 0.5, 5, 33
 """Of the guest's RAM, in which a program writes text, so many MiB a second."""
 
 DOWNTIME_LIMIT_MS = 300
-TIMEOUT_SECONDS = 600.0
+TIMEOUT_SECONDS = 180.0
+POSTCOPY_AFTER_SECONDS = 1.0
 LIMIT_BYTES_PER_SECOND = 10**10
+
+
+class NotConverged(RunFailed):
+    """A way that did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Way:
     qemu: str = "none"
     relay: str | None = None
     channels: int = 2
+    postcopy: bool = False
+    rate_mib: int = RATE_MIB
 
 
 WAYS = (
@@ -59,22 +67,37 @@ WAYS = (
     Way("relay auto, no multifd", relay="auto", channels=0),
 )
 
+SLOW_MBIT = 100
+SLOW_WAYS = (
+    Way("QEMU postcopy", channels=0, postcopy=True),
+    Way("relay auto, postcopy", relay="auto", channels=0, postcopy=True),
+    Way(f"QEMU zstd, {HOT_RATE_MIB} MiB/s", "zstd", rate_mib=HOT_RATE_MIB),
+    Way(f"relay auto, {HOT_RATE_MIB} MiB/s", relay="auto", rate_mib=HOT_RATE_MIB),
+)
+"""Over the slowest link only: postcopy after one round, and a guest that QEMU's zstd cannot follow."""
+
 
 def measure(request: BenchRequest) -> dict[str, Any]:
     """Every way over every link, in turn. Raises FerryError."""
     rows: dict[str, list[dict[str, float]]] = {}
+    stuck: dict[str, int] = {}
     with cable() as wire:
         for turn in range(1, request.repeat + 1):
             say(f"turn {turn} of {request.repeat}")
             for mbit in LINKS_MBIT:
-                for way in WAYS:
-                    found = _once(wire, mbit, way, request.ram.size_bytes)
+                for way in (*WAYS, *(SLOW_WAYS if mbit == SLOW_MBIT else ())):
+                    try:
+                        found = _once(wire, mbit, way, request.ram.size_bytes)
+                    except NotConverged as error:
+                        say(f"  {mbit} {error}")
+                        stuck[f"{mbit}|{way.name}"] = stuck.get(f"{mbit}|{way.name}", 0) + 1
+                        continue
                     say(
                         f"  {mbit or 'no limit'} {way.name}: {found['total_ms']:.0f} ms, blackout "
                         f"{found['blackout_ms']:.0f} ms, CPU {found['cpu_seconds']:.2f} s"
                     )
                     rows.setdefault(f"{mbit}|{way.name}", []).append(found)
-    return {"rows": rows, "size_bytes": request.ram.size_bytes}
+    return {"rows": rows, "did_not_converge": stuck, "size_bytes": request.ram.size_bytes}
 
 
 def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]:
@@ -82,11 +105,13 @@ def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]
         wire.speed(mbit)
     else:
         wire.no_limit()
-    options = GuestOptions(size_bytes, "writer", int(size_bytes * WRITER_SHARE) >> 20, RATE_MIB)
+    options = GuestOptions(size_bytes, "writer", int(size_bytes * WRITER_SHARE) >> 20, way.rate_mib)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ramferry-bench-")))
         start = partial(_machine, stack, options)
-        source, destination = start(wire.source, incoming=False), start(wire.destination, incoming=True)
+        log = folder / "trace"
+        source = start(wire.source, incoming=False)
+        destination = start(wire.destination, incoming=True, more=trace_options(log) if way.postcopy else ())
         told = source.wait_for_line(1, 300.0)
         incoming, outgoing = f"tcp:{DESTINATION_ADDRESS}:{PORT}", f"tcp:{DESTINATION_ADDRESS}:{PORT}"
         relays: list[subprocess.Popen[Any]] = []
@@ -94,17 +119,28 @@ def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]
             incoming, outgoing = f"unix:{folder}/in.sock", f"unix:{folder}/out.sock"
             relays = stack.enter_context(_relays(wire, way.relay, incoming, outgoing))
         try:
-            return _migrate(source, destination, way, incoming, outgoing, relays, told.count)
+            found = _migrate(source, destination, way, incoming, outgoing, relays, told.count)
+            waits = sorted(waits_ms(log.read_text())) if way.postcopy else []
+            if waits:
+                found["wait_median_ms"] = waits[len(waits) // 2]
+                found["wait_p99_ms"] = waits[len(waits) * 99 // 100]
+                found["waits"] = float(len(waits))
+            return found
         except MonitorError as error:
             raise RunFailed(f"{way.name}: QEMU: {error}") from error
 
 
 def _machine(
-    stack: ExitStack, options: GuestOptions, prefix: tuple[str, ...], *, incoming: bool
+    stack: ExitStack,
+    options: GuestOptions,
+    prefix: tuple[str, ...],
+    *,
+    incoming: bool,
+    more: tuple[str, ...] = (),
 ) -> GuestMachine:
     ram = GuestRam.create(options.size_bytes, "relay-bench")
     stack.callback(os.close, ram.fd)
-    machine = GuestMachine(ram, options, incoming=incoming, prefix=prefix)
+    machine = GuestMachine(ram, options, incoming=incoming, prefix=prefix, more=more)
     stack.callback(machine.stop)
     return machine
 
@@ -148,6 +184,8 @@ def _migrate(
     count: int,
 ) -> dict[str, float]:
     capabilities = {"events": True, "return-path": True, "multifd": way.channels > 0}
+    if way.postcopy:
+        capabilities |= {"postcopy-ram": True, "postcopy-preempt": True}
     parameters: dict[str, Any] = {
         "downtime-limit": DOWNTIME_LIMIT_MS,
         "max-bandwidth": LIMIT_BYTES_PER_SECOND,
@@ -167,7 +205,11 @@ def _migrate(
     source.qmp.run("migrate", uri=outgoing)
     began = time.monotonic()
     stopped = resumed = 0.0
-    while not (stopped and resumed):
+    to_postcopy = way.postcopy
+    while not (stopped and resumed and _is_over(source, way)):
+        if to_postcopy and time.monotonic() - began > POSTCOPY_AFTER_SECONDS:
+            source.qmp.run("migrate-start-postcopy")
+            to_postcopy = False
         for machine in (source, destination):
             for event in machine.qmp.events():
                 at = event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
@@ -178,7 +220,7 @@ def _migrate(
                 elif event["event"] == "MIGRATION" and event["data"].get("status") == "failed":
                     raise RunFailed(f"{way.name}: the migration failed")
         if time.monotonic() - began > TIMEOUT_SECONDS:
-            raise RunFailed(f"{way.name}: does not converge in {TIMEOUT_SECONDS:.0f} s")
+            raise NotConverged(f"{way.name}: does not converge in {TIMEOUT_SECONDS:.0f} s")
         time.sleep(0.01)
     total = time.monotonic() - began
     used = sum(_cpu_seconds(pid) for pid in pids) - sum(before)
@@ -193,6 +235,11 @@ def _migrate(
         "rounds": float(said.get("ram", {}).get("dirty-sync-count", 0)),
         "cpu_seconds": used,
     }
+
+
+def _is_over(source: GuestMachine, way: Way) -> bool:
+    """After the switchover of a postcopy most of its pages are still to come."""
+    return not way.postcopy or source.qmp.run("query-migrate").get("status") == "completed"
 
 
 def _end(source: GuestMachine) -> dict[str, Any]:
@@ -221,11 +268,23 @@ def tables(document: dict[str, Any]) -> str:
         fields = ("total_ms", "blackout_ms", "said_downtime_ms", "rounds")
         shown = [_spread(found, field).show() for field in fields]
         table_rows.append([link, name, *shown, f"{_spread(found, 'cpu_seconds').median:.2f}"])
+    for key, count in document["did_not_converge"].items():
+        mbit, name = key.split("|")
+        table_rows.append([f"{mbit} Mbit/s", name, f"does not converge ({count} of {count})", *[""] * 4])
+    waits = [
+        f"{key.split('|')[1]}: a page that was asked for took "
+        f"{_spread(found, 'wait_median_ms').median:.1f} ms in the median, "
+        f"{_spread(found, 'wait_p99_ms').median:.1f} ms at the 99th percentile "
+        f"({_spread(found, 'waits').median:.0f} pages)."
+        for key, found in document["rows"].items()
+        if "wait_median_ms" in found[0]
+    ]
     size = document["size_bytes"] >> 20
     return (
         f"{table(table_rows)}\n\n"
         f"A live Linux guest of {size} MiB, half of it written at {RATE_MIB} MiB a second\n"
         f"(pages of this Python's files), downtime limit {DOWNTIME_LIMIT_MS} ms."
+        + "".join(f"\n\n{line}" for line in waits)
     )
 
 

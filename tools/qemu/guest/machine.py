@@ -84,10 +84,12 @@ class GuestMachine:
         prefix: tuple[str, ...] = (),
         monitor: Path | str | None = None,
         console: Path | str | None = None,
+        more: tuple[str, ...] = (),
     ) -> None:
         """`prefix` is what QEMU's command begins with, such as `ip netns exec NAME`; `monitor` is a place for
-        another one, `console` a file for the guest. With `incoming` it waits for a migration (`defer`);
-        `run` is whether the guest runs at once. Its root file system is in memory. Raises HostError.
+        another one, `console` a file for the guest, `more` further options of QEMU's. With `incoming` it
+        waits for a migration (`defer`); `run` is whether the guest runs at once. Its root file system is in
+        memory. Raises HostError.
         """
         parts = guest_folder()
         binary = find_qemu()
@@ -111,6 +113,7 @@ class GuestMachine:
             *(("-incoming", "defer") if incoming else ()),
             *(() if monitor is None else ("-qmp", f"unix:{monitor},server=on,wait=off")),
             *(() if run else ("-S",)),
+            *more,
         ]
         at = command.index("-object") + 1
         command[at] += f"mem-path=/proc/self/fd/{ram.fd}"
