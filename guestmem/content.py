@@ -1,4 +1,4 @@
-"""What fills guest RAM: a corpus, repeated, or a raw RAM image.
+"""What fills guest RAM: a corpus, repeated, or an image of real memory.
 
 QEMU's QATzip measurements filled 60 of 64 GB with the Silesia corpus, repeated (cover letter of
 the patch series). `Corpus` does the same with any files.
@@ -7,16 +7,17 @@ the patch series). `Corpus` does the same with any files.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.images import ImageError, Layout, OnShare, Source, open_source, read_layout
+from guestmem.images.source import Truncated
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.ram import GuestRam
 from guestmem.zero import normal_mask
@@ -28,9 +29,6 @@ POOL_PAGES = 4096
 
 CHUNK_BYTES = 16 << 20
 """Read or copied in one go, between two reports of how far the filling is."""
-
-OnShare = Callable[[float], None]
-"""Told what share of the work, 0 to 1, is done."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,35 @@ class ImageChanged(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """A raw RAM image: byte n of the file is byte n of the guest's RAM."""
+    """A file of real memory, in any format of `guestmem.images`."""
 
     path: Path
 
     def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
-        """Read the image into `ram`. Raises OSError; ImageChanged when the file is not of RAM's size."""
-        if _read_files((self.path,), ram.memory, on_share) != ram.size_bytes:
+        """Read the image into `ram`, which is all zero. Raises OSError; ImageChanged when the file does not
+        hold as much as RAM has; ImageError for one that is damaged."""
+        with open_source(self.path) as source:
+            self._check(self._read(source), ram)
+            try:
+                self._read(source).fill(ram.memory, on_share)
+            except Truncated as error:
+                raise ImageChanged(f"{self.path} holds fewer bytes than it had") from error
+            except ImageError as error:
+                raise ImageError(f"{self.path}: {error}") from error
+            self._check(self._read(source), ram)
+
+    def _read(self, source: Source) -> Layout:
+        try:
+            return read_layout(source)
+        except ImageError as error:
+            raise ImageError(f"{self.path}: {error}") from error
+
+    def _check(self, now: Layout, ram: GuestRam) -> None:
+        if now.size_bytes < ram.size_bytes:
             raise ImageChanged(f"{self.path} holds fewer than the {ram.size_bytes} bytes it had")
-        now = self.path.stat()
-        if stat.S_ISREG(now.st_mode) and now.st_size != ram.size_bytes:
+        if now.size_bytes > ram.size_bytes:
             raise ImageChanged(
-                f"{self.path} had {ram.size_bytes} bytes and has {now.st_size} now: it is being written"
+                f"{self.path} had {ram.size_bytes} bytes and has {now.size_bytes} now: it is being written"
             )
 
     def pool(self, ram: GuestRam) -> npt.NDArray[np.uint64]:

@@ -35,9 +35,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guestmem.content import Content, OnShare
+from guestmem.content import Content
 from guestmem.dirty_log import KINDS
 from guestmem.dirty_log.contract import GuestLog, NoDirtyLog, Unwatched
+from guestmem.images import OnShare
 from guestmem.ipc import Connection, Message, PeerGone
 from guestmem.names import end_guard
 from guestmem.numa import nodes_of

@@ -64,6 +64,10 @@ class RamOptions:
     image: str | None
     fill: str | None
     filled: float
+    image_format: str | None
+    image_ranges: tuple[dict[str, Any], ...]
+    """What the image was found to be: `name`, `address` and `size_bytes` of its first ranges, which are laid
+    side by side in this order."""
 
     @property
     def advice(self) -> str:

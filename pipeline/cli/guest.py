@@ -9,6 +9,7 @@ from pathlib import Path
 
 from guestmem.content import files_under
 from guestmem.guest import VALID_NAME
+from guestmem.images import ImageError, Layout, open_source, read_layout
 from guestmem.page import PAGE_BYTES
 from guestmem.patterns import NAMES, parse_pattern
 from guestmem.ram import MIN_RAM_BYTES
@@ -38,6 +39,7 @@ from pipeline.options import (
     RamOptions,
 )
 
+MOST_RANGES_TOLD = 100
 RAM_OPTIONS = ("size", "image", "fill", "filled")
 SETTINGS = ("dirty_rate", "dirty_pattern", "dirty_content", "write_bytes")
 GUEST_OPTIONS = (*RAM_OPTIONS, *SETTINGS, "preset", "phases", "seed")
@@ -50,7 +52,12 @@ def add_ram_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("guest RAM").add_argument
     size = show_size(DEFAULT_SIZE_BYTES)
     add("--size", metavar="SIZE", help=f"RAM of the guest, bytes (default {size}, or the image's)")
-    add("--image", metavar="FILE", help="start from a raw RAM image (default none)")
+    add(
+        "--image",
+        metavar="FILE",
+        help="start from an image of real memory: raw, QEMU mapped-ram (libvirt's save too), ELF core, "
+        "kdump, LiME; the file says which (default none)",
+    )
     add(
         "--fill",
         metavar="PATH",
@@ -98,11 +105,15 @@ def read_ram(given: Given) -> RamOptions:
     if given.has("image"):
         given.refuse(("fill", "filled"), "a RAM image is used as it is; leave this out, or --image")
     image = given.text("image")
+    if image is not None:
+        return _image(given, image)
     return RamOptions(
-        size_bytes=_image_size(given, image) if image is not None else _size(given),
-        image=image,
+        size_bytes=_size(given),
+        image=None,
         fill=_readable_corpus(given.text("fill")),
-        filled=1.0 if image is not None else given.number("filled", 0, 1, "", DEFAULT_FILLED),
+        filled=given.number("filled", 0, 1, "", DEFAULT_FILLED),
+        image_format=None,
+        image_ranges=(),
     )
 
 
@@ -193,25 +204,28 @@ def _size(given: Given) -> int:
     return _ram_size(f"--size {text}", checked("--size", text, parse_size))
 
 
-def _image_size(given: Given, image: str) -> int:
-    bytes_there = _image_bytes(image)
-    size = _ram_size(f"--image {image} of {bytes_there} bytes", bytes_there)
+def _image(given: Given, image: str) -> RamOptions:
+    layout = _layout(image)
+    size = _ram_size(f"--image {image} of {layout.size_bytes} bytes", layout.size_bytes)
     text = given.text("size")
     if text is not None and checked("--size", text, parse_size) != size:
         raise UsageError(f"--size {text}: the image has {size} bytes; leave out --size")
-    return size
+    told = tuple(asdict(one) for one in layout.ranges[:MOST_RANGES_TOLD])
+    return RamOptions(size, image, None, 1.0, layout.format, told)
 
 
-def _image_bytes(image: str) -> int:
-    """How much an image holds: a file, or a block device."""
+def _layout(image: str) -> Layout:
+    """What an image holds: a file, or a block device."""
     path = Path(image)
     if not path.exists():
         raise UsageError(f"--image {image}: no such file")
     if not path.is_file() and not path.is_block_device():
         raise UsageError(f"--image {image}: is neither a file nor a block device")
     try:
-        with path.open("rb") as file:
-            return file.seek(0, os.SEEK_END)
+        with open_source(path) as source:
+            return read_layout(source)
+    except ImageError as error:
+        raise UsageError(f"--image {image}: {error}") from error
     except OSError as error:
         raise UsageError(f"--image {image}: cannot be read ({error.strerror})") from error
 

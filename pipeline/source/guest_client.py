@@ -17,6 +17,7 @@ from guestmem.content import ImageChanged
 from guestmem.dirty_log import AUTO, KINDS, names_to_try
 from guestmem.dirty_log.contract import DirtyLog, NoDirtyLog, Opening
 from guestmem.guest import UNWATCHED, GuestExists, GuestSpec, NoSuchGuest, run_guest, visit
+from guestmem.images import ImageError
 from guestmem.ipc import Connection, Message
 from guestmem.prefault import NoMemoryBehind
 from guestmem.ram import GuestRam
@@ -39,7 +40,7 @@ def _live(spec: GuestSpec, owner: Connection) -> None:
     """The guest's process. What keeps a guest from being made is the host's fault."""
     try:
         run_guest(owner, spec)
-    except ImageChanged as error:
+    except (ImageChanged, ImageError) as error:
         raise HostError(f"--image {error}") from error
     except (GuestExists, NoMemoryBehind) as error:
         raise HostError(str(error)) from error

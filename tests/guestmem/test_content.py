@@ -6,6 +6,7 @@ import pytest
 
 from guestmem import content
 from guestmem.content import Content, Corpus, Image, ImageChanged, files_under, python_files
+from guestmem.images import source
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam
 
@@ -62,6 +63,7 @@ def test_filling_tells_how_far_it_is(
     kind: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content, "CHUNK_BYTES", 300_000)
+    monkeypatch.setattr(source, "CHUNK_BYTES", 300_000)
     image = tmp_path / "ram"
     image.write_bytes(bytes(range(256)) * 5 * 4096)
     what: Content = Corpus(corpus, 0.9) if kind == "corpus" else Image(image)
