@@ -64,9 +64,16 @@ class Migration:
     """One run. `metrics` is filled in as it goes on, and holds whatever was measured when it has failed."""
 
     def __init__(
-        self, options: Options, supervisor: Supervisor, progress: Progress, metrics: Metrics
+        self,
+        options: Options,
+        supervisor: Supervisor,
+        progress: Progress,
+        metrics: Metrics,
+        before: Callable[[GuestClient], str] | None = None,
     ) -> None:
-        """`options` with method and level resolved."""
+        """`options` with method and level resolved. `before` looks at the guest when all is ready, in front
+        of the clock, and says what it found."""
+        self._before = before
         self.metrics = metrics
         self._options = options
         self._supervisor = supervisor
@@ -101,6 +108,8 @@ class Migration:
         self._await_ready(transport)
         prealloc = self.metrics.prealloc_ms or 0.0
         self.metrics.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
+        if self._before is not None:
+            self._progress.say(self._before(self._guest))
         try:
             self._migrate(transport)
         except NotConverged:

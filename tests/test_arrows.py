@@ -20,7 +20,7 @@ PACKAGES: dict[str, set[str]] = {
 FLOORS = (
     ("run", "send", "recv"),
     ("cli",),
-    ("migration", "relay"),
+    ("migration", "relay", "forecast"),
     ("transports",),
     ("source", "destination"),
     ("auto",),

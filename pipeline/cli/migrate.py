@@ -8,6 +8,7 @@ import dataclasses
 from pipeline.cli import channels, guest, memory, policy, result
 from pipeline.cli.channels import MethodChoice
 from pipeline.cli.connection import ConnectionOptions
+from pipeline.cli.forecast import Forecaster
 from pipeline.cli.placement import (
     add_cpu_arguments,
     far_devices,
@@ -108,9 +109,12 @@ def read_options(
     )
 
 
-def migrate(options: Options, command: list[str], progress: Progress) -> tuple[Result, FerryError | None]:
+def migrate(
+    options: Options, command: list[str], progress: Progress, *, forecast: bool = False
+) -> tuple[Result, FerryError | None]:
     """One run: its result document, and the error that ended it, if any. Raises nothing of a run."""
     metrics = Metrics()
+    forecaster: Forecaster | None = None
     error: FerryError | None = None
     if options.insecure:
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
@@ -121,12 +125,17 @@ def migrate(options: Options, command: list[str], progress: Progress) -> tuple[R
         supervised = Supervisor(progress.warn, cpus)
         with memory_on(options.numa), supervised as supervisor, signals_cancel(supervisor):
             options = _with_device_asked(options, progress)
-            Migration(options, supervisor, progress, metrics).run()
+            forecaster = Forecaster(options, supervisor) if forecast else None
+            before = None if forecaster is None else forecaster.look
+            Migration(options, supervisor, progress, metrics, before).run()
     except FerryError as raised:
         error = raised
     except Exception as raised:  # a fault of ours ends the run, and its document says where
         error = limit_of(raised) or InternalError.of(raised)
-    return build_result(options, metrics, command, host_record(library_versions()), error), error
+    result = build_result(options, metrics, command, host_record(library_versions()), error)
+    if forecaster is not None:
+        forecaster.add_to(result)
+    return result, error
 
 
 def _warn_of_distance(options: Options, progress: Progress) -> None:

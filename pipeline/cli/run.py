@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.cli import channels
 from pipeline.cli.connection import CONNECTION_OPTIONS, add_connection_arguments, read_connection
+from pipeline.cli.forecast import add_forecast_argument, check_forecast, render_score
 from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
@@ -29,6 +30,7 @@ class RunRequest:
     runs: tuple[Options, ...]
     json: str | None
     quiet: bool
+    forecast: bool = False
 
 
 def build_parser(program: str) -> Parser:
@@ -54,6 +56,7 @@ def build_parser(program: str) -> Parser:
         help="give the destination its pages before the clock starts (default: on first touch)",
     )
     channels.add_decode_argument(parser)
+    add_forecast_argument(parser)
     names = ", ".join(f"{name} ({what})" for name, (_, what) in TRANSPORTS.items())
     add = parser.add_argument_group("transport").add_argument
     add("--transport", metavar="NAME", help=f"{names} (default {DEFAULT_TRANSPORT})")
@@ -85,7 +88,10 @@ def read(given: Given) -> RunRequest:
         )
         for method in methods
     )
-    return RunRequest(runs, given.new_file("json"), given.flag("quiet"))
+    forecast = given.flag("forecast")
+    for options in runs if forecast else ():
+        check_forecast(options)
+    return RunRequest(runs, given.new_file("json"), given.flag("quiet"), forecast)
 
 
 def run(given: Given, command: list[str]) -> int:
@@ -107,6 +113,9 @@ def run(given: Given, command: list[str]) -> int:
         raise errors[0]
     if request.json != "-":
         show(render_summary(results[0]) if len(request.runs) == 1 else render_runs(results))
+        for result in results:
+            if result.get("forecast") is not None:
+                show(("" if len(results) == 1 else f"{result['options']['method']}\n") + render_score(result))
     failed = _failure(errors)
     if failed is not None:
         raise failed
@@ -120,7 +129,7 @@ def _one(
     try:
         if title:
             progress.say(f"run {title}")
-        return migrate(options, command, progress)
+        return migrate(options, command, progress, forecast=request.forecast)
     finally:
         progress.close()
 

@@ -22,6 +22,9 @@ EASY_SHARE = 0.05
 """What shrinks to less says nothing of the pages that are left at the end."""
 
 RATIO_FADE, AHEAD, BURST_SECONDS = 0.98, 1.25, 0.02
+GRANT_SECONDS = 0.005
+"""What comes in such a time is read at once: a block for every few KB costs CPU, and compresses badly."""
+
 BOOST_STEP, MAX_BOOST = 1.1, 1000.0
 
 
@@ -130,7 +133,7 @@ class Pace:
         most = max(2 * MIN_STREAM_BYTES, rate * BURST_SECONDS)
         self._tokens = min(most, self._tokens + rate * (now - self._filled_at))
         self._filled_at = now
-        if self._tokens >= MIN_READ_BYTES:
+        if self._tokens >= max(MIN_READ_BYTES, min(MOST_OF_BLOCK_BYTES, rate * GRANT_SECONDS)):
             return int(self._tokens)
         self.was_limit = True
         return 0

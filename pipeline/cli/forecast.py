@@ -1,0 +1,116 @@
+"""`--forecast`: a look at the guest and a forecast before the run, and the score behind it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.forecast.bands import Forecast, forecast
+from pipeline.forecast.look import Seen, look
+from pipeline.forecast.sample import candidates
+from pipeline.forecast.score import NAMES, scored
+from pipeline.forecast.situation import Host, Plan
+from pipeline.options import AUTO, Options
+from pipeline.processes.cgroup import usable_cpus
+from pipeline.processes.supervisor import Supervisor
+from pipeline.report.columns import Result
+from pipeline.report.markdown import table
+from pipeline.source.guest_client import GuestClient
+
+METHODS_OF_AUTO = (
+    *(("none", None), ("lz4", -3), ("lz4", 1), ("isal", 1)),
+    *(("zstd", level) for level in (-5, 1, 2, 3, 5, 7)),
+)
+"""What auto is forecast as: the best of these."""
+
+
+def add_forecast_argument(parser: argparse.ArgumentParser) -> None:
+    """To the options of what is printed."""
+    parser.add_argument(
+        "--forecast",
+        action="store_true",
+        default=None,
+        help="look at the guest for 4.5 s first, say what the run will take, and score that in the end",
+    )
+
+
+def check_forecast(options: Options) -> None:
+    """Raises UsageError for what is not modelled."""
+    if options.method == "qatzip":
+        raise UsageError("--forecast: a QAT device is not modelled yet; leave it out, or choose a CPU method")
+
+
+class Forecaster:
+    """For one run. `found` is the forecast, once there was a look."""
+
+    def __init__(self, options: Options, supervisor: Supervisor) -> None:
+        self._options, self._supervisor = options, supervisor
+        self.found: Forecast | None = None
+        self.seen: Seen | None = None
+
+    def look(self, guest: GuestClient) -> str:
+        """Watch an open guest, and say what its migration will take."""
+        pid = guest.worker.pid or guest.worker.connection.peer()[0]
+        self.seen = look(guest.source, guest.log, pid, self._rest)
+        options = self._options
+        cpus = usable_cpus()
+        threads = max(1, min(options.channels, int(cpus)))
+        methods = METHODS_OF_AUTO if options.method == AUTO else ((options.method, options.level),)
+        host = Host(cpus, cpus, one_host=True)
+        plan = Plan(options.channels, options.receivers, options.max_bandwidth, options.policy)
+        all_of_them = [
+            forecast(self.seen.guest, candidate, host, plan)
+            for candidate in candidates(methods, self.seen.whole, self.seen.written, threads)
+        ]
+        best = min(
+            all_of_them, key=lambda one: (round(-one.chance_to_converge, 1), one.bands["total_ms"].expected)
+        )
+        self.found = replace(best, method=options.method, level=options.level)
+        total, downtime = self.found.bands["total_ms"], self.found.bands["downtime_ms"]
+        return (
+            f"forecast: {total.low / 1e3:.2f} to {total.high / 1e3:.2f} s (80 %), downtime "
+            f"{downtime.low:.0f} to {downtime.high:.0f} ms, converges in "
+            f"{self.found.chance_to_converge:.0%} of the draws"
+        )
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._supervisor.wait(left)
+
+    def add_to(self, result: Result) -> None:
+        """The forecast and its score, into a result document."""
+        if self.found is None or self.seen is None:
+            return
+        result["forecast"] = {**self.found.record(), "look_seconds": self.seen.took_seconds}
+        result["score"] = scored(result)
+
+
+def render_score(result: Result) -> str:
+    """Predicted and real, side by side."""
+    predicted, score = result["forecast"], result["score"]
+    rows = [["", "forecast", "80 % band", "came true", "error", "in the band"]]
+    for name, title in NAMES.items():
+        band: dict[str, Any] = predicted[name]
+        found = score.get(name)
+        rows.append(
+            [
+                title,
+                _show(name, band["expected"]),
+                f"{_show(name, band['low'])} to {_show(name, band['high'])}",
+                "-" if found is None else _show(name, found["came_true"]),
+                "-" if found is None or found["error"] is None else f"{found['error']:+.0%}",
+                "-" if found is None else ("yes" if found["in_band"] else "no"),
+            ]
+        )
+    chance = f"{predicted['chance_to_converge']:.0%} of the draws converged"
+    return f"{table(rows)}\n\n{chance}; the run " + ("did" if score["converged"] else "did not")
+
+
+def _show(name: str, value: float) -> str:
+    if name == "wire_bytes":
+        return f"{value / 1e6:.1f} M"
+    return f"{value:.2f}" if name.endswith("seconds") else f"{value:.0f}"

@@ -1,0 +1,120 @@
+"""Many draws of one case, and the bands that they make."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.dirty_curve import DirtyCurve
+from pipeline.forecast.rounds import Case, Cost, Resources, walk
+from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Plan
+
+DRAWS = 100
+LOW, HIGH = 0.1, 0.9
+QUANTITIES = ("total_ms", "downtime_ms", "rounds", "wire_bytes", "send_cpu_seconds", "recv_cpu_seconds")
+
+
+@dataclass(frozen=True)
+class Band:
+    """What is expected, and the 80 % band."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one method with one plan. Bands are of the draws that converge, or of all where none does."""
+
+    method: str
+    level: int | None
+    channels: int
+    chance_to_converge: float
+    bands: dict[str, Band]
+
+    @property
+    def name(self) -> str:
+        return self.method if self.level is None else f"{self.method} {self.level}"
+
+    def record(self) -> dict[str, Any]:
+        """As a result document has it."""
+        return {
+            "method": self.method,
+            "level": self.level,
+            "channels": self.channels,
+            "chance_to_converge": self.chance_to_converge,
+            **{name: asdict(band) for name, band in self.bands.items()},
+        }
+
+
+def forecast(
+    guest: Guest, candidate: Candidate, host: Host, plan: Plan, seed: int = 1, draws: int = DRAWS
+) -> Forecast:
+    """The same for the same figures and seed."""
+    chance = np.random.default_rng(seed)
+    outcomes = [walk(_draw(guest, candidate, host, plan, chance)) for _ in range(draws)]
+    good = [outcome for outcome in outcomes if outcome.converged]
+    bands = {name: _band([float(getattr(one, name)) for one in good or outcomes]) for name in QUANTITIES}
+    return Forecast(candidate.method, candidate.level, plan.channels, len(good) / len(outcomes), bands)
+
+
+def _band(values: list[float]) -> Band:
+    low, middle, high = np.quantile(values, (LOW, 0.5, HIGH))
+    return Band(float(middle), float(low), float(high))
+
+
+def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np.random.Generator) -> Case:
+    slowness = math.exp(chance.normal(0.0, host.noise))
+    whole = _cost(candidate.whole, slowness, chance)
+    written = _cost(candidate.written, slowness, chance) if len(candidate.written) else whole
+    link = plan.link_bytes_per_second * max(0.1, chance.normal(1.0, plan.link_noise))
+    cpus = max(0.25, host.cpus - guest.cpus)
+    resources = Resources(
+        plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link
+    )
+    return Case(
+        guest.ram_pages,
+        guest.zero_share,
+        guest.written_zero_share,
+        _curve(guest, chance),
+        whole,
+        written,
+        resources,
+        guest.sync_ms,
+        plan.policy,
+    )
+
+
+def _cost(batches: Batches, slowness: float, chance: np.random.Generator) -> Cost:
+    """Of batches picked anew."""
+    if not len(batches):
+        return Cost(0.0, 0.0, 1.0)
+    picked = chance.integers(0, len(batches), len(batches))
+    plain = batches.plain_bytes[picked].sum()
+    return Cost(
+        batches.compress_ns[picked].sum() / plain * slowness,
+        batches.decompress_ns[picked].sum() / plain * slowness,
+        batches.payload_bytes[picked].sum() / plain,
+    )
+
+
+def _curve(guest: Guest, chance: np.random.Generator) -> DirtyCurve:
+    """Each point the mean of its samples, picked anew; a curve never falls."""
+    pages: list[int] = []
+    for samples in guest.curve.pages:
+        picked = chance.choice(samples, len(samples))
+        pages.append(max(round(float(picked.mean())), pages[-1] if pages else 0))
+    return DirtyCurve(guest.curve.seconds, tuple(pages), guest.ram_pages)
+
+
+def best(found: list[Forecast]) -> Forecast:
+    """Which to take: what most surely converges, and of those the shortest."""
+    sure = max(one.chance_to_converge for one in found)
+    return min(
+        (one for one in found if one.chance_to_converge >= sure - 0.05),
+        key=lambda one: one.bands["total_ms"].expected,
+    )

@@ -1,0 +1,154 @@
+"""One migration, walked through round by round: pure, and the same for the same figures.
+
+The time of a round is that of the resource that is full: the wire, the channels, the receivers, or the CPUs
+that both sides share. What to do after a round is the run's own policy's word (`pipeline.policy`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from guestmem.page import PAGE_BYTES
+from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
+from pipeline.dirty_curve import DirtyCurve
+from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, Verdict, decide
+
+SCAN_NS = 0.12
+"""CPU a byte to find zero pages (numpy, about 8 to 12 GB/s)."""
+
+ROUND_MS, SWITCHOVER_MS = 2.0, 3.0
+"""Beside the pages: the barrier of a round; pausing the guest and handing it over."""
+
+MOST_ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a byte of normal pages: CPU nanoseconds of both sides, and bytes on the wire."""
+
+    send_ns: float
+    recv_ns: float
+    wire_share: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What there is: `cpus` at the source, `recv_cpus` at the destination, `both_cpus` of one host or 0."""
+
+    channels: int
+    receivers: int
+    cpus: float
+    recv_cpus: float
+    both_cpus: float
+    link_bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One draw. Shares of zero pages; `whole` is the cost of all pages, `written` of those written since."""
+
+    ram_pages: int
+    zero_share: float
+    written_zero_share: float
+    curve: DirtyCurve
+    whole: Cost
+    written: Cost
+    resources: Resources
+    sync_ms: float
+    policy: PolicySettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of this case would report."""
+
+    converged: bool
+    total_ms: float
+    downtime_ms: float
+    rounds: int
+    wire_bytes: float
+    send_cpu_seconds: float
+    recv_cpu_seconds: float
+
+
+@dataclass
+class _Sums:
+    total_ms: float = 0.0
+    wire_bytes: float = 0.0
+    send_cpu_seconds: float = 0.0
+    recv_cpu_seconds: float = 0.0
+
+
+def walk(case: Case) -> Outcome:
+    """From the first page to the last."""
+    sums = _Sums()
+    rounds: list[RoundFigures] = []
+    verdicts: list[Verdict] = []
+    pages, zero_share, cost = float(case.ram_pages), case.zero_share, case.whole
+    throttle, limit_ms = 0, case.policy.downtime_limit_ms
+    while len(rounds) < MOST_ROUNDS:
+        milliseconds = _round(case, pages, zero_share, cost, sums)
+        curve = _throttled(case.curve, throttle)
+        dirty = curve.pages_after((milliseconds + case.sync_ms) / 1e3)
+        normal = pages * (1 - zero_share)
+        rounds.append(
+            RoundFigures(
+                round=len(rounds) + 1,
+                pages=round(pages),
+                normal_pages=round(normal),
+                zero_pages=round(pages - normal),
+                wire_bytes=round(normal * PAGE_BYTES * cost.wire_share),
+                duration_ms=milliseconds,
+                dirty_pages=round(dirty),
+                curve=curve,
+                throttle_percent=throttle,
+            )
+        )
+        verdict = decide(case.policy, Situation(rounds, verdicts, throttle, limit_ms, case.sync_ms))
+        verdicts.append(verdict)
+        throttle, limit_ms = verdict.throttle_percent, verdict.downtime_limit_ms
+        pages, zero_share, cost = dirty, case.written_zero_share, case.written
+        if verdict.decision is not Decision.CONTINUE:
+            break
+    if not verdicts or verdicts[-1].decision is not Decision.SWITCH_OVER:
+        return _outcome(sums, len(rounds), converged=False, downtime_ms=0.0)
+    before = sums.total_ms
+    last = _round(case, pages, zero_share, cost, sums) if pages >= 1 else 0.0
+    sums.total_ms = before + last + case.sync_ms + SWITCHOVER_MS
+    return _outcome(sums, len(rounds) + 1, converged=True, downtime_ms=sums.total_ms - before)
+
+
+def _outcome(sums: _Sums, rounds: int, *, converged: bool, downtime_ms: float) -> Outcome:
+    return Outcome(
+        *(converged, sums.total_ms, downtime_ms, rounds, sums.wire_bytes),
+        *(sums.send_cpu_seconds, sums.recv_cpu_seconds),
+    )
+
+
+def _throttled(curve: DirtyCurve, percent: int) -> DirtyCurve:
+    if not percent:
+        return curve
+    slower = 1 / (1 - percent / 100)
+    return DirtyCurve(tuple(at * slower for at in curve.seconds), curve.pages, curve.ram_pages)
+
+
+def _round(case: Case, pages: float, zero_share: float, cost: Cost, sums: _Sums) -> float:
+    """Milliseconds that so many pages take; what they cost is added up."""
+    scanned = pages * PAGE_BYTES
+    normal = scanned * (1 - zero_share)
+    wire = normal * cost.wire_share
+    send = (normal * (cost.send_ns + SEND_NS) + scanned * SCAN_NS) / 1e9
+    recv = normal * (cost.recv_ns + RECEIVE_NS) / 1e9
+    have = case.resources
+    seconds = max(
+        send / max(0.1, min(have.channels, have.cpus)),
+        recv / max(0.1, min(have.receivers, have.recv_cpus)),
+        (send + recv) / have.both_cpus if have.both_cpus else 0.0,
+        wire / have.link_bytes_per_second if have.link_bytes_per_second else 0.0,
+    )
+    milliseconds = seconds * 1e3 + ROUND_MS
+    sums.total_ms += milliseconds
+    sums.wire_bytes += wire
+    sums.send_cpu_seconds += send
+    sums.recv_cpu_seconds += recv
+    return milliseconds

@@ -1,0 +1,93 @@
+"""Pages of a guest, compressed by every candidate on this host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.zero import normal_mask
+from pipeline.codecs import METHODS
+from pipeline.codecs.method import CodecSettings
+from pipeline.forecast.situation import Batches, Candidate
+
+PACKET_PAGES = 128
+"""Pages of a packet: what a channel compresses at once."""
+
+MOST_BATCHES = 64
+"""32 MiB: the ratio of memory as mixed as a Linux guest's is then known to some 2 %."""
+
+NONE, ROOM_BYTES = "none", 64 << 10
+
+Words = npt.NDArray[np.uint64]
+"""(n, 512): pages."""
+
+NO_PAGES: Words = np.zeros((0, WORDS_PER_PAGE), np.uint64)
+
+
+def normal_pages(pages: Words) -> tuple[Words, float]:
+    """Those that are not zero, and the share of zero pages."""
+    if not len(pages):
+        return NO_PAGES, 0.0
+    mask = normal_mask(pages)
+    return pages[mask], float(1 - mask.mean())
+
+
+def candidates(
+    methods: Iterable[tuple[str, int | None]], whole: Words, written: Words, threads: int
+) -> list[Candidate]:
+    """Each method at its level, or its default one, on normal pages. Raises CodecUnavailable, CodecError."""
+    found = []
+    for name, level in methods:
+        shown = level if level is not None else METHODS[name].default_level
+        found.append(
+            Candidate(
+                name,
+                shown if METHODS[name].levels else None,
+                measure(name, shown, whole, threads),
+                measure(name, shown, written, threads),
+            )
+        )
+    return found
+
+
+def measure(name: str, level: int, pages: Words, threads: int) -> Batches:
+    """A method on packets of these pages, on so many CPUs at once, as channels do it: bytes, and CPU time of
+    each direction."""
+    packets = [
+        pages[first : first + PACKET_PAGES]
+        for first in range(0, min(len(pages), MOST_BATCHES * PACKET_PAGES), PACKET_PAGES)
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        shares = pool.map(lambda at: _measure(name, level, packets[at::threads]), range(threads))
+        rows = [row for share in shares for row in share]
+    return Batches(*np.array(rows, np.float64).reshape(-1, 4).T)
+
+
+def _measure(name: str, level: int, packets: list[Words]) -> list[tuple[int, int, int, int]]:
+    method = METHODS[name]
+    settings = CodecSettings(level=level)
+    encoder, decoder = method.open_encoder(settings), method.open_decoder(settings)
+    packet = PACKET_PAGES * PAGE_BYTES
+    room = memoryview(bytearray(max(packet, method.bound_bytes(packet, settings)) + ROOM_BYTES))
+    back = memoryview(bytearray(packet))
+    rows = []
+    try:
+        for number, pages in enumerate([*packets[:1], *packets]):
+            plain = memoryview(pages.tobytes())
+            begun = time.thread_time_ns()
+            length = len(plain) if name == NONE else encoder.compress(plain, room)
+            middle = time.thread_time_ns()
+            if length < len(plain):
+                decoder.decompress(room[:length], back[: len(plain)])
+            ended = time.thread_time_ns()
+            if number:  # the first one warms up
+                rows.append((len(plain), min(length, len(plain)), middle - begun, ended - middle))
+    finally:
+        encoder.close()
+        decoder.close()
+    return rows

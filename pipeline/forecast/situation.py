@@ -1,0 +1,88 @@
+"""What a forecast is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.policy import PolicySettings
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CurveSamples:
+    """How many distinct pages were dirty so long after a sync: all samples of each point, in order."""
+
+    seconds: tuple[float, ...]
+    pages: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def idle(cls) -> CurveSamples:
+        """Of a guest that writes nothing."""
+        return cls((1.0,), ((0,),))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a method made of batches of sampled pages, one figure a batch: bytes before and after, and CPU
+    nanoseconds of each direction. Empty where there was no page."""
+
+    plain_bytes: Numbers
+    payload_bytes: Numbers
+    compress_ns: Numbers
+    decompress_ns: Numbers
+
+    def __len__(self) -> int:
+        return len(self.plain_bytes)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method at a level on this guest's memory: of all normal pages, and of the pages that it writes."""
+
+    method: str
+    level: int | None
+    whole: Batches
+    written: Batches
+
+    @property
+    def name(self) -> str:
+        return self.method if self.level is None else f"{self.method} {self.level}"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest's RAM and what it does. `zero_share` is of all pages, `written_zero_share` of those it writes;
+    `cpus` is what it keeps busy; `sync_ms` what fetching its dirty log takes."""
+
+    ram_pages: int
+    zero_share: float
+    written_zero_share: float
+    curve: CurveSamples
+    sync_ms: float
+    cpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What works at both ends: `cpus` of the source's host, `recv_cpus` of the destination's, `one_host`
+    where these are the same; `noise` is by how much (standard deviation, share) speed differs by itself."""
+
+    cpus: float
+    recv_cpus: float
+    one_host: bool
+    noise: float = 0.04
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How it is to be sent. `link_bytes_per_second` 0 is no limit but the CPUs'."""
+
+    channels: int
+    receivers: int
+    link_bytes_per_second: float
+    policy: PolicySettings
+    link_noise: float = 0.01

@@ -1,0 +1,1 @@
+"""What a migration of a VM will take, before it starts."""
