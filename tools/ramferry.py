@@ -15,6 +15,7 @@ COMMANDS = {
     "recv": ("pipeline.cli.recv", "receive a guest from another host"),
     "relay": ("pipeline.cli.relay", "carry a real VM's migration between two QEMUs"),
     "dirtyrate": ("tools.dirtyrate", "keep a guest running that writes, or measure its dirty curve"),
+    "snapshot": ("tools.snapshot", "write the RAM of a running VM to a file"),
     "compare": ("tools.compare.command", "compare methods over links, channels and guests"),
     "bench": ("tools.bench.command", "measure this program beside QEMU and beside each codec"),
     "forecast": ("tools.forecast.command", "say what a migration will take, before it starts"),

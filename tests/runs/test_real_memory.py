@@ -122,3 +122,42 @@ def test_a_run_starts_from_a_dump_and_says_what_it_was(tmp_path: Path) -> None:
     assert found["verified"]
     assert found["options"]["image_format"] == "flattened kdump"
     assert found["options"]["image_ranges"][0]["address"] == 0
+
+
+@pytest.mark.long
+def test_a_snapshot_of_a_running_vm(tmp_path: Path) -> None:
+    ram = GuestRam.create(OPTIONS.size_bytes, "snapshot")
+    machine = GuestMachine(ram, OPTIONS, monitor=tmp_path / "qmp")
+    try:
+        machine.wait_for_line(1)
+        before = machine.qmp.run("query-migrate-capabilities")
+        output = tmp_path / "snapshot"
+        ended = tool(
+            *("tools.snapshot", "--qmp", str(tmp_path / "qmp"), "--output", str(output)),
+            *("--json", str(tmp_path / "json")),
+        )
+        assert ended.returncode == 0, ended.stderr
+        found = json.loads((tmp_path / "json").read_text())
+        assert output.stat().st_mode & 0o777 == 0o600
+        assert 0 < found["stopped_ms"] < 5000
+        assert machine.qmp.run("query-status")["running"]
+        assert machine.qmp.run("query-migrate-capabilities") == before
+        told = machine.wait_for_line(0, 20)
+        assert machine.wait_for_line(told.count + 1, 20).bad == 0
+        layout, memory = read(output)
+        at = 0
+        for one in layout.ranges:
+            if one.name == "ram":
+                held = memoryview(memory)[at : at + one.size_bytes]
+                same = sum(
+                    held[page : page + 4096] == ram.memory[page : page + 4096]
+                    for page in range(0, one.size_bytes, 4096)
+                )
+                assert same > 0.8 * one.size_bytes / 4096
+            at += one.size_bytes
+        again = tool("tools.snapshot", "--qmp", str(tmp_path / "qmp"), "--output", str(output))
+        assert again.returncode == 2
+        assert "exists" in again.stderr
+    finally:
+        machine.stop()
+        os.close(ram.fd)

@@ -272,7 +272,7 @@ def tables(document: dict[str, Any]) -> str:
         mbit, name = key.split("|")
         table_rows.append([f"{mbit} Mbit/s", name, f"does not converge ({count} of {count})", *[""] * 4])
     waits = [
-        f"{key.split('|')[1]}: a page that was asked for took "
+        f"{key.split('|')[1]}: a page asked for took "
         f"{_spread(found, 'wait_median_ms').median:.1f} ms in the median, "
         f"{_spread(found, 'wait_p99_ms').median:.1f} ms at the 99th percentile "
         f"({_spread(found, 'waits').median:.0f} pages)."

@@ -7,4 +7,4 @@ import sys
 from pipeline.cli.main import execute
 
 if __name__ == "__main__":
-    sys.exit(execute("tools.forecast.command", sys.argv[1:]))
+    sys.exit(execute("tools.forecast.command", sys.argv[1:], "python -m tools.forecast"))

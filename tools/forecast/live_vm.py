@@ -7,12 +7,9 @@ show which of them were written meanwhile. Every call holds QEMU's lock for as l
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.errors import HostError
 from pipeline.forecast.sample import MOST_BATCHES, NO_PAGES, PACKET_PAGES, Words, normal_pages
 from pipeline.forecast.situation import CurveSamples, Guest
+from tools.qemu.connect import monitor_at, refuse_moving
 from tools.qemu.monitor import Monitor, MonitorError
 
 POINTS_MS = (125, 250, 500, 1000, 2000)
@@ -35,9 +33,6 @@ FIRST_ADDRESS, LOW_END, HIGH_BEGIN = 1 << 20, 2 << 30, 4 << 30
 
 SPREAD = (-1.28, -0.52, 0.0, 0.52, 1.28)
 """Standard deviations: five equally likely values of what a sample leaves open."""
-
-MOVING = ("setup", "active", "pre-switchover", "device", "postcopy-active", "postcopy-paused", "cancelling")
-CONNECT_SECONDS = 5.0
 
 
 @dataclass
@@ -65,27 +60,6 @@ class LiveVm:
     notes: list[str] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def monitor_at(path: str) -> Iterator[Monitor]:
-    """Raises HostError where nobody answers."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(CONNECT_SECONDS)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise HostError(f"--qmp {path}: no QEMU listens there: {error.strerror or error}") from error
-    sock.settimeout(None)
-    try:
-        monitor = Monitor(sock)
-    except MonitorError as error:
-        raise HostError(f"--qmp {path}: {error}; another client may hold this monitor") from error
-    try:
-        yield monitor
-    finally:
-        monitor.close()
-
-
 def look(path: str) -> LiveVm:
     """Some 7 s at a VM. Raises HostError for a VM that is being migrated, or a monitor that fails."""
     try:
@@ -97,9 +71,7 @@ def look(path: str) -> LiveVm:
 
 def _look(monitor: Monitor, path: str, folder: Path) -> LiveVm:
     began, cost = time.monotonic(), Cost()
-    status = monitor.run("query-migrate").get("status", "none")
-    if status in MOVING:
-        raise HostError(f"--qmp {path}: this VM is being migrated ({status}): a look would disturb it")
+    refuse_moving(monitor, path, "a look would disturb it")
     size = int(monitor.run("query-memory-size-summary")["base-memory"])
     capabilities = {
         one["capability"]: bool(one["state"]) for one in monitor.run("query-migrate-capabilities")
