@@ -25,7 +25,7 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from tools.bench import auto, docs, peers, relay, scale, transports
+from tools.bench import auto, docs, forecast, peers, relay, scale, transports
 from tools.bench.request import OUTPUT, BenchRequest
 from tools.measuring.provenance import host_line
 
@@ -86,6 +86,13 @@ SUITES = {
         relay.tables,
         repeat=1,
     ),
+    "forecast": Suite(
+        "forecasts from a look before each run, and how far they were off",
+        forecast.measure,
+        forecast.tables,
+        ("methods", "bandwidths"),
+        repeat=1,
+    ),
     "scale": Suite("guest size, channels and start-up", scale.measure, scale.tables),
     "docs": Suite(
         "every table of docs/measurements.md, and the README's chart",
@@ -109,14 +116,14 @@ def build_parser(program: str) -> Parser:
     add(
         "--methods",
         metavar="LIST",
-        help="peers, transports: methods, with commas between (default all that are here)",
+        help="peers, transports, forecast: methods, with commas between (default all that are here)",
     )
     add("--channels", metavar="N", help=f"channels, 1 to {MAX_WORKERS} (default {DEFAULT_CHANNELS})")
     add("--repeat", metavar="N", help="times each configuration is run, 1 to 100 (default 5; docs 2)")
     add(
         "--bandwidths",
         metavar="LIST",
-        help="auto, auto-device: rates, 0 is no limit (default 25M to 800M, 0)",
+        help="auto, auto-device, forecast: rates, 0 is no limit (default 25M to 800M, 0)",
     )
     add("--images", metavar="LIST", help="auto, auto-links, auto-device: kinds of image (default all)")
     add(
