@@ -91,7 +91,7 @@ def _whole(ram: GuestRam, chance: np.random.Generator) -> tuple[Words, float]:
 def _places(pages: int, chance: np.random.Generator) -> list[int]:
     """First pages of packets: one of each stretch of RAM, so that no part is missed; in any order."""
     packets = max(1, pages // PACKET_PAGES)
-    stretches = min(packets, 4 * MOST_BATCHES)
+    stretches = min(packets, 2 * MOST_BATCHES)
     edges = np.linspace(0, packets, stretches + 1).astype(np.int64)
     picked = [int(chance.integers(low, max(low + 1, high))) for low, high in pairwise(edges.tolist())]
     chance.shuffle(picked)

@@ -16,7 +16,7 @@ from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, V
 SCAN_NS = 0.12
 """CPU a byte to find zero pages (numpy, about 8 to 12 GB/s)."""
 
-ROUND_MS, SWITCHOVER_MS = 2.0, 3.0
+ROUND_MS, SWITCHOVER_MS = 1.0, 1.0
 """Beside the pages: the barrier of a round; pausing the guest and handing it over."""
 
 MOST_ROUNDS = 400

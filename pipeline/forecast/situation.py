@@ -38,6 +38,15 @@ class Batches:
     def __len__(self) -> int:
         return len(self.plain_bytes)
 
+    def dearer(self, send_ns: float, recv_ns: float) -> Batches:
+        """With so much more CPU a byte."""
+        return Batches(
+            self.plain_bytes,
+            self.payload_bytes,
+            self.compress_ns + send_ns * self.plain_bytes,
+            self.decompress_ns + recv_ns * self.plain_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -51,6 +60,11 @@ class Candidate:
     @property
     def name(self) -> str:
         return self.method if self.level is None else f"{self.method} {self.level}"
+
+    def dearer(self, send_ns: float, recv_ns: float) -> Candidate:
+        """With so much more CPU a byte."""
+        whole, written = self.whole.dearer(send_ns, recv_ns), self.written.dearer(send_ns, recv_ns)
+        return Candidate(self.method, self.level, whole, written)
 
 
 @dataclass(frozen=True)

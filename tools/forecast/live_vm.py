@@ -18,7 +18,7 @@ import numpy as np
 
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.errors import HostError
-from pipeline.forecast.sample import MOST_BATCHES, NO_PAGES, PACKET_PAGES, Words, normal_pages
+from pipeline.forecast.sample import NO_PAGES, PACKET_PAGES, Words, normal_pages
 from pipeline.forecast.situation import CurveSamples, Guest
 from tools.qemu.connect import monitor_at, refuse_moving
 from tools.qemu.monitor import Monitor, MonitorError
@@ -27,6 +27,7 @@ POINTS_MS = (125, 250, 500, 1000, 2000)
 SAMPLE_PAGES_A_GIB = 4096
 """QEMU's default is 512; each is hashed before and after."""
 
+MOST_PIECES = 128
 PIECE_BYTES = PACKET_PAGES * PAGE_BYTES
 FIRST_ADDRESS, LOW_END, HIGH_BEGIN = 1 << 20, 2 << 30, 4 << 30
 """Of RAM that lies the same on all x86 machines: below 1 MiB are ROMs, and a large RAM goes on at 4 GiB."""
@@ -104,7 +105,7 @@ def _addresses(size: int) -> list[int]:
     low = range(FIRST_ADDRESS, min(size, LOW_END) - PIECE_BYTES, PIECE_BYTES)
     high = range(HIGH_BEGIN, HIGH_BEGIN + max(0, size - LOW_END) - PIECE_BYTES, PIECE_BYTES)
     places = [*low, *high]
-    count = min(len(places), 2 * MOST_BATCHES)
+    count = min(len(places), MOST_PIECES)
     return [places[index] for index in sorted(chance.choice(len(places), count, replace=False).tolist())]
 
 
