@@ -136,6 +136,36 @@ def test_blocks_with_a_history_over_connections_that_break(method: str, level: i
     assert asyncio.run(asyncio.wait_for(work, 60))
 
 
+def test_histories_are_decompressed_in_order_whatever_order_they_come_in() -> None:
+    async def shuffled() -> None:
+        chance = random.Random(1)
+        one, other = End("zstd", SLOW_BYTES_PER_SECOND, 5), End("zstd")
+        take, came = other.into.take, list[tuple[Frame, memoryview]]()
+        other.into.take = lambda frame, payload: came.append((frame, payload))  # type: ignore[method-assign]
+        connect(one, other, 0)
+        text = b"".join(b"page %d of text. " % chance.randrange(99) for _ in range(20000))
+        sent: dict[int, bytearray] = defaultdict(bytearray)
+        for turn in range(30):
+            data = text[turn * 1000 : turn * 1000 + 20_000]
+            sent[turn % 2] += data
+            one.out.add(FrameType.DATA, turn % 2, memoryview(bytearray(data)))
+        while len(came) < 30:
+            await asyncio.sleep(0.005)
+        assert all(frame.history for frame, _ in came)
+        chance.shuffle(came)
+        for frame, payload in came:
+            take(frame, payload)
+            await asyncio.sleep(0.001)
+        while not one.out.is_done():
+            assert not other.failures
+            await asyncio.sleep(0.005)
+        assert other.got == sent
+        one.close()
+        other.close()
+
+    asyncio.run(asyncio.wait_for(shuffled(), 30))
+
+
 def test_a_fast_link_has_no_histories() -> None:
     work = carry("zstd", 1, breaks=1, limit=100 * SLOW_BYTES_PER_SECOND, level=5)
     assert asyncio.run(asyncio.wait_for(work, 60)) == 0
