@@ -40,6 +40,13 @@ def quiet_vms(tmp_path: Path) -> Iterator[Rig]:
         yield made
 
 
+@pytest.fixture
+def waiting_vms(tmp_path: Path) -> Iterator[Rig]:
+    """The same with QEMU's -S at the destination."""
+    with rig(tmp_path, replace(GUEST, rate_mib=0), paused=True) as made:
+        yield made
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
@@ -294,6 +301,65 @@ def test_the_end_of_a_migration_comes_after_the_last_word_was_cut(quiet_vms: Rig
         ends_well(vms)
         for relay in vms.relays.values():
             assert "undecided" in relay.said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("who", "runs"),
+    [("source relay", {"source"}), ("destination relay", set()), ("destination QEMU", set())],
+)
+def test_with_s_a_death_after_the_last_byte_never_leaves_two(
+    waiting_vms: Rig, who: str, runs: set[str]
+) -> None:
+    vms = waiting_vms
+    with through_proxy(vms, "--reconnect", "1") as between:
+        vms.set(pause_before_switchover=True, downtime_limit=1)
+        vms.migrate()
+        vms.await_status("source", "pre-switchover")
+        for pipe in between.pipes:
+            pipe.stalled_back.set()
+        vms.source.qmp.run("migrate-continue", state="pre-switchover")
+        vms.await_status("destination", "completed")
+        assert vms.running() == set()
+        side, _, what = who.partition(" ")
+        if what == "relay":
+            vms.relays[side].kill()
+        else:
+            vms.destination.process.kill()
+            for pipe in between.pipes:
+                pipe.stalled_back.clear()
+        until = time.monotonic() + 20
+        while vms.running() != runs:
+            assert time.monotonic() < until, vms.running()
+            time.sleep(0.1)
+        time.sleep(2)
+        assert vms.running() == runs
+        if who == "destination relay":
+            assert vms.relays["source"].process.poll() is None, "it must not give up"
+        elif who == "destination QEMU":
+            # It had said that it is done: the guest was its own.
+            assert vms.status("source")[1] == "completed"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("multifd", [0, 2])
+def test_both_monitors_answer_while_the_link_is_down(vms: Rig, multifd: int) -> None:
+    with through_proxy(vms, source=("--max-bandwidth", SLOW)) as between:
+        vms.set(multifd=multifd)
+        vms.migrate()
+        time.sleep(1)
+        between.refusing.set()
+        between.cut_all()
+        slowest = 0.0
+        for _ in range(15):
+            for side in ("source", "destination"):
+                began = time.monotonic()
+                assert vms.status(side)[1] == "active"
+                slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.1)
+        assert slowest < 5, "a monitor that hangs says nothing for as long as the stall"
+        between.refusing.clear()
+        ends_well(vms)
 
 
 @pytest.mark.long
