@@ -7,12 +7,14 @@ Each program header PT_LOAD is a range of guest-physical memory at `p_paddr`; wh
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from guestmem.images.layout import Format, ImageError, Layout, PlainLayout, Range, Stored, check_pages
 from guestmem.images.source import Source
 
 NAME = "ELF core"
 MAGIC = b"\x7fELF"
+BIG_ENDIAN, TYPE_AT, ET_CORE = b"\x02", 16, 4
 NO_PACKAGE = f"{NAME}: the package pyelftools is missing: pip install 'ramferry[images]'"
 MAX_RANGES = 70_000
 
@@ -29,8 +31,6 @@ def read(source: Source) -> Layout:
     try:
         with os.fdopen(os.dup(source.fd), "rb") as file:
             elf = ELFFile(file)
-            if elf.header["e_type"] != "ET_CORE":
-                raise ImageError(f"{NAME}: an ELF file, and no core of a guest's memory")
             if elf.num_segments() > MAX_RANGES:
                 raise ImageError(f"{NAME}: {elf.num_segments()} program headers")
             headers = [
@@ -56,4 +56,10 @@ def _stored(source: Source, header: object) -> Stored:
     return Stored(Range("", address, size), field("p_offset"), stored)
 
 
-ELF_CORE = Format(NAME, lambda head: head.startswith(MAGIC), read)
+def _is_core(head: bytes) -> bool:
+    """Raw memory may begin with a program."""
+    order: Literal["little", "big"] = "big" if head[5:6] == BIG_ENDIAN else "little"
+    return head.startswith(MAGIC) and int.from_bytes(head[TYPE_AT : TYPE_AT + 2], order) == ET_CORE
+
+
+ELF_CORE = Format(NAME, _is_core, read)

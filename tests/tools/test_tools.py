@@ -168,7 +168,11 @@ def test_a_qemu_that_dies_ends_the_wait(monitored: tuple[subprocess.Popen[bytes]
             "--images: --suite peers does not take it; --suite auto or auto-links or auto-device does",
         ),
         ("tools.bench", ("--bandwidths", "25M"), "--bandwidths"),
-        ("tools.bench", ("--suite", "auto", "--methods", "none"), "--suite peers or transports does"),
+        (
+            "tools.bench",
+            ("--suite", "auto", "--methods", "none"),
+            "--suite peers or transports or forecast does",
+        ),
         ("tools.bench", ("--suite", "scale", "--no-qemu"), "--no-qemu"),
         ("tools.bench", ("--suite", "scale", "--no-prealloc"), "--no-prealloc"),
         ("tools.bench", ("--suite", "auto", "--filled", "0.5"), "--filled"),

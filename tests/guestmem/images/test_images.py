@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_a_page_that_became_zero_is_zero_whatever_lies_in_the_file(tmp_path: Pat
     assert not any(filled(path)[normal * PAGE : (normal + 1) * PAGE])
 
 
+def test_raw_memory_may_begin_with_a_program(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(Path(sys.executable).resolve().read_bytes()[: 2 * PAGE].ljust(2 * PAGE, b"x"))
+    assert filled(path) == path.read_bytes()
+
+
 def test_holes_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "image"
     with path.open("wb") as file:
@@ -124,7 +131,7 @@ def test_whatever_is_cut_off_or_changed_is_refused_in_a_line_or_harmless(kind: s
         (files.elf([]), "no guest RAM"),
         (files.lime([(0, DATA)])[:-1], "truncated"),
         (files.kdump(DATA, list(range(70)))[: PAGE * 6], "truncated"),
-        (b"\x7fELF" + bytes(100), "damaged"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\0" + bytes(100), "damaged|no guest RAM"),
     ],
 )
 def test_what_cannot_be_read_says_why(data: bytes, said: str, tmp_path: Path) -> None:
