@@ -20,6 +20,9 @@ GUEST = ("--size", "64M", "--dirty-rate", "8M")
 PACED = ("--size", "64M", "--method", "zstd", "--dirty-rate", "2M", "--max-bandwidth", "16M", "--json", "-")
 """A first round of a second and more."""
 
+SLOW = ("--size", "64M", "--method", "none", "--dirty-rate", "0", "--max-bandwidth", "16M", "--json", "-")
+"""Longer than another sender takes to start on a host in use."""
+
 
 @pytest.fixture(scope="module")
 def tls_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -181,7 +184,7 @@ def test_control_that_stays_away_ends_both_and_the_next_run_works(tmp_path: Path
 
 def test_a_second_sender_is_refused_while_the_first_goes_on() -> None:
     with receiver() as here:
-        first = send(here.address, *PACED)
+        first = send(here.address, *SLOW)
         here.run.wait_for("run of")
         second = sent(here.address, *GUEST, "--reconnect", "0.5")
         assert second.code == 1
