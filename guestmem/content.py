@@ -76,29 +76,29 @@ class Image:
     def fill(self, ram: GuestRam, on_share: OnShare | None = None) -> None:
         """Read the image into `ram`, which is all zero. Raises OSError; ImageChanged when the file does not
         hold as much as RAM has; ImageError for one that is damaged."""
-        with open_source(self.path) as source:
-            self._check(self._read(source), ram)
-            try:
-                self._read(source).fill(ram.memory, on_share)
-            except Truncated as error:
-                raise ImageChanged(f"{self.path} holds fewer bytes than it had") from error
-            except ImageError as error:
-                raise ImageError(f"{self.path}: {error}") from error
-            self._check(self._read(source), ram)
-
-    def _read(self, source: Source) -> Layout:
         try:
-            return read_layout(source)
+            with open_source(self.path) as source:
+                self._read(source, ram).fill(ram.memory, on_share)
+            with open_source(self.path) as source:  # its size is asked when it is opened
+                self._read(source, ram)
+        except Truncated as error:
+            raise self._fewer(ram) from error
         except ImageError as error:
             raise ImageError(f"{self.path}: {error}") from error
 
-    def _check(self, now: Layout, ram: GuestRam) -> None:
-        if now.size_bytes < ram.size_bytes:
-            raise ImageChanged(f"{self.path} holds fewer than the {ram.size_bytes} bytes it had")
-        if now.size_bytes > ram.size_bytes:
+    def _read(self, source: Source, ram: GuestRam) -> Layout:
+        """What the file holds now. Raises ImageChanged where that is not as much as RAM has; ImageError."""
+        layout = read_layout(source)
+        if layout.size_bytes < ram.size_bytes:
+            raise self._fewer(ram)
+        if layout.size_bytes > ram.size_bytes:
             raise ImageChanged(
-                f"{self.path} had {ram.size_bytes} bytes and has {now.size_bytes} now: it is being written"
+                f"{self.path} had {ram.size_bytes} bytes and has {layout.size_bytes} now: it is being written"
             )
+        return layout
+
+    def _fewer(self, ram: GuestRam) -> ImageChanged:
+        return ImageChanged(f"{self.path} holds fewer than the {ram.size_bytes} bytes it had")
 
     def pool(self, ram: GuestRam) -> npt.NDArray[np.uint64]:
         """Pages of the image, or of this Python's files when the image is all zero; see Corpus."""

@@ -109,9 +109,9 @@ def _settings(monitor: Monitor) -> Iterator[None]:
     wanted = {name: state for name, state in CAPABILITIES.items() if name in had and had[name] != state}
     parameters = monitor.run("query-migrate-parameters")
     before = {name: parameters[name] for name in ("max-bandwidth", "downtime-limit")}
-    _set(monitor, wanted)
-    monitor.run("migrate-set-parameters", max_bandwidth=NO_LIMIT, downtime_limit=FIRST_LIMIT_MS)
     try:
+        _set(monitor, wanted)
+        monitor.run("migrate-set-parameters", max_bandwidth=NO_LIMIT, downtime_limit=FIRST_LIMIT_MS)
         yield
     finally:
         with contextlib.suppress(MonitorError):

@@ -97,7 +97,9 @@ class Outbound:
 
     def _lane(self, stream: int) -> EncodeLane | None:
         """Of a stream, while the link is slow enough for one thread a stream."""
-        lane = self._lanes.setdefault(stream, EncodeLane())
+        lane = self._lanes.get(stream)
+        if lane is None:
+            lane = self._lanes[stream] = EncodeLane()
         rate = self._link.bytes_per_second
         at_once = min(len(self._lanes), self._pool.channels)
         return lane if 0 < rate <= HISTORY_BYTES_PER_SECOND * at_once else None

@@ -122,16 +122,14 @@ class SourceSession(Session):
                     link.close()
                     return
                 fresh = bool(said.get("fresh"))
-                if fresh and (self._seen_fresh or self._accepted):
-                    link.close()
-                    if not self._goes_on_calling(STARTED_ANEW, refused=True):
-                        return
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                self._seen_fresh = self._seen_fresh or fresh
-                handlers = self.on_frame, self.on_room, self.on_lost
-                self.attach(Wire(number, generation, link.socket, *handlers, self.shared.buffers.take))
-                return
+                if not (fresh and (self._seen_fresh or self._accepted)):
+                    self._seen_fresh = self._seen_fresh or fresh
+                    handlers = self.on_frame, self.on_room, self.on_lost
+                    self.attach(Wire(number, generation, link.socket, *handlers, self.shared.buffers.take))
+                    return
+                link.close()
+                if not self._goes_on_calling(STARTED_ANEW, refused=True):
+                    return
             generation += 1
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -235,14 +233,14 @@ class SourceSession(Session):
             self._first[number] = bytearray()
         self.read_on()
 
-    def _may_read_first(self) -> bool:
-        """Of another connection than main: when it is known that main is no recovery, whose other connection
-        is postcopy's and begins with whatever page comes first."""
+    def _recovers(self) -> bool | None:
+        """Whether main is the recovery of a postcopy, whose other connection begins with whatever page comes
+        first; None before main has begun."""
         if self._is_recovery is None:
             begins = self.streams[MAIN].peek(MAIN_FIRST_BYTES)
             if len(begins) == MAIN_FIRST_BYTES:
                 self._is_recovery = begins.startswith(RECOVERY)
-        return self._is_recovery is False
+        return self._is_recovery
 
     def _open_in_recovery(self, stream: Stream) -> None:
         """There is one, and it does not wait for anything."""
@@ -267,7 +265,8 @@ class SourceSession(Session):
         if self.is_over:
             return 0
         if stream.number in self._first and stream.number != MAIN:
-            return 0 if not self._may_read_first() else MULTIFD_FIRST_BYTES - len(self._first[stream.number])
+            is_multifd = self._recovers() is False
+            return MULTIFD_FIRST_BYTES - len(self._first[stream.number]) if is_multifd else 0
         bulk = len(self.streams) - 1
         if stream.number != MAIN:
             if not self.forward.total_bytes:
@@ -327,7 +326,7 @@ class SourceSession(Session):
         multifd = [
             stream for stream in self.streams.values() if stream.kind is Kind.MULTIFD and not stream.ended
         ]
-        if not self._may_read_first() and self._is_recovery:
+        if self._recovers():
             return {}
         if not self.forward.total_bytes:
             return {stream.number: MULTIFD_FIRST_BYTES for stream in multifd}
@@ -362,8 +361,6 @@ class SourceSession(Session):
             stream.number != MAIN and not first.startswith(MULTIFD_MAGIC[: len(first)])
         ):
             return memoryview(b"")
-        if stream.number == MAIN:
-            self._is_recovery = first.startswith(RECOVERY)
         if stream.number == MAIN and not starts_main(bytes(first)):
             self.give_up(
                 f"what the source sends is no migration of QEMU's: it begins with {bytes(first[:8]).hex()}"
@@ -376,7 +373,9 @@ class SourceSession(Session):
         if stream.number != MAIN and MAIN in self.streams:
             self.loop.call_soon(self.read_on)
         self.out.add(FrameType.OPEN, stream.number, kind=stream.kind)
-        if stream.number == MAIN and self._is_recovery:
+        if stream.number == MAIN:
+            self._is_recovery = first.startswith(RECOVERY)
+        if self._is_recovery and stream.number == MAIN:
             for other in [self.streams[number] for number in self._first]:
                 other.kind = Kind.LATE
                 del self._first[other.number]

@@ -43,6 +43,18 @@ def test_an_image_that_is_written_meanwhile_is_refused(tmp_path: Path) -> None:
         Image(path).fill(GuestRam.create(MIB, "test"))
 
 
+def test_an_image_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(range(256)) * 4096)
+
+    def grow(share: float) -> None:
+        with path.open("ab") as file:
+            file.write(bytes(4096))
+
+    with pytest.raises(ImageChanged, match="it is being written"):
+        Image(path).fill(GuestRam.create(MIB, "test"), grow)
+
+
 def test_python_has_a_corpus_of_both_kinds() -> None:
     paths = python_files()
     assert sum(path.stat().st_size for path in paths) > 4 * MIB
