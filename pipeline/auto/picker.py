@@ -39,8 +39,11 @@ class Picker(Protocol):
     def pick(self, pages: int) -> Method:
         """The method meant for the next packet, of so many pages."""
 
-    def compress(self, plain: memoryview, payload: memoryview) -> int:
-        """Compress a packet as picked; `len(plain)` or more says that it does not shrink."""
+    def compress(
+        self, plain: memoryview, payload: memoryview, histories: HistoryEncoders | None = None
+    ) -> int:
+        """Compress a packet as picked; `len(plain)` or more says that it does not shrink. By an encoder of
+        `histories` where these have one for it."""
 
     def close(self) -> None:
         """Give back what the codecs hold."""
@@ -56,14 +59,19 @@ class HistoryEncoders(Protocol):
 class FixedPicker:
     """One method for all packets."""
 
-    def __init__(self, method: Method, encoder: Encoder) -> None:
-        self._method = method
+    def __init__(self, method: Method, encoder: Encoder, level: int) -> None:
+        self._method, self._encoder, self._level = method, encoder, level
         self.qat = encoder.qat
-        self.compress = encoder.compress
         self.close = encoder.close
 
     def pick(self, pages: int) -> Method:
         return self._method
+
+    def compress(
+        self, plain: memoryview, payload: memoryview, histories: HistoryEncoders | None = None
+    ) -> int:
+        encoder = histories.encoder(self._method, self._level) if histories is not None else None
+        return (encoder or self._encoder).compress(plain, payload)
 
 
 IN_NO_HURRY_NS, UNKNOWN_PATIENCE_NS = 50_000_000, 500_000_000
@@ -102,8 +110,6 @@ class AutoPicker:
         self._trust = 0
         self._first_sent = False
         self._patience_ns = UNKNOWN_PATIENCE_NS
-        self.with_history: HistoryEncoders | None = None
-        """What compresses the next packet where it has an encoder for the candidate."""
         self.qat = QatWork()
         self._without_device = True
         if QATZIP in candidates:
@@ -149,17 +155,18 @@ class AutoPicker:
             self._patience_ns -= time.monotonic_ns() - began
         self._first_sent = True
 
-    def compress(self, plain: memoryview, payload: memoryview) -> int:
+    def compress(
+        self, plain: memoryview, payload: memoryview, histories: HistoryEncoders | None = None
+    ) -> int:
         """As picked, unless a sample says that the packet will not shrink."""
         if self._trust < TRUSTED_PACKETS and not self._shrinks(plain):
             self._count(0, len(plain), len(plain), 0, 0)
             return len(plain)
         index = self._picked
         candidate, encoder = self._candidates[index], None
-        if self.with_history is not None:
-            encoder = self.with_history.encoder(candidate.method, candidate.level)
-        if encoder is None:
-            encoder = self._encoder(index)
+        if histories is not None:
+            encoder = histories.encoder(candidate.method, candidate.level)
+        encoder = encoder or self._encoder(index)
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
         length = encoder.compress(plain, payload)
         took, used = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu

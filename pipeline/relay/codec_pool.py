@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.auto.candidates import candidates_here
 from pipeline.auto.controller import Auto
-from pipeline.auto.picker import AutoPicker, FixedPicker
+from pipeline.auto.picker import AutoPicker, FixedPicker, Picker
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Decoder
 from pipeline.errors import FerryError, RunFailed
@@ -24,7 +24,6 @@ from pipeline.packets.counters import Count, Counters
 from pipeline.relay.buffers import Buffers
 from pipeline.relay.lanes import DecodeHistories, Histories, Lane
 from pipeline.relay.link_wire import LinkWire
-from pipeline.relay.stream_picker import AutoStreamPicker, FixedStreamPicker, StreamPicker
 
 PAGE_BYTES = 4096
 NONE_CODE = METHODS["none"].code
@@ -124,7 +123,7 @@ class CodecPool:
         self._encode: SimpleQueue[EncodeJob | EncodeLane | None] = SimpleQueue()
         self._decode: SimpleQueue[DecodeJob | DecodeLane | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._pickers: list[StreamPicker] = []
+        self._pickers: list[Picker] = []
         self._read_pages = Counters(1) if options.method == AUTO else None
         if not self.raw:
             self._open_pickers(wire, with_qat=with_qat)
@@ -144,9 +143,7 @@ class CodecPool:
             self.auto = Auto(candidates, options.channels, options.channels, self._read_pages, wire)
             settings = CodecSettings.of(1, options.qat, AUTO)
             self._pickers = [
-                AutoStreamPicker(
-                    AutoPicker(n, options.channels, candidates, settings, self.auto.statistics, wire)
-                )
+                AutoPicker(n, options.channels, candidates, settings, self.auto.statistics, wire)
                 for n in numbers
             ]
             self.auto.begin()
@@ -155,10 +152,7 @@ class CodecPool:
         method.load()
         level = method.default_level if options.level is None else options.level
         settings = CodecSettings.of(level, options.qat, method.name)
-        self._pickers = [
-            FixedStreamPicker(FixedPicker(method, method.open_encoder(settings)), method, level)
-            for _ in numbers
-        ]
+        self._pickers = [FixedPicker(method, method.open_encoder(settings), level) for _ in numbers]
 
     def _start(self, target: Callable[..., None], name: str, *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
@@ -185,7 +179,7 @@ class CodecPool:
         elif lane.put(job):
             self._decode.put(lane)
 
-    def _encode_all(self, picker: StreamPicker) -> None:
+    def _encode_all(self, picker: Picker) -> None:
         while (found := self._encode.get()) is not None:
             if not isinstance(found, EncodeLane):
                 self._encode_one(picker, found, None)
@@ -194,13 +188,13 @@ class CodecPool:
             if found.leave():
                 self._encode.put(found)
 
-    def _encode_one(self, picker: StreamPicker, job: EncodeJob, histories: Histories | None) -> None:
+    def _encode_one(self, picker: Picker, job: EncodeJob, histories: Histories | None) -> None:
         plain, done = job
         out = self._buffers.take(len(plain) + EXTRA_BYTES)
         began = time.thread_time_ns()
         try:
             method = picker.pick(max(1, len(plain) // PAGE_BYTES))
-            length, history = picker.compress(plain, out, histories)
+            length, history = _compress(picker, plain, out, histories)
         except FerryError:
             length, history = len(plain), 0  # a device that failed for good: the block goes as it is
         cpu_ns = time.thread_time_ns() - began
@@ -280,6 +274,21 @@ class CodecPool:
             thread.join(2.0)
         for picker in self._pickers:
             picker.close()
+
+
+def _compress(
+    picker: Picker, plain: memoryview, out: memoryview, histories: Histories | None
+) -> tuple[int, int]:
+    """The length, and the `history` of the block's frame; with one it is to be sent however long it is.
+    Raises FerryError."""
+    if histories is None:
+        return picker.compress(plain, out), 0
+    histories.mark = 0
+    try:
+        return picker.compress(plain, out, histories), histories.mark
+    except FerryError:
+        histories.forget()
+        raise
 
 
 def _open_decoder(code: int) -> Decoder:

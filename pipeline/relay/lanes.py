@@ -7,7 +7,7 @@ on a fast one blocks stand by themselves, and any thread takes any of them.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Generic, TypeVar
 
 from pipeline.codecs.method import Encoder, Method
@@ -57,37 +57,27 @@ class Histories:
 
     def __init__(self) -> None:
         self.mark = 0
-        self._levels: list[int] = []
-        self._slots: list[tuple[int, HistoryEncoder]] = []
+        self._by_level: OrderedDict[int, tuple[int, HistoryEncoder]] = OrderedDict()
+        """Slot and encoder; the least lately used first."""
 
     def encoder(self, method: Method, level: int) -> Encoder | None:
         """The one of this level, with its history; None where there is none to be had."""
         if method.name != "zstd" or level < LEAST_LEVEL:
             return None
-        for slot, (had, encoder) in enumerate(self._slots):
-            if had == level:
-                self.mark = slot + 1
-                self._used(level)
-                return encoder
-        made = level, HistoryEncoder(level)
-        if len(self._slots) < SLOTS:
-            self._slots.append(made)
-            slot = len(self._slots) - 1
-        else:
-            slot = next(i for i, (had, _) in enumerate(self._slots) if had == self._levels[0])
-            self._slots[slot] = made
-        self.mark = slot + 1 | ANEW
-        self._used(level)
-        return made[1]
-
-    def _used(self, level: int) -> None:
-        """The least lately used first."""
-        levels = {had for had, _ in self._slots}
-        self._levels = [had for had in self._levels if had in levels and had != level] + [level]
+        anew = 0 if level in self._by_level else ANEW
+        if anew:
+            full = len(self._by_level) == SLOTS
+            slot = self._by_level.popitem(last=False)[1][0] if full else len(self._by_level) + 1
+            self._by_level[level] = slot, HistoryEncoder(level)
+        self._by_level.move_to_end(level)
+        slot, encoder = self._by_level[level]
+        self.mark = slot | anew
+        return encoder
 
     def forget(self) -> None:
         """After a failure nobody knows what a history holds."""
-        self.mark, self._levels, self._slots = 0, [], []
+        self.mark = 0
+        self._by_level.clear()
 
 
 class DecodeHistories:

@@ -171,7 +171,7 @@ class SendSide:
         layout = self.layout
         if self.auto is None:
             method = layout.methods[-1]
-            return FixedPicker(method, method.open_encoder(layout.settings))
+            return FixedPicker(method, method.open_encoder(layout.settings), layout.settings.level)
         channels = self._options.channels
         return AutoPicker(
             number, channels, layout.candidates, layout.settings, self.auto.statistics, self.wire

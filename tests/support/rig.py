@@ -74,7 +74,7 @@ class Rig:
         self.sent, self.received = Counters(1), Counters(1)
         self.written = WrittenMap(pages)
         wire = Wire(0)
-        picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings))
+        picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings), settings.level)
         self.channel = Channel(
             ChannelPlan(
                 number=0,
