@@ -30,7 +30,7 @@ from pipeline.errors import HostError, RunFailed, UsageError
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json
 from tools.qemu.connect import monitor_at, refuse_moving
-from tools.qemu.monitor import ENDED, Monitor, MonitorError
+from tools.qemu.monitor import ENDED, Monitor, MonitorError, seconds_of
 
 SCHEMA_VERSION = 1
 CAPABILITIES = {
@@ -102,28 +102,20 @@ def _create(output: Path) -> None:
 @contextlib.contextmanager
 def _settings(monitor: Monitor) -> Iterator[None]:
     """Capabilities and parameters for it, and those of before when it is done."""
-    listed = monitor.run("query-migrate-capabilities")
-    had = {one["capability"]: bool(one["state"]) for one in listed}
+    had = monitor.capabilities()
     if "mapped-ram" not in had:
         raise HostError(f"QEMU {monitor.version} has no mapped-ram: 9.0 has")
     wanted = {name: state for name, state in CAPABILITIES.items() if name in had and had[name] != state}
     parameters = monitor.run("query-migrate-parameters")
     before = {name: parameters[name] for name in ("max-bandwidth", "downtime-limit")}
     try:
-        _set(monitor, wanted)
+        monitor.set_capabilities(wanted)
         monitor.run("migrate-set-parameters", max_bandwidth=NO_LIMIT, downtime_limit=FIRST_LIMIT_MS)
         yield
     finally:
         with contextlib.suppress(MonitorError):
-            _set(monitor, {name: had[name] for name in wanted})
+            monitor.set_capabilities({name: had[name] for name in wanted})
             monitor.run("migrate-set-parameters", **before)
-
-
-def _set(monitor: Monitor, states: dict[str, bool]) -> None:
-    monitor.run(
-        "migrate-set-capabilities",
-        capabilities=[{"capability": name, "state": state} for name, state in states.items()],
-    )
 
 
 @contextlib.contextmanager
@@ -177,8 +169,7 @@ def _migrate(monitor: Monitor, output: Path, progress: Progress, *, was_running:
 def _note(monitor: Monitor, at: dict[str, float]) -> None:
     """When the guest stopped, and when it ran again, by QEMU's own time."""
     for event in monitor.events():
-        stamp = event["timestamp"]
-        at[event["event"]] = stamp["seconds"] + stamp["microseconds"] / 1e6
+        at[event["event"]] = seconds_of(event)
 
 
 def run(given: Given, command: list[str]) -> int:

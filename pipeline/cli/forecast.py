@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.forecast.bands import Forecast, forecast
+from pipeline.forecast.bands import Forecast, best, forecast
 from pipeline.forecast.look import Seen, look
 from pipeline.forecast.sample import candidates
 from pipeline.forecast.score import NAMES, scored
 from pipeline.forecast.situation import Host, Plan
 from pipeline.options import AUTO, Options
 from pipeline.processes.cgroup import usable_cpus
-from pipeline.processes.supervisor import Supervisor
 from pipeline.report.columns import Result
 from pipeline.report.markdown import table
 from pipeline.source.guest_client import GuestClient
@@ -50,15 +48,14 @@ def check_forecast(options: Options) -> None:
 class Forecaster:
     """For one run. `found` is the forecast, once there was a look."""
 
-    def __init__(self, options: Options, supervisor: Supervisor) -> None:
-        self._options, self._supervisor = options, supervisor
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self.found: Forecast | None = None
         self.seen: Seen | None = None
 
     def look(self, guest: GuestClient) -> str:
         """Watch an open guest, and say what its migration will take."""
-        pid = guest.worker.pid or guest.worker.connection.peer()[0]
-        self.seen = look(guest.source, guest.log, pid, self._rest)
+        self.seen = look(guest.source, guest.log, guest.pid, guest.rest)
         options = self._options
         cpus = usable_cpus()
         threads = max(1, min(options.channels, int(cpus)))
@@ -68,22 +65,14 @@ class Forecaster:
         tried = candidates(methods, self.seen.whole, self.seen.written, threads)
         if options.method == AUTO:
             tried = [candidate.dearer(AUTO_SEND_NS, AUTO_RECV_NS) for candidate in tried]
-        all_of_them = [forecast(self.seen.guest, candidate, host, plan) for candidate in tried]
-        best = min(
-            all_of_them, key=lambda one: (round(-one.chance_to_converge, 1), one.bands["total_ms"].expected)
-        )
-        self.found = replace(best, method=options.method, level=options.level)
+        found = best([forecast(self.seen.guest, candidate, host, plan) for candidate in tried])
+        self.found = replace(found, method=options.method, level=options.level)
         total, downtime = self.found.bands["total_ms"], self.found.bands["downtime_ms"]
         return (
             f"forecast: {total.low / 1e3:.2f} to {total.high / 1e3:.2f} s (80 %), downtime "
             f"{downtime.low:.0f} to {downtime.high:.0f} ms, converges in "
             f"{self.found.chance_to_converge:.0%} of the draws"
         )
-
-    def _rest(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._supervisor.wait(left)
 
     def add_to(self, result: Result) -> None:
         """The forecast and its score, into a result document."""

@@ -19,11 +19,6 @@ class CurveSamples:
     seconds: tuple[float, ...]
     pages: tuple[tuple[int, ...], ...]
 
-    @classmethod
-    def idle(cls) -> CurveSamples:
-        """Of a guest that writes nothing."""
-        return cls((1.0,), ((0,),))
-
 
 @dataclass(frozen=True)
 class Batches:

@@ -71,6 +71,11 @@ class GuestClient:
         self._opened_at = time.monotonic()
 
     @property
+    def pid(self) -> int:
+        """The guest's process, as the kernel names it."""
+        return self.worker.pid or self.worker.connection.peer()[0]
+
+    @property
     def log(self) -> DirtyLog:
         """The log that was asked for; there is none when that was UNWATCHED."""
         assert self._log is not None, "this guest was opened unwatched"
@@ -103,8 +108,7 @@ class GuestClient:
         try:
             source = GuestRam(descriptors[0], writable=False)
             if name != UNWATCHED:
-                pid = self.worker.pid or self.worker.connection.peer()[0]
-                opening = Opening(pid, source.fd, source.pages, ready["log_fields"], descriptors[1:])
+                opening = Opening(self.pid, source.fd, source.pages, ready["log_fields"], descriptors[1:])
                 self._log = KINDS[name].open(opening)
             self.self_checking = bool(ready["self_checking"])
             self.bytes_by_node = dict(ready.get("bytes_by_node", {}))

@@ -45,11 +45,7 @@ def read(path: Path) -> tuple[Layout, memoryview]:
 
 
 def migrated(machine: GuestMachine, path: Path, *, multifd: bool, offset: int = 0) -> None:
-    capabilities = {"mapped-ram": True, "multifd": multifd}
-    machine.qmp.run(
-        "migrate-set-capabilities",
-        capabilities=[{"capability": name, "state": state} for name, state in capabilities.items()],
-    )
+    machine.qmp.set_capabilities({"mapped-ram": True, "multifd": multifd})
     if machine.qmp.run("query-status")["status"] == "postmigrate":
         machine.qmp.run("cont")
         machine.qmp.run("stop")

@@ -72,6 +72,18 @@ def under_way(made: Rig, *options: str, seconds: float = 1.0, **settings: Any) -
     time.sleep(seconds)
 
 
+def hold_the_last_word_back(made: Rig, between: Proxy) -> None:
+    """The destination has all of it, and the source was not told. So little is left for the end that it needs
+    no acknowledgement."""
+    made.set(pause_before_switchover=True, downtime_limit=1)
+    made.migrate()
+    made.await_status("source", "pre-switchover")
+    for pipe in between.pipes:
+        pipe.stalled_back.set()
+    made.source.qmp.run("migrate-continue", state="pre-switchover")
+    made.await_status("destination", "completed")
+
+
 def ends_well(made: Rig) -> None:
     """Both relays end with 0, the guest goes on at the destination, and only there."""
     assert made.await_status("source", "completed", "failed") == "completed"
@@ -282,15 +294,8 @@ def test_the_end_of_a_migration_comes_after_the_last_word_was_cut(quiet_vms: Rig
     """SHUT is on its way when the link breaks: the source stands, and neither side gives up."""
     vms = quiet_vms
     with through_proxy(vms, "--reconnect", "1") as between:
-        # So little is left for the end that it needs no acknowledgement.
-        vms.set(pause_before_switchover=True, downtime_limit=1)
-        vms.migrate()
-        vms.await_status("source", "pre-switchover")
+        hold_the_last_word_back(vms, between)
         between.refusing.set()
-        for pipe in between.pipes:
-            pipe.stalled_back.set()
-        vms.source.qmp.run("migrate-continue", state="pre-switchover")
-        vms.await_status("destination", "completed")
         assert vms.running() == {"destination"}
         between.cut_all()
         time.sleep(4)
@@ -313,13 +318,7 @@ def test_with_s_a_death_after_the_last_byte_never_leaves_two(
 ) -> None:
     vms = waiting_vms
     with through_proxy(vms, "--reconnect", "1") as between:
-        vms.set(pause_before_switchover=True, downtime_limit=1)
-        vms.migrate()
-        vms.await_status("source", "pre-switchover")
-        for pipe in between.pipes:
-            pipe.stalled_back.set()
-        vms.source.qmp.run("migrate-continue", state="pre-switchover")
-        vms.await_status("destination", "completed")
+        hold_the_last_word_back(vms, between)
         assert vms.running() == set()
         side, _, what = who.partition(" ")
         if what == "relay":
@@ -367,13 +366,7 @@ def test_whoever_answers_in_the_other_relays_place_decides_nothing(quiet_vms: Ri
     """The destination runs, the source was not told, and at its relay's port there is now something else."""
     vms = quiet_vms
     with through_proxy(vms, "--reconnect", "1") as between:
-        vms.set(pause_before_switchover=True, downtime_limit=1)
-        vms.migrate()
-        vms.await_status("source", "pre-switchover")
-        for pipe in between.pipes:
-            pipe.stalled_back.set()
-        vms.source.qmp.run("migrate-continue", state="pre-switchover")
-        vms.await_status("destination", "completed")
+        hold_the_last_word_back(vms, between)
         vms.relays.pop("destination").kill()
         port = str(between.port)
         receiver = subprocess.Popen(

@@ -117,9 +117,8 @@ class Rig:
             parameters["multifd-channels"] = multifd
         for name, value in more.items():
             (names if isinstance(value, bool) else parameters)[name.replace("_", "-")] = value
-        capabilities = [{"capability": name, "state": state} for name, state in names.items()]
         for machine in (self.source, self.destination):
-            machine.qmp.run("migrate-set-capabilities", capabilities=capabilities)
+            machine.qmp.set_capabilities(names)
             machine.qmp.run("migrate-set-parameters", **parameters)
 
     def migrate(self) -> None:

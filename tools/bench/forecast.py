@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from pipeline.forecast.score import NAMES, errors_of
-from pipeline.report.markdown import table
+from pipeline.forecast.score import errors_of
 from tools.bench.request import BenchRequest, here
+from tools.forecast.errors_table import errors_table
 from tools.measuring.progress import say
 from tools.measuring.trial import run_ours
 
@@ -62,14 +62,6 @@ def tables(document: dict[str, Any]) -> str:
     """The errors by quantity, the chance to converge, and the worst cases."""
     results = document["results"]
     errors, brier, always = errors_of(results)
-    rows = [["", "runs", "median error", "worst", "within 15 %", "in the 80 % band"]]
-    for name, one in errors.items():
-        rows.append(
-            [
-                *(NAMES[name], str(one.runs), f"{one.median_error:.1%}", f"{one.worst_error:.0%}"),
-                *(f"{one.within_15_percent}", f"{one.in_band / one.runs:.0%}"),
-            ]
-        )
     scored = [one for one in results if one["score"].get("total_ms")]
     worst = sorted(scored, key=lambda one: -abs(one["score"]["total_ms"]["error"]))[:6]
     lines = [f"- {one['case']}: total {one['score']['total_ms']['error']:+.0%}" for one in worst]
@@ -81,7 +73,7 @@ def tables(document: dict[str, Any]) -> str:
     stuck = sum(not one["score"]["converged"] for one in results)
     return "\n".join(
         [
-            table(rows),
+            errors_table(errors),
             "",
             f"Chance to converge: Brier score {brier:.3f}, always yes {always:.3f}; "
             f"{stuck} of {len(results)} runs did not converge.",

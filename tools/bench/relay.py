@@ -29,7 +29,7 @@ from tools.measuring.progress import say
 from tools.measuring.spread import Spread
 from tools.measuring.trial import command_of
 from tools.qemu.guest.machine import GuestMachine, GuestOptions
-from tools.qemu.monitor import MonitorError
+from tools.qemu.monitor import MonitorError, seconds_of
 
 LINKS_MBIT = (100, 1000, 2500, 0)
 WRITER_SHARE, RATE_MIB, HOT_RATE_MIB = 0.5, 5, 33
@@ -195,10 +195,7 @@ def _migrate(
     if way.channels:
         parameters |= {"multifd-channels": way.channels, "multifd-compression": way.qemu}
     for machine in (source, destination):
-        machine.qmp.run(
-            "migrate-set-capabilities",
-            capabilities=[{"capability": name, "state": state} for name, state in capabilities.items()],
-        )
+        machine.qmp.set_capabilities(capabilities)
         machine.qmp.run("migrate-set-parameters", **parameters)
         machine.qmp.events()
     pids = [source.process.pid, destination.process.pid, *(process.pid for process in relays)]
@@ -214,7 +211,7 @@ def _migrate(
             to_postcopy = False
         for machine in (source, destination):
             for event in machine.qmp.events():
-                at = event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+                at = seconds_of(event)
                 if event["event"] == "STOP" and machine is source:
                     stopped = at
                 elif event["event"] == "RESUME" and machine is destination:

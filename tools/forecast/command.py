@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.guest import GuestSpec
+from guestmem.page import PAGE_BYTES
 from pipeline.cli import guest as guest_cli
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
@@ -29,10 +30,10 @@ from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress, Stage, open_progress
 from pipeline.report.files import save_json
-from pipeline.report.markdown import table
 from pipeline.source.guest_client import GuestClient
 from tools.forecast import live_vm
 from tools.forecast.advice import Question, answers, break_evens, by_link, commands, recommendation, render
+from tools.forecast.errors_table import errors_table
 
 SCHEMA_VERSION = 1
 METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
@@ -150,8 +151,7 @@ def _look(request: Request, progress: Progress) -> _Seen:
             link = GuestClient.start(supervisor, spec, "auto", told)
             link.order("run")
         progress.say("looking at the guest for 4.5 s")
-        pid = link.worker.pid or link.worker.connection.peer()[0]
-        seen = look_at(link.source, link.log, pid, link.rest)
+        seen = look_at(link.source, link.log, link.pid, link.rest)
     return _Seen(seen.guest, seen.whole, seen.written, {"look_seconds": seen.took_seconds})
 
 
@@ -175,7 +175,7 @@ def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str
         "status": "completed",
         "error": None,
         "guest": {
-            "ram_bytes": seen.guest.ram_pages * 4096,
+            "ram_bytes": seen.guest.ram_pages * PAGE_BYTES,
             "zero_share": seen.guest.zero_share,
             "sync_ms": seen.guest.sync_ms,
             "curve": {"seconds": seen.guest.curve.seconds, "pages": seen.guest.curve.pages},
@@ -222,19 +222,11 @@ def _score(folder: Path) -> tuple[dict[str, Any], str]:
     if not results:
         raise UsageError(f"--score {folder}: no result with a score; runs with --forecast have one")
     errors, brier, always = errors_of(results)
-    rows = [["", "runs", "median error", "worst", "within 15 %", "in the 80 % band"]]
-    for name, one in errors.items():
-        rows.append(
-            [
-                *(NAMES[name], str(one.runs), f"{one.median_error:.1%}", f"{one.worst_error:.0%}"),
-                *(f"{one.within_15_percent} of {one.runs}", f"{one.in_band / one.runs:.0%}"),
-            ]
-        )
     worst = sorted(
         (one for one in results if one["score"].get("total_ms")),
         key=lambda one: -abs(one["score"]["total_ms"]["error"]),
     )[:5]
-    lines = [table(rows), f"Chance to converge: Brier score {brier:.3f}; always yes {always:.3f}."]
+    lines = [errors_table(errors), f"Chance to converge: Brier score {brier:.3f}; always yes {always:.3f}."]
     if unread:
         lines.append(f"{unread} files were no results.")
     lines += ["Worst by total time:", *(f"- {_why(one)}" for one in worst)]

@@ -74,9 +74,7 @@ def _look(monitor: Monitor, path: str, folder: Path) -> LiveVm:
     began, cost = time.monotonic(), Cost()
     refuse_moving(monitor, path, "a look would disturb it")
     size = int(monitor.run("query-memory-size-summary")["base-memory"])
-    capabilities = {
-        one["capability"]: bool(one["state"]) for one in monitor.run("query-migrate-capabilities")
-    }
+    capabilities = monitor.capabilities()
     parameters = dict(monitor.run("query-migrate-parameters"))
     addresses = _addresses(size)
     before, why = _pieces(monitor, addresses, folder, cost)

@@ -33,6 +33,12 @@ class MonitorError(Exception):
     """QEMU refused a command, or is gone; the message is QEMU's own where it has one."""
 
 
+def seconds_of(event: dict[str, Any]) -> float:
+    """When it happened, by QEMU's clock."""
+    stamp = event["timestamp"]
+    return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
+
+
 class Monitor:
     """One monitor over a connected stream socket, which it owns from then on."""
 
@@ -63,6 +69,18 @@ class Monitor:
         """Run a command and return its result; underscores in names stand for dashes. Raises MonitorError."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self._complete(self._client.execute(command, named), REPLY_SECONDS, command)
+
+    def capabilities(self) -> dict[str, bool]:
+        """Those of migration that this QEMU has, and whether they are on. Raises MonitorError."""
+        listed = self.run("query-migrate-capabilities")
+        return {one["capability"]: bool(one["state"]) for one in listed}
+
+    def set_capabilities(self, states: dict[str, bool]) -> None:
+        """Of migration; all others stay as they are. Raises MonitorError."""
+        self.run(
+            "migrate-set-capabilities",
+            capabilities=[{"capability": name, "state": state} for name, state in states.items()],
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """Those that have come since they were asked for last, in order."""

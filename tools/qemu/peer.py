@@ -130,8 +130,7 @@ class Machine:
             raise
 
     def _configure(self, options: PeerOptions) -> None:
-        capabilities = [{"capability": name, "state": True} for name in ("events", "multifd")]
-        self.qmp.run("migrate-set-capabilities", capabilities=capabilities)
+        self.qmp.set_capabilities({"events": True, "multifd": True})
         settings = {
             "multifd_channels": options.channels,
             "multifd_compression": options.method,

@@ -1,0 +1,19 @@
+"""How far forecasts were off, by quantity."""
+
+from __future__ import annotations
+
+from pipeline.forecast.score import NAMES, Errors
+from pipeline.report.markdown import table
+
+
+def errors_table(errors: dict[str, Errors]) -> str:
+    """One row a quantity."""
+    rows = [["", "runs", "median error", "worst", "within 15 %", "in the 80 % band"]]
+    for name, one in errors.items():
+        rows.append(
+            [
+                *(NAMES[name], str(one.runs), f"{one.median_error:.1%}", f"{one.worst_error:.0%}"),
+                *(f"{one.within_15_percent} of {one.runs}", f"{one.in_band / one.runs:.0%}"),
+            ]
+        )
+    return table(rows)
