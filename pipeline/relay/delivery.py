@@ -44,6 +44,8 @@ class Item:
     wire: Wire | None = None
     history: int = 0
     read_at: float = 0.0
+    is_sent_again: bool = False
+    is_done: bool = False
 
     def __lt__(self, other: Item) -> bool:
         return (not self.urgent, self.order) < (not other.urgent, other.order)
@@ -129,6 +131,8 @@ class Outbound:
             if wire is None:
                 return
             item = heapq.heappop(self._ready)
+            if item.is_done:
+                continue
             self._paced_until = max(self._paced_until, self._link.reserve(len(item.payload)))
             self._send(wire, item)
 
@@ -161,7 +165,9 @@ class Outbound:
             item = items.popleft()
             self.window.gave(len(item.plain), now - item.read_at if len(item.plain) > FEWEST_BYTES else NEVER)
             self.under_way[stream] -= len(item.plain)
-            self._buffers.give(item.payload)
+            item.is_done = True
+            if not item.is_sent_again:
+                self._buffers.give(item.payload)
         self.on_room()
 
     def is_done(self) -> bool:
@@ -176,6 +182,8 @@ class Outbound:
             for item in items:
                 if item.wire is wire:
                     item.wire = None
+                    # What came the first time is acknowledged while a connection still reads the second.
+                    item.is_sent_again = True
                     self.carried[item.stream].retransmitted_bytes += len(item.payload)
                     heapq.heappush(self._ready, item)
         self.pump()
@@ -310,8 +318,14 @@ class Inbound:
             self._loop.call_later(ACK_SECONDS, self._send_acks)
         self._to_ack.add(stream)
 
-    def ack_all(self) -> None:
+    def lost(self, wire: Wire) -> None:
         """What was acknowledged over a connection that broke may not have come."""
+        if wire in self.wires:
+            self.wires.remove(wire)
+        self.ack_all()
+
+    def ack_all(self) -> None:
+        """Again, over a connection that is new."""
         for stream in self._streams:
             self._ack(stream)
 

@@ -141,8 +141,7 @@ class Session:
 
     def on_lost(self, wire: Wire, why: str) -> None:
         self._count(wire)
-        if wire in self.into.wires:
-            self.into.wires.remove(wire)
+        self.into.lost(wire)
         if self.wires.get(wire.number) is wire:
             del self.wires[wire.number]
         self.out.lost(wire)

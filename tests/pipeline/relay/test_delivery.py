@@ -57,8 +57,7 @@ class End:
         self.out.pump()
 
     def lost(self, wire: Wire, why: str) -> None:
-        if wire in self.into.wires:
-            self.into.wires.remove(wire)
+        self.into.lost(wire)
         self.out.lost(wire)
 
     def close(self) -> None:
@@ -164,6 +163,51 @@ def test_histories_are_decompressed_in_order_whatever_order_they_come_in() -> No
         other.close()
 
     asyncio.run(asyncio.wait_for(shuffled(), 30))
+
+
+def test_a_block_that_goes_again_is_not_used_again_when_it_is_acknowledged() -> None:
+    async def twice() -> None:
+        one, other = End("none"), End("none")
+        connect(one, other, 0)
+        block = one.buffers.take(100_000)
+        one.out.add(FrameType.DATA, 1, block)
+        one.out.wires[0].lose("a test")
+        connect(one, other, 1)
+        assert one.out.carried[1].retransmitted_bytes == 100_000
+        one.out.acknowledged(1, 1)
+        assert one.buffers.take(100_000).obj is not block.obj
+        one.close()
+        other.close()
+
+    asyncio.run(asyncio.wait_for(twice(), 30))
+
+
+def test_an_acknowledgement_over_a_connection_that_broke_goes_again() -> None:
+    async def silent() -> None:
+        one, other = End("none"), End("none")
+        hears = False
+        acknowledged = one.out.acknowledged
+
+        def hear(stream: int, sequence: int) -> None:
+            if hears:
+                acknowledged(stream, sequence)
+
+        one.out.acknowledged = hear  # type: ignore[method-assign]
+        connect(one, other, 0)
+        connect(one, other, 1)
+        one.out.add(FrameType.DATA, 1, memoryview(bytearray(100_000)))
+        while not other.got[1]:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
+        assert not one.out.is_done()
+        hears = True
+        other.into.wires[0].lose("a test")
+        while not one.out.is_done():
+            await asyncio.sleep(0.005)
+        one.close()
+        other.close()
+
+    asyncio.run(asyncio.wait_for(silent(), 30))
 
 
 def test_a_fast_link_has_no_histories() -> None:
