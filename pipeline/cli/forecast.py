@@ -62,7 +62,7 @@ class Forecaster:
         methods = METHODS_OF_AUTO if options.method == AUTO else ((options.method, options.level),)
         host = Host(cpus, cpus, one_host=True)
         plan = Plan(options.channels, options.receivers, options.max_bandwidth, options.policy)
-        tried = candidates(methods, self.seen.whole, self.seen.written, threads)
+        tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauge)
         if options.method == AUTO:
             tried = [candidate.dearer(AUTO_SEND_NS, AUTO_RECV_NS) for candidate in tried]
         found = best([forecast(self.seen.guest, candidate, host, plan) for candidate in tried])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.forecast.activity import Activity
 from pipeline.policy import PolicySettings
 
 Numbers = npt.NDArray[np.float64]
@@ -23,23 +24,27 @@ class CurveSamples:
 @dataclass(frozen=True)
 class Batches:
     """What a method made of batches of sampled pages, one figure a batch: bytes before and after, and CPU
-    nanoseconds of each direction. Empty where there was no page."""
+    nanoseconds of each direction. Empty where there was no page.
+
+    `gauge` is what a quick method made of each batch, as a share, and `gauge_share` what it made of far more
+    pages than were sampled; empty where nobody looked at more."""
 
     plain_bytes: Numbers
     payload_bytes: Numbers
     compress_ns: Numbers
     decompress_ns: Numbers
+    gauge: Numbers = field(default_factory=lambda: np.zeros(0))
+    gauge_share: float = 0.0
 
     def __len__(self) -> int:
         return len(self.plain_bytes)
 
     def dearer(self, send_ns: float, recv_ns: float) -> Batches:
         """With so much more CPU a byte."""
-        return Batches(
-            self.plain_bytes,
-            self.payload_bytes,
-            self.compress_ns + send_ns * self.plain_bytes,
-            self.decompress_ns + recv_ns * self.plain_bytes,
+        return replace(
+            self,
+            compress_ns=self.compress_ns + send_ns * self.plain_bytes,
+            decompress_ns=self.decompress_ns + recv_ns * self.plain_bytes,
         )
 
 
@@ -65,7 +70,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Guest:
     """A guest's RAM and what it does. `zero_share` is of all pages, `written_zero_share` of those it writes;
-    `cpus` is what it keeps busy; `sync_ms` what fetching its dirty log takes."""
+    `cpus` is what it keeps busy; `sync_ms` what fetching its dirty log takes; `activity` how its writing
+    comes and goes."""
 
     ram_pages: int
     zero_share: float
@@ -73,6 +79,7 @@ class Guest:
     curve: CurveSamples
     sync_ms: float
     cpus: float = 0.0
+    activity: Activity = field(default_factory=Activity)
 
 
 @dataclass(frozen=True)

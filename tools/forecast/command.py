@@ -122,6 +122,7 @@ class _Seen:
     whole: Any
     written: Any
     facts: dict[str, Any]
+    gauge: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -136,7 +137,7 @@ def _look(request: Request, progress: Progress) -> _Seen:
             "capabilities": vm.capabilities,
             "parameters": vm.parameters,
         }
-        return _Seen(vm.guest, vm.whole, vm.written, facts, (*vm.notes, *content))
+        return _Seen(vm.guest, vm.whole, vm.written, facts, None, (*vm.notes, *content))
     with Supervisor() as supervisor, signals_cancel(supervisor):
         if request.attach is not None:
             link = GuestClient.attach(supervisor, request.attach, "auto")
@@ -152,7 +153,7 @@ def _look(request: Request, progress: Progress) -> _Seen:
             link.order("run")
         progress.say("looking at the guest for 4.5 s")
         seen = look_at(link.source, link.log, link.pid, link.rest)
-    return _Seen(seen.guest, seen.whole, seen.written, {"look_seconds": seen.took_seconds})
+    return _Seen(seen.guest, seen.whole, seen.written, {"look_seconds": seen.took_seconds}, seen.gauge)
 
 
 def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str]:
@@ -163,7 +164,7 @@ def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str
         methods = [("none", None)]
     progress.say("compressing what was seen by every method")
     threads = max(1, min(max(request.channels), int(cpus)))
-    tried = tuple(candidates(methods, seen.whole, seen.written, threads))
+    tried = tuple(candidates(methods, seen.whole, seen.written, threads, seen.gauge))
     question = Question(
         seen.guest, tried, Host(cpus, cpus, one_host=request.qmp is None), request.plan, request.channels
     )
