@@ -60,7 +60,7 @@ class Forecaster:
         cpus = usable_cpus()
         threads = max(1, min(options.channels, int(cpus)))
         methods = METHODS_OF_AUTO if options.method == AUTO else ((options.method, options.level),)
-        host = Host(cpus, cpus, one_host=True)
+        host = Host(cpus, cpus, one_host=options.to is None)
         plan = Plan(options.channels, options.receivers, options.max_bandwidth, options.policy)
         tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauge)
         if options.method == AUTO:

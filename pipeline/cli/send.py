@@ -9,6 +9,7 @@ from pipeline.cli.connection import (
     read_address,
     read_connection,
 )
+from pipeline.cli.forecast import add_forecast_argument, check_forecast, render_score
 from pipeline.cli.main import Command, show
 from pipeline.cli.migrate import add_migration_arguments, migrate, read_options
 from pipeline.cli.parser import SIZES, Parser
@@ -32,6 +33,7 @@ def build_parser(program: str) -> Parser:
     add("--to", metavar="ADDRESS", required=True, help=f"where pipeline.recv listens: {ADDRESSES}")
     add_connection_arguments(parser, with_secret=True)
     add_migration_arguments(parser, several_methods=False)
+    add_forecast_argument(parser)
     return parser
 
 
@@ -45,10 +47,13 @@ def read(given: Given) -> Options:
 def run(given: Given, command: list[str]) -> int:
     """Migrate, print, and return the exit code."""
     options = read(given)
+    forecast = given.flag("forecast")
+    if forecast:
+        check_forecast(options)
     target = given.new_file("json")
     progress = open_progress(given.flag("quiet"))
     try:
-        result, error = migrate(options, command, progress)
+        result, error = migrate(options, command, progress, forecast=forecast)
     finally:
         progress.close()
     if target is not None:
@@ -57,6 +62,8 @@ def run(given: Given, command: list[str]) -> int:
         raise error
     if target != "-":
         show(render_summary(result))
+        if result.get("forecast") is not None:
+            show(render_score(result))
     return 0
 
 

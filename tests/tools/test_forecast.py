@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guestmem.ram import GuestRam
 from tests.support.harness import tool
+from tests.support.two_hosts import receiver, sent
+from tools.bench.forecast import slower_than_best
 from tools.qemu.guest.machine import GuestMachine, GuestOptions
 
 GUEST = "--size", "128M", "--dirty-rate", "8M"
@@ -50,6 +53,34 @@ def test_a_run_is_forecast_and_scored(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "total ms" in ended.stdout
     assert "Brier score" in ended.stdout
+
+
+def test_a_migration_to_another_host_is_forecast_and_scored() -> None:
+    with receiver() as here:
+        address = f"127.0.0.1:{here.port}"
+        ended = sent(address, *GUEST, "--max-bandwidth", "50M", "--forecast", "--json", "-")
+        assert ended.code == 0, ended.err
+        assert here.end().code == 0
+    assert ended.result["score"]["converged"]
+    assert ended.result["forecast"]["total_ms"]["expected"] > 0
+
+
+def one_run(guest: str, method: str, expected: float, came_true: float) -> dict[str, Any]:
+    return {
+        "guest": guest,
+        "method": method,
+        "link": "0",
+        "turn": 1,
+        "forecast": {"chance_to_converge": 1.0, "total_ms": {"expected": expected}},
+        "score": {"total_ms": {"came_true": came_true, "error": 0.0}, "converged": True},
+    }
+
+
+def test_what_the_best_forecast_took_longer_than_the_best_run() -> None:
+    right = [one_run("idle", "none", 100, 90), one_run("idle", "zstd", 80, 85)]
+    wrong = [one_run("build", "none", 100, 80), one_run("build", "zstd", 90, 100)]
+    found = slower_than_best([*right, *wrong, one_run("alone", "none", 1, 1)])
+    assert found == {"idle, 0, turn 1": 0, "build, 0, turn 1": pytest.approx(0.25)}
 
 
 @pytest.mark.parametrize(

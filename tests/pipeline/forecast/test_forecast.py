@@ -135,7 +135,7 @@ def test_a_score_says_how_far_off_and_whether_in_the_band() -> None:
     failed = result(expected, status="not-converged")
     errors, brier, always = errors_of([right, wrong, failed])
     assert errors["total_ms"].runs == 2
-    assert errors["total_ms"].within_15_percent == 1
+    assert errors["total_ms"].close == 1
     assert brier == always == pytest.approx(1 / 3)
     assert set(errors) <= set(QUANTITIES)
 
