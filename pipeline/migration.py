@@ -28,6 +28,7 @@ from pipeline.processes.usage import Usage, private_bytes
 from pipeline.progress import REFRESH_SECONDS, Progress, Stage
 from pipeline.report.downtime import StandingStill
 from pipeline.report.metrics import Metrics
+from pipeline.source.delta_budget import with_delta_budget
 from pipeline.source.guest_client import GuestClient
 from pipeline.source.send_side import PacketLayout
 from pipeline.source.written_since import WrittenSince
@@ -106,6 +107,7 @@ class Migration:
         transport = self._transport = self._open_transport()
         self._sending, self._rounds = transport.sending, transport.sending.rounds
         self._await_ready(transport)
+        self._look_for_hot_pages()
         prealloc = self.metrics.prealloc_ms or 0.0
         self.metrics.setup_ms = (time.monotonic() - began) * 1e3 - prealloc
         if self._before is not None:
@@ -124,6 +126,16 @@ class Migration:
         if self._options.attach is not None:
             self._rest_visited()
         self._note_guest()
+
+    def _look_for_hot_pages(self) -> None:
+        """Where pages are kept for deltas: which come back, and how much of them changes."""
+        keeping = self._sending.keeping
+        if keeping is None:
+            return
+        self.metrics.deltas = keeping.record
+        if self._log.count():
+            found = keeping.look(self._source, self._log, self._rounds.pages, self._guest.rest)
+            self._progress.say(f"looking for pages that come back: {found}")
 
     def _let_go(self) -> None:
         """The run has failed: before anything else the guest runs, at full speed."""
@@ -166,6 +178,7 @@ class Migration:
             )
         self._guest_or_none = self._guest
         self._source, self._log = self._guest.source, self._guest.log
+        self._options = with_delta_budget(self._options, self._source.size_bytes)
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
         self.metrics.source_huge_bytes = self._guest.huge_bytes
@@ -190,7 +203,8 @@ class Migration:
         private = options.channels * worker_bytes(packet, strong=strong)
         private += options.receivers * worker_bytes(packet)
         workers = options.channels + options.receivers
-        check_memory(size_bytes, images, queue, workers, advice, private_bytes=private)
+        kept = options.delta_bytes or 0
+        check_memory(size_bytes, images, queue + kept, workers, advice, private_bytes=private)
 
     def _plan(self, size_bytes: int) -> None:
         """What each stage will take, as far as that is known."""
@@ -432,6 +446,10 @@ class Migration:
         duration = time.monotonic() - began
         dirty = len(outcome.missing) + (self._note_dirty() if self._still is None else 0)
         moved = self._sending.sent.totals() - before
+        deltas = None
+        if self._sending.keeping is not None:
+            normal, wire = int(moved[Count.NORMAL_PAGES]), int(moved[Count.WIRE_BYTES])
+            deltas = self._sending.keeping.settled(number, outcome.missing, normal, wire)
         self.metrics.rounds.append(
             RoundFigures(
                 round=number,
@@ -445,6 +463,7 @@ class Migration:
                 throttle_percent=self._throttle_percent,
                 paused=still is not None,
                 decided_by=verdict,
+                deltas=deltas,
             )
         )
         return outcome

@@ -152,6 +152,8 @@ class Options:
     recv_cpus: frozenset[int] | None = None
     numa: int | None = None
     zero_copy: bool = False
+    delta_bytes: int | None = None
+    """For kept versions of pages; None is what the run finds good, 0 is none."""
 
     @property
     def packet_pages(self) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from guestmem.page import PAGE_BYTES
+from pipeline.delta_figures import DeltaFigures
 from pipeline.dirty_curve import DirtyCurve
 
 OWN_POLICY = "guest-rate"
@@ -73,6 +74,8 @@ class RoundFigures:
     paused: bool = False
     decided_by: Verdict | None = None
     """The verdict that led to this round; None for the first one, and where something else did."""
+    deltas: DeltaFigures | None = None
+    """None where none were meant to go."""
 
     @property
     def dirty_pages_per_second(self) -> float:

@@ -30,7 +30,7 @@ FLOORS = (
     ("processes",),
     ("progress", "options"),
     ("policy",),
-    ("dirty_curve",),
+    ("dirty_curve", "delta_figures"),
     ("net",),
     ("errors",),
 )

@@ -21,6 +21,7 @@ from pipeline.options import (
     MAX_PACKET_BYTES,
     MAX_QAT_TIMEOUT_SECONDS,
     MAX_QUEUE_DEPTH,
+    MAX_RAM_BYTES,
     MAX_WORKERS,
     MIN_PACKET_BYTES,
     QatOptions,
@@ -81,6 +82,12 @@ def add_channel_arguments(parser: argparse.ArgumentParser, *, several_methods: b
         metavar="N",
         help=f"packets in the queue at most, 1 to {MAX_QUEUE_DEPTH} "
         "(default: four times the channels plus twice the receivers, fewer where packets are large)",
+    )
+    add(
+        "--delta",
+        metavar="BUDGET",
+        help="memory for sent versions of pages that come back, so that only what changed goes then; 0 is "
+        "none (default auto: up to half of RAM where a link limits the run, for as long as it pays)",
     )
     add(
         "--zero-copy",
@@ -226,6 +233,20 @@ def read_zero_copy(
     if to is not None and to.path:
         given.refuse(("zero_copy",), "is for TCP; a Unix socket copies")
     return given.flag("zero_copy")
+
+
+def read_delta(given: Given, *, zero_copy: bool) -> int | None:
+    """Bytes for kept versions of pages; None where the run is to find out. Raises UsageError."""
+    text = given.text("delta")
+    if text is None or text == AUTO:
+        return 0 if zero_copy else None
+    if text.strip() == "0":
+        return 0
+    if zero_copy:
+        raise UsageError(
+            "--delta: what is sent from where it lies is no base for a delta; leave out --zero-copy"
+        )
+    return given.size("delta", PAGE_BYTES, MAX_RAM_BYTES, 0)
 
 
 def read_dirty_log(given: Given) -> str:

@@ -73,6 +73,7 @@ def read_options(
         own = guest.read_guest(given, self_checking=result.self_checking(verify))
     count = channels.read_channels(given)
     receivers = count if receivers is None else receivers
+    zero_copy = channels.read_zero_copy(given, qat_methods or (method,), connection, to)
     link = connection or ConnectionOptions(None, None, False, Options.reconnect_seconds)
     return Options(
         attach=attach,
@@ -99,7 +100,8 @@ def read_options(
         numa=read_numa(given),
         send_cpus=read_cpus(given, "send_cpus"),
         recv_cpus=read_cpus(given, "recv_cpus") if to is None else None,
-        zero_copy=channels.read_zero_copy(given, qat_methods or (method,), connection, to),
+        zero_copy=zero_copy,
+        delta_bytes=channels.read_delta(given, zero_copy=zero_copy),
         huge_pages=memory.read_huge_pages(
             given,
             makes_images=attach is None or prealloc,

@@ -20,8 +20,10 @@ from guestmem.ram import GuestRam
 from guestmem.segment import create_segment, map_segment
 from pipeline.auto.statistics import Received, Statistics
 from pipeline.codecs.method import CodecSettings, Decoder, Method
+from pipeline.destination.applied_rounds import AppliedRounds
 from pipeline.errors import CodecError
 from pipeline.packets.checksums import block_crcs, crcs_in_ram
+from pipeline.packets.delta import apply_group, group_bytes_range
 from pipeline.packets.packet import NOT_SUMMED, Packet
 from pipeline.packets.page_runs import bytes_of, runs, side_by_side
 
@@ -58,6 +60,8 @@ class PlacerPlan:
     share: float
     statistics: Statistics | None = None
     statistics_row: int = 0
+    applied: AppliedRounds | None = None
+    """Where deltas may come."""
 
 
 class Placer:
@@ -82,14 +86,51 @@ class Placer:
         populate(plan.written.mapping, write=True)
         self._scratch = np.zeros((plan.packet_pages, WORDS_PER_PAGE), np.uint64)
         self._plain = self._scratch.data.cast("B")
+        if plan.applied is not None:
+            self._group = memoryview(bytearray(group_bytes_range(plan.packet_pages)[1]))
         if plan.statistics is not None:
             self._cells = [memoryview(row) for row in plan.statistics.received[plan.statistics_row]]
 
     def place(self, packet: Packet, payload: memoryview) -> None:
         """Put the normal pages where they belong: straight, when they lie side by side.
 
-        Raises CodecError for a payload that is not what the header says; pages may be torn then.
+        Raises BadPacket for a delta against what is not here, and then nothing was touched; CodecError for a
+        payload that is not what the header says, and then pages may be torn.
         """
+        applied = self.plan.applied
+        if applied is not None:
+            if len(packet.bases):
+                applied.check(packet.normal[packet.whole_pages :], packet.bases)
+            applied.forget(packet.normal)
+        if len(packet.bases):
+            self._place_with_deltas(packet, payload)
+        else:
+            self._place_whole(packet, payload)
+        if applied is not None:
+            applied.note(packet.normal, packet.round)
+
+    def _place_with_deltas(self, packet: Packet, payload: memoryview) -> None:
+        """Put together beside the destination, checked, and then written: a delta is applied once."""
+        pages, whole = packet.normal, packet.whole_pages
+        words, plain = self._scratch[: len(pages)], self._plain[: len(pages) * PAGE_BYTES]
+        if whole:
+            self._unpack(packet.method_code, payload[: packet.whole_bytes], plain[: whole * PAGE_BYTES])
+        group = self._group[: packet.group_bytes]
+        self._unpack(packet.method_code, payload[packet.whole_bytes :], group)
+        np.take(self._destination.words, pages[whole:].astype(np.intp), axis=0, out=words[whole:])
+        apply_group(group, words[whole:])
+        _check_crcs(packet, plain)
+        self.plan.written.flags[pages] = True
+        self._destination.words[pages] = words
+
+    def _unpack(self, code: int, payload: memoryview, plain: memoryview) -> None:
+        """A group: compressed, or as it is where that was no smaller."""
+        if len(payload) == len(plain):
+            plain[:] = payload
+        else:
+            self._decode(code, payload, plain)
+
+    def _place_whole(self, packet: Packet, payload: memoryview) -> None:
         pages = packet.normal
         count = len(pages)
         raw = packet.method_code == self.plan.raw.code
@@ -108,15 +149,21 @@ class Placer:
                 self._decode(packet.method_code, payload, plain)
             self.plan.written.flags[pages] = True
             self._destination.words[pages] = np.frombuffer(plain, np.uint64).reshape(count, WORDS_PER_PAGE)
-        for said, found in zip(packet.block_crcs, block_crcs(plain, packet.block_pages), strict=True):
-            if said != found:
-                raise CodecError(f"decompressed bytes have CRC-32 {found:#010x}, not {said:#010x}")
+        _check_crcs(packet, plain)
 
     def places(self, packet: Packet) -> Sequence[memoryview]:
-        """Where the raw pages of a packet go, in order: whoever reads a payload reads it there."""
+        """Where the raw pages of a packet go, in order: whoever reads a payload reads it there. They are no
+        base for a delta until `placed` says so."""
         memory = self._destination.memory
+        if self.plan.applied is not None:
+            self.plan.applied.forget(packet.normal)
         self.plan.written.flags[packet.normal] = True
         return [memory[bytes_of(run)] for run in runs(packet.normal)]
+
+    def placed(self, packet: Packet, good: npt.NDArray[np.uint32]) -> None:
+        """These raw pages of a packet are in their places, as they were when its checksums were made."""
+        if self.plan.applied is not None and packet.block_pages != NOT_SUMMED:
+            self.plan.applied.note(good, packet.round)
 
     def torn(self, packet: Packet) -> npt.NDArray[np.bool_]:
         """Of a packet whose raw pages are in their places: which do not match their block's checksum, where
@@ -133,6 +180,8 @@ class Placer:
         """Make pages zero where something had been written before."""
         if not len(zero):
             return
+        if self.plan.applied is not None:
+            self.plan.applied.forget(zero)
         stale = zero[self.plan.written.flags[zero]]
         if len(stale):
             self._destination.words[stale] = 0
@@ -172,3 +221,10 @@ class Placer:
     def close(self) -> None:
         for decoder in self._decoders.values():
             decoder.close()
+
+
+def _check_crcs(packet: Packet, plain: memoryview) -> None:
+    """Raises CodecError."""
+    for said, found in zip(packet.block_crcs, block_crcs(plain, packet.block_pages), strict=True):
+        if said != found:
+            raise CodecError(f"decompressed bytes have CRC-32 {found:#010x}, not {said:#010x}")

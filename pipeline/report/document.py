@@ -75,6 +75,7 @@ def build_result(
             "fallback_reason": metrics.fallback_reason or None,
         },
         "auto": metrics.auto,
+        "delta": metrics.deltas.record() if metrics.deltas else None,
         "transport": metrics.transport or {"kind": options.transport},
         "guest": metrics.guest,
         "rounds": _rounds(metrics),
@@ -123,6 +124,7 @@ def _rounds(metrics: Metrics) -> list[Result]:
                 "reason": before.reason if before else _reason(index, paused=figures.paused),
                 "paused": figures.paused,
                 "came_true_ms": downtime if downtime is not None else figures.duration_ms,
+                "delta": asdict(figures.deltas) if figures.deltas else None,
             }
         )
     return records

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.delta_figures import DeltaRecord
 from pipeline.policy import RoundFigures, Verdict
 from pipeline.processes.usage import SideFigures
 from pipeline.report.downtime import Downtime
@@ -48,6 +49,7 @@ class Metrics:
     recv: SideFigures = field(default_factory=SideFigures)
     coordinator_cpu_seconds: float = 0.0
     auto: dict[str, Any] | None = None
+    deltas: DeltaRecord | None = None
     rounds: list[RoundFigures] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     guest: dict[str, Any] = field(default_factory=dict)

@@ -109,6 +109,19 @@ def _cpu_seconds(result: Result) -> float:
     return float(result["send"]["cpu_seconds"] + result["recv"]["cpu_seconds"])
 
 
+def _deltas(delta: Result) -> str:
+    """What they did, or why there were none."""
+    if not delta["based_pages"]:
+        return f"deltas: none; {delta['stopped'] or 'no page came back that was kept'}"
+    seen = delta["based_pages"] + delta["missed_pages"]
+    return (
+        f"deltas: {delta['pages']} of {seen} pages that came back, in {show_size(delta['bytes'])}, "
+        f"{show_size(delta['saved_bytes'])} less than whole; {show_size(delta['memory_bytes'])} kept, "
+        f"{delta['cpu_seconds']:.2f} s of CPU"
+        + (f"; stopped: {delta['stopped']}" if delta["stopped"] else "")
+    )
+
+
 def render_summary(result: Result) -> str:
     """The table of one run, with what it leaves out in the lines below."""
     time, traffic, recv = result["time"], result["traffic"], result["recv"]
@@ -139,6 +152,8 @@ def render_summary(result: Result) -> str:
         lines.append(f"guest, bytes written in its slowest second: {', '.join(seen)}")
     if result["auto"] is not None:
         lines += _chosen(result)
+    if result["delta"] is not None:
+        lines.append(_deltas(result["delta"]))
     qat = result["qat"]
     if qat["hardware_requests"] or qat["software_requests"]:
         where = "SIMULATED hardware" if qat["simulated"] and qat["hardware_requests"] else "hardware"

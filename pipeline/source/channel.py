@@ -27,6 +27,7 @@ from pipeline.packets.queue import FRONT_USED, IN_RAM, PacketQueue, Slot
 from pipeline.packets.round_list import RoundList
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.source.in_place import sort_out_zero
+from pipeline.source.kept_pages import Keeper, KeptPages, Split
 
 MAX_CROSSING = 2
 """Packets of one channel that may be on the wire while it compresses the next."""
@@ -50,6 +51,7 @@ class ChannelPlan:
     packet_pages: int
     in_place: bool = False
     frame_bytes: int = 0
+    kept: KeptPages | None = None
 
 
 class Outlet(Protocol):
@@ -152,6 +154,7 @@ class Channel:
         self._plain = self._scratch.data.cast("B")
         self._whole = max(plan.packet_pages, MIN_BLOCK_PAGES)
         self._crossing: deque[tuple[int, int]] = deque()
+        self._keeper = Keeper(plan.kept, plan.number) if plan.kept is not None else None
         self._packet = 0
 
     def send_round(self) -> int:
@@ -175,7 +178,9 @@ class Channel:
         number = self._free_slot()
         slot = self._outlet.slot(number)
         method = self._picker.pick(len(pages))
-        if method is not self._plan.raw:
+        if self._keeper is not None and self._keeper.has_any(pages):
+            self._send_kept(number, slot, pages, method, self._keeper)
+        elif method is not self._plan.raw:
             self._send_compressed(number, slot, pages, method)
         elif self._plan.in_place:
             self._leave_in_ram(number, slot, pages)
@@ -191,6 +196,37 @@ class Channel:
         length, method = self._compressed(method, plain, slot.payload) if len(normal) else (0, self._plan.raw)
         packet = self._packet_of(method, normal, zero, length, plain)
         self._hand_on(number, slot, packet, did_not_shrink=method is self._plan.raw)
+
+    def _send_kept(
+        self, number: int, slot: Slot, pages: npt.NDArray[np.uint32], method: Method, keeper: Keeper
+    ) -> None:
+        """As from a snapshot; of pages that were sent before only what changed, where that is less."""
+        normal, zero = self._take(pages, self._scratch[: len(pages)])
+        keeper.forget(zero)
+        words = self._scratch[: len(normal)]
+        split = keeper.split(normal, words, self._plan.rounds.number)
+        if len(split.bases):
+            words[:] = words[split.order]
+            normal = normal[split.order]
+        plain = self._plain[: len(normal) * PAGE_BYTES]
+        whole = plain[: split.whole * PAGE_BYTES]
+        whole_bytes, used = self._group(method, whole, slot.payload)
+        delta_bytes, used_too = self._group(method, memoryview(split.group), slot.payload[whole_bytes:])
+        keeper.account(split, whole_bytes, delta_bytes)
+        raw = self._plan.raw
+        shrank = used is not raw or used_too is not raw
+        packet = self._packet_of(
+            method if shrank else raw, normal, zero, whole_bytes + delta_bytes, plain, split, whole_bytes
+        )
+        self._hand_on(number, slot, packet, did_not_shrink=not shrank and method is not raw)
+
+    def _group(self, method: Method, plain: memoryview, payload: memoryview) -> tuple[int, Method]:
+        """Fill `payload` with a group of pages or of deltas: compressed, or as it is."""
+        raw = self._plan.raw
+        if len(plain) and method is not raw:
+            return self._compressed(method, plain, payload)
+        payload[: len(plain)] = plain
+        return len(plain), raw
 
     def _send_copied(self, number: int, slot: Slot, pages: npt.NDArray[np.uint32]) -> None:
         """The slot itself holds the snapshot."""
@@ -215,13 +251,18 @@ class Channel:
         zero: npt.NDArray[np.uint32],
         payload_bytes: int,
         plain: memoryview,
+        split: Split | None = None,
+        whole_bytes: int = 0,
     ) -> Packet:
         """A packet whose pages no longer change: one block, one checksum."""
         plan = self._plan
         crcs = block_crcs(plain, self._whole)
-        return Packet(
+        packet = Packet(
             method.code, plan.number, plan.rounds.number, normal, zero, payload_bytes, self._whole, crcs
         )
+        if split is not None and len(split.bases):
+            packet.bases, packet.whole_bytes, packet.group_bytes = split.bases, whole_bytes, len(split.group)
+        return packet
 
     def _hand_on(
         self,

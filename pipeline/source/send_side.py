@@ -27,6 +27,8 @@ from pipeline.packets.round_list import RoundList
 from pipeline.processes.supervisor import Supervisor, Worker
 from pipeline.processes.usage import SideFigures, figures_of
 from pipeline.source.channel import ChannelPlan, run_channel
+from pipeline.source.keeping import Keeping
+from pipeline.source.kept_pages import KeptPages
 
 STEP_SECONDS = 0.1
 """How often the coordinator is called while a round is sent."""
@@ -84,10 +86,14 @@ class PacketLayout:
         return self.payload_bytes + front_room(self.pages)
 
 
+SECOND_GROUP_BYTES = 64 << 10
+"""What a packet's second group, its deltas, may need more than one group of all its pages."""
+
+
 def payload_room(methods: tuple[Method, ...], settings: CodecSettings, pages: int) -> int:
     """Bytes that a payload of `pages` pages takes at most, by whichever method."""
     plain = pages * PAGE_BYTES
-    return max(plain, *(method.bound_bytes(plain, settings) for method in methods))
+    return max(plain, *(method.bound_bytes(plain, settings) for method in methods)) + SECOND_GROUP_BYTES
 
 
 class SendSide:
@@ -118,6 +124,8 @@ class SendSide:
         self.auto: Auto | None = None
         if layout.candidates:
             self.auto = Auto(layout.candidates, options.channels, options.receivers, self.sent, self.wire)
+        self.keeping: Keeping | None = None
+        self._kept: KeptPages | None = None
         self._channels: list[Worker] = []
         self._is_calling: Callable[[int], bool] | None = None
         self.said_ready: list[Message] = []
@@ -131,6 +139,14 @@ class SendSide:
         """
         layout = self.layout
         return PacketQueue(self._options.queue_depth, front_room(layout.pages), layout.payload_bytes)
+
+    def keep_pages(self) -> None:
+        """Deltas may go, since the receiver takes them. Called before any worker is forked. Raises
+        OSError."""
+        options = self._options
+        if options.delta_bytes:
+            self._kept = KeptPages(self._source.pages, options.delta_bytes, options.channels)
+            self.keeping = Keeping(self._kept)
 
     def use(self, channels: list[Worker], is_calling: Callable[[int], bool]) -> None:
         """Have channels of the transport's claim and send by themselves.
@@ -152,6 +168,7 @@ class SendSide:
             packet_pages=self.layout.pages,
             in_place=self._frame_bytes is not None,
             frame_bytes=self._frame_bytes or 0,
+            kept=self._kept,
         )
 
     def start(self) -> None:
@@ -190,6 +207,8 @@ class SendSide:
 
         Returns when all were (monotonic seconds). Raises what `step` raises.
         """
+        if self.keeping is not None:
+            self.keeping.begin(number, self.rounds.pages[:pages])
         self.rounds.begin(number, pages)
         for channel in self._channels:
             self._supervisor.tell(channel, {"kind": "round"})

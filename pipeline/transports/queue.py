@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from guestmem.ram import GuestRam, PageNumbers
 from guestmem.selfcheck import inconsistency
+from pipeline.destination.applied_rounds import AppliedRounds
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.receiver import ReceiverPlan, run_receiver
 from pipeline.destination.verification import differences
@@ -35,6 +36,7 @@ class QueueTransport:
         self._supervisor = supervisor
         self._source = source
         self.sending = SendSide(options, layout, supervisor, source)
+        self.sending.keep_pages()
         self._destination = GuestRam.create(source.size_bytes, "destination")
         self._counters = Counters(options.receivers)
         self._receivers = self._start_receivers()
@@ -44,6 +46,7 @@ class QueueTransport:
         options, sending = self._options, self.sending
         layout, auto = sending.layout, sending.auto
         written = WrittenMap(self._source.pages)
+        applied = AppliedRounds(self._source.pages) if sending.keeping is not None else None
         limits = Limits(
             ram_pages=self._source.pages,
             packet_pages=layout.pages,
@@ -51,6 +54,7 @@ class QueueTransport:
             channels=options.channels,
             method_codes=frozenset(method.code for method in layout.methods),
             raw_code=RAW.code,
+            deltas=applied is not None,
         )
         plans = [
             ReceiverPlan(
@@ -67,6 +71,7 @@ class QueueTransport:
                     share=number / options.receivers,
                     statistics=auto.statistics if auto else None,
                     statistics_row=number,
+                    applied=applied,
                 ),
                 rounds=sending.rounds,
                 queue=sending.queue,

@@ -122,7 +122,7 @@ BODIES: list[messages.Message] = [
     messages.Ready(1.5, "", False, 7, 2 << 20),
     messages.Refusal("busy", True),
     messages.Failure("why"),
-    messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 16, False),
+    messages.Open(1, 1 << 24, 2, 128, 1 << 19, [1, 3], 1 << 16, False, True),
     messages.Asked(9),
     messages.Ping(123456789, 0),
     messages.Settle(2, 1, 100, [[1, 5], [2, 0]], True),

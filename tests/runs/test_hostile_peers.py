@@ -56,9 +56,9 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
         with_crc(GOOD_HELLO[:4] + b"\0" + GOOD_HELLO[5:28]) + GOOD_HELLO[32:],
         "frame version: 0",
     ),
-    "version 3": (
-        with_crc(GOOD_HELLO[:4] + b"\3" + GOOD_HELLO[5:28]) + GOOD_HELLO[32:],
-        "frame version: 3",
+    "version 4": (
+        with_crc(GOOD_HELLO[:4] + b"\4" + GOOD_HELLO[5:28]) + GOOD_HELLO[32:],
+        "frame version: 4",
     ),
     "a reserved field": (
         with_crc(GOOD_HELLO[:6] + b"\1\0" + GOOD_HELLO[8:28]) + GOOD_HELLO[32:],

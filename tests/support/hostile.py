@@ -13,6 +13,7 @@ from pipeline.net.address import parse_address
 from pipeline.packets.checksums import block_crcs
 from pipeline.packets.packet import Packet, front_room, write_packet
 from pipeline.transports.tcp.messages import Open
+from pipeline.transports.tcp.older_versions import to_older
 from pipeline.transports.tcp.protocol import (
     HEADER,
     VERSION,
@@ -24,7 +25,6 @@ from pipeline.transports.tcp.protocol import (
     pack_json,
     read_json,
 )
-from pipeline.transports.tcp.version1 import VERSION_1, to_version_1
 
 RAM_PAGES = 1024
 PACKET_PAGES = 128
@@ -85,7 +85,7 @@ class Conversation:
         """A frame of JSON; of a guest that runs, unless it says otherwise."""
         if type_ is FrameType.SETTLE:
             body = {"guest_stands": False, **body}
-        self.frame(type_, pack_json(to_version_1(type_, body) if self.version == VERSION_1 else body))
+        self.frame(type_, pack_json(to_older(self.version, type_, body) if self.version < VERSION else body))
 
     def raw(self, data: bytes) -> None:
         """Bytes; a peer that hung up does not matter here."""
@@ -155,6 +155,7 @@ class Sender:
             PACKET_PAGES * PAGE_BYTES,
             CODES,
             1 << 16,
+            False,
             False,
         )
         self.control.json(FrameType.OPEN, **{**wanted.body(), **changed})

@@ -15,6 +15,8 @@ from guestmem.ram import GuestRam
 from pipeline.auto.picker import FixedPicker
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings, Encoder
+from pipeline.delta_figures import DeltaFigures
+from pipeline.destination.applied_rounds import AppliedRounds
 from pipeline.destination.placer import Placer, PlacerPlan, WrittenMap
 from pipeline.destination.receiver import Receiver, ReceiverPlan
 from pipeline.packets.counters import Count, Counters
@@ -23,6 +25,9 @@ from pipeline.packets.packet import Limits, front_room
 from pipeline.packets.queue import PacketQueue
 from pipeline.packets.round_list import RoundList
 from pipeline.source.channel import Channel, ChannelPlan, QueueOutlet
+from pipeline.source.keeping import Keeping
+from pipeline.source.kept_pages import KeptPages
+from pipeline.source.send_side import payload_room
 
 OPEN: list[Rig] = []
 
@@ -62,17 +67,22 @@ class Rig:
         packet_pages: int = 8,
         slots: int = 64,
         encoder: Encoder | None = None,
+        delta_pages: int = 0,
     ) -> None:
+        """With `delta_pages`, so many slots for kept versions of pages."""
         OPEN.append(self)
         chosen, raw = METHODS[method], METHODS["none"]
         settings = CodecSettings(level=chosen.default_level)
         self.source = GuestRam.create(pages * PAGE_BYTES, "test-source")
         self.destination = GuestRam.create(pages * PAGE_BYTES, "test-destination")
         self.rounds = RoundList(pages)
-        payload = max(chosen.bound_bytes(packet_pages * PAGE_BYTES, settings), packet_pages * PAGE_BYTES)
+        payload = payload_room((raw, chosen), settings, packet_pages)
         self.queue = PacketQueue(slots, front_room(packet_pages), payload)
         self.sent, self.received = Counters(1), Counters(1)
         self.written = WrittenMap(pages)
+        self.kept = KeptPages(pages, delta_pages * PAGE_BYTES, 1) if delta_pages else None
+        self.keeping = Keeping(self.kept) if self.kept is not None else None
+        self.applied = AppliedRounds(pages) if delta_pages else None
         wire = Wire(0)
         picker = FixedPicker(chosen, encoder or chosen.open_encoder(settings), settings.level)
         self.channel = Channel(
@@ -85,6 +95,7 @@ class Rig:
                 raw=raw,
                 open_picker=lambda: picker,
                 packet_pages=packet_pages,
+                kept=self.kept,
             ),
             picker,
             QueueOutlet(self.queue, wire),
@@ -101,6 +112,7 @@ class Rig:
                 prealloc=False,
                 huge_pages=False,
                 share=0.0,
+                applied=self.applied,
             )
         )
         self.receiver = Receiver(
@@ -117,6 +129,7 @@ class Rig:
                     channels=1,
                     method_codes=frozenset({chosen.code, raw.code}),
                     raw_code=raw.code,
+                    deltas=delta_pages > 0,
                 ),
             ),
             self.placer,
@@ -125,7 +138,10 @@ class Rig:
     def send(self, pages: npt.NDArray[np.intp]) -> None:
         """One round as far as the queue."""
         self.rounds.pages[: len(pages)] = pages
+        if self.keeping is not None:
+            self.keeping.begin(self.rounds.number + 1, self.rounds.pages[: len(pages)])
         self.rounds.begin(self.rounds.number + 1, len(pages))
+        self._before = self.sent.totals()
         self.channel.send_round()
 
     def receive(self) -> int:
@@ -140,6 +156,16 @@ class Rig:
         """One whole round."""
         self.send(pages)
         self.receive()
+        self.settle()
+
+    def settle(self, missing: npt.NDArray[np.uint32] | None = None) -> DeltaFigures | None:
+        """The barrier: these pages did not arrive. What deltas did."""
+        if self.keeping is None:
+            return None
+        moved = self.sent.totals() - self._before
+        lost = np.zeros(0, np.uint32) if missing is None else missing
+        normal, wire = int(moved[Count.NORMAL_PAGES]), int(moved[Count.WIRE_BYTES])
+        return self.keeping.settled(self.rounds.number, lost, normal, wire)
 
     def same(self) -> bool:
         return bool(np.array_equal(self.source.words, self.destination.words))

@@ -25,6 +25,7 @@ from pipeline.transports.tcp.incoming import (
     deadline_of,
     why_broken,
 )
+from pipeline.transports.tcp.older_versions import from_older, to_older
 from pipeline.transports.tcp.protocol import (
     HEADER,
     STALL_SECONDS,
@@ -38,7 +39,6 @@ from pipeline.transports.tcp.protocol import (
     read_header,
     read_json,
 )
-from pipeline.transports.tcp.version1 import VERSION_1, from_version_1, to_version_1
 
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 NOT_SENT_BYTES = 256 << 10
@@ -93,8 +93,8 @@ class Link:
 
     def send(self, type_: FrameType, body: dict[str, Any], payload: Sequence[memoryview] = ()) -> None:
         """One frame of JSON, in the words of the connection's version."""
-        if self.version == VERSION_1:
-            body = to_version_1(type_, body)
+        if self.version < VERSION:
+            body = to_older(self.version, type_, body)
         self.send_frame(type_, pack_json(body), payload)
 
     def send_frame(
@@ -198,7 +198,7 @@ class Link:
     def decode(self, type_: FrameType, body: bytes | memoryview) -> dict[str, Any]:
         """A body of JSON in the words of this version, whichever the connection's is. Raises BadFrame."""
         found = read_json(body)
-        return from_version_1(type_, found) if self.version == VERSION_1 else found
+        return from_older(self.version, type_, found) if self.version < VERSION else found
 
     def close(self) -> None:
         self.socket.close()

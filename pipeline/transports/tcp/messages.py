@@ -177,7 +177,7 @@ class Open(Message):
 
     `qat_buffer_bytes`: the plain bytes of one request to a QAT device (hw_buff_sz of QATzip); None from a
     sender of version 1, which does not say. `decode_on_qat`: the software path cuts members at that size too,
-    so that a device can decompress all of them.
+    so that a device can decompress all of them. `deltas`: packets may have them.
     """
 
     request: int
@@ -188,6 +188,7 @@ class Open(Message):
     method_codes: list[int]
     qat_buffer_bytes: int | None
     decode_on_qat: bool
+    deltas: bool
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Open:
@@ -205,6 +206,7 @@ class Open(Message):
             integers(body, "method_codes", MAX_LISTED, 1, 255),
             buffer,
             flag(body, "decode_on_qat"),
+            flag(body, "deltas"),
         )
 
 

@@ -36,11 +36,12 @@ secret:
 
 Role 4 is that of a relay (`pipeline.relay.protocol`), which takes no others; a receiver refuses it.
 
-Version rule: a side takes its own version and the one before, and all frames of a connection have the version
-of its HELLO; what a receiver says before it has read one is of the older version. A sender whose HELLO is
+Version rule: a side takes its own version and those before, and all frames of a connection have the version
+of its HELLO; what a receiver says before it has read one is of the oldest version. A sender whose HELLO is
 refused for its version (the text of REFUSED begins with `frame version`) calls again in the one before. This
-is version 2. Version 1 is that of 0.1.0; 0 is not valid. Version 1 has no secret, and neither side speaks it
-where there is one; it has no VERIFY_PAGES, and its JSON differs as `pipeline.transports.tcp.version1` says.
+is version 3. Version 2 has no deltas. Version 1 is that of 0.1.0; 0 is not valid. Version 1 has no secret,
+and neither side speaks it where there is one; it has no VERIFY_PAGES. How the JSON of both differs, says
+`pipeline.transports.tcp.older_versions`.
 
 The shared secret
 -----------------
@@ -141,9 +142,12 @@ from isal import isal_zlib
 
 from pipeline.errors import BadFrame
 
-VERSION = 2
-VERSIONS = frozenset({VERSION, VERSION - 1}) - {0}
+VERSION = 3
+VERSIONS = frozenset({1, 2, VERSION})
 OLDEST_VERSION = min(VERSIONS)
+SECRET_VERSION, DELTA_VERSION = 2, 3
+"""From which on a side knows secrets, and deltas."""
+
 VERSION_REFUSED = "frame version"
 """How a REFUSED begins that is for the version of a HELLO."""
 MAGIC = 0x314E4652

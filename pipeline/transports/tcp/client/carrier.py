@@ -15,7 +15,7 @@ from pipeline.source.in_place import summed
 from pipeline.transports.tcp.client.channel_connection import ChannelConnection
 from pipeline.transports.tcp.client.dial import Peer
 from pipeline.transports.tcp.client.sender_rows import SenderRows
-from pipeline.transports.tcp.version1 import VERSION_1
+from pipeline.transports.tcp.older_versions import VERSION_1
 
 PAYLOAD_AT = 7
 """The field of a packet's header (`pipeline.packets.packet`)."""

@@ -20,6 +20,7 @@ from pipeline.transports.tcp.proof import RECEIVER, SENDER, listening_end, new_n
 from pipeline.transports.tcp.protocol import (
     NONCE_BYTES,
     OLDEST_VERSION,
+    SECRET_VERSION,
     VERSION,
     VERSION_REFUSED,
     FrameLimits,
@@ -42,8 +43,8 @@ class _OlderReceiver(PeerRefused):
 @dataclass(frozen=True)
 class Peer:
     """Whom to call, and how. `welcome_seconds` is how long the receiver may take to get ready; `context` goes
-    with `tls`, made once: a run outlives the files of its certificates. `version` is this protocol's, or the
-    one before, where the receiver was found to speak that."""
+    with `tls`, made once: a run outlives the files of its certificates. `version` is this protocol's, or one
+    before, where the receiver was found to speak that."""
 
     address: Address
     tls: Tls | None
@@ -54,21 +55,21 @@ class Peer:
     version: int = VERSION
 
     def call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
-        """One attempt: a link, and the body of its WELCOME; another, to a receiver of the version before.
+        """One attempt: a link, and the body of its WELCOME; more, to a receiver of a version before.
 
         Raises ConnectionLost for what may be better later, PeerRefused for what will not.
         """
         try:
             return self._call(hello)
         except _OlderReceiver as error:
-            if self.secret is not None:
+            if self.secret is not None and self.version <= SECRET_VERSION:
                 raise PeerRefused(
                     f"{self.address}: the receiver is ramferry 0.1, which knows no --secret: use --tls-dir "
                     "or a Unix socket, or install a newer one there"
                 ) from error
             if self.version == OLDEST_VERSION:
                 raise PeerRefused(str(error)) from error
-        return dataclasses.replace(self, version=OLDEST_VERSION)._call(hello)
+        return dataclasses.replace(self, version=self.version - 1).call(hello)
 
     def _call(self, hello: Hello) -> tuple[Link, dict[str, Any]]:
         try:

@@ -51,7 +51,7 @@ from pipeline.transports.tcp.messages import (
     Verify,
     VerifyPages,
 )
-from pipeline.transports.tcp.protocol import HEADER, RUN_ID_BYTES, FrameType
+from pipeline.transports.tcp.protocol import DELTA_VERSION, HEADER, RUN_ID_BYTES, FrameType
 from pipeline.transports.tcp.server.receive_run import misfit
 from pipeline.transports.tcp.server.session import Session
 
@@ -110,10 +110,13 @@ class TcpTransport:
         self._offer = Offer.of(said["offer"])
         self._peer = dataclasses.replace(self._peer, version=int(said["version"]))
         layout = self._layout = layout.decoded_on_qat(self._offer.decode_on_qat)
+        self._with_deltas = bool(options.delta_bytes) and self._peer.version >= DELTA_VERSION
         self._open_run()
         self._rows = SenderRows(options.channels)
         open_wire = functools.partial(SocketWire, rows=self._rows)
         self.sending = SendSide(options, layout, supervisor, source, HEADER.size, open_wire)
+        if self._with_deltas:
+            self.sending.keep_pages()
         numbers = range(options.channels)
         self._direct = not has_queue(options.transport, options.method)
         if self._direct:
@@ -159,6 +162,7 @@ class TcpTransport:
             sorted(method.code for method in layout.methods),
             layout.settings.qat_buffer_bytes,
             layout.settings.decode_on_qat,
+            self._with_deltas,
         )
         why = misfit(self._offer, wanted)
         if why:

@@ -39,7 +39,7 @@ from pipeline.transports.tcp.protocol import (
     HELLO_SECONDS,
     OLDEST_VERSION,
     RESPONSE_LIMITS,
-    VERSION,
+    SECRET_VERSION,
     FrameHeader,
     FrameLimits,
     FrameType,
@@ -272,7 +272,7 @@ class _Handshake:
             hello = read_hello(body)
             if secret is None:
                 return hello
-            if self.version < VERSION:
+            if self.version < SECRET_VERSION:
                 raise BadFrame(f"version {self.version} knows no shared secret, and this receiver has one")
             self._hello, self._challenge = hello, new_nonce()
             self._send(FrameType.CHALLENGE, self._challenge)

@@ -20,7 +20,7 @@ from pipeline.codecs.method import HEAP_PACKETS
 from pipeline.destination.placer import Placer, PlacerPlan
 from pipeline.errors import BadFrame, ConnectionLost, HostError, RunFailed
 from pipeline.packets.counters import Count, Counters, count_placed
-from pipeline.packets.packet import Limits, Packet, front_bytes, front_room, read_packet
+from pipeline.packets.packet import Limits, Packet, front_bytes_of, front_room, read_packet
 from pipeline.processes.usage import Usage, usage_message
 from pipeline.transports.tcp.link import Link
 from pipeline.transports.tcp.messages import Ready
@@ -124,7 +124,7 @@ class ChannelReceiver:
                 if header.type is FrameType.END:
                     return
                 packet = read_packet(front, self._plan.limits, self._plan.arrivals.round)
-                said = front_bytes(len(packet.normal), len(packet.zero), packet.block_pages)
+                said = front_bytes_of(packet)
                 if said != len(front):
                     raise BadFrame(f"frame body: {len(front)} bytes, the packet's front has {said}")
                 if header.payload_bytes != packet.payload_bytes:
@@ -146,11 +146,12 @@ class ChannelReceiver:
         good = packet.normal
         if len(packet.normal):
             arrivals.whole[packet.normal] = 0
-            if packet.method_code == plan.limits.raw_code:
+            if packet.method_code == plan.limits.raw_code and not len(packet.bases):
                 self._link.incoming.read_ahead = False
                 self._link.incoming.fill(self._placer.places(packet))
                 wrong = self._placer.torn(packet)
                 torn, good = packet.normal[wrong], packet.normal[~wrong]
+                self._placer.placed(packet, good)
             else:
                 self._placer.place(packet, self._link.incoming.take(packet.payload_bytes))
                 self._link.incoming.read_ahead = True

@@ -14,6 +14,7 @@ from guestmem.selfcheck import inconsistency
 from guestmem.units import show_size
 from pipeline.codecs import METHODS, library_versions
 from pipeline.codecs.method import CodecSettings, Method
+from pipeline.destination.applied_rounds import AppliedRounds
 from pipeline.destination.output import Output
 from pipeline.destination.placer import PlacerPlan, WrittenMap
 from pipeline.destination.verification import MAX_REGIONS, page_crcs, region_bytes_of, region_digests
@@ -116,6 +117,7 @@ class ReceiveRun:
             self.destination = self._reservation.ram
             self.arrivals = Arrivals(pages, wanted.channels)
             self._written = WrittenMap(pages)
+            self._applied = AppliedRounds(pages) if wanted.deltas else None
             self.counters = Counters(wanted.channels)
         except OSError as error:
             raise limit_of(error) or HostError(f"cannot set up shared memory: {one_line(error)}") from error
@@ -129,6 +131,7 @@ class ReceiveRun:
             codes,
             RAW.code,
             not_summed=True,
+            deltas=wanted.deltas,
         )
         self.figures = SideFigures()
         self.reasons: set[str] = set()
@@ -150,6 +153,7 @@ class ReceiveRun:
             prealloc=self._options.prealloc and first,
             huge_pages=self._options.huge_pages != "off",
             share=number / self.wanted.channels,
+            applied=self._applied,
         )
         return ChannelReceiverPlan(number, placing, self.arrivals, self.counters, self._limits)
 
