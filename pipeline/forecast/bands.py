@@ -42,6 +42,11 @@ class Forecast:
     def name(self) -> str:
         return self.method if self.level is None else f"{self.method} {self.level}"
 
+    @property
+    def label(self) -> str:
+        """With a word where the speed was not measured here."""
+        return f"{self.name} (modelled)" if self.modelled else self.name
+
     def record(self) -> dict[str, Any]:
         """As a result document has it."""
         return {

@@ -56,7 +56,7 @@ class CodecSpeed:
 
 @dataclass(frozen=True)
 class HostRows:
-    """A published host's rows, each by `TABLE/CHANNELS/METHOD`, that calibrate, and how many devices it has."""
+    """A published host's rows that calibrate, by `TABLE/CHANNELS/METHOD`, and how many devices it has."""
 
     codec: str
     device: str

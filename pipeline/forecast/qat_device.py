@@ -87,7 +87,10 @@ class QatDevice:
     @property
     def packet_seconds(self) -> float:
         """What a packet takes of a device that works for nobody else, with all engines busy."""
-        return PACKET_BYTES / self.device_bytes_per_second + self._requests() * self.request_us / 1e6 / self.engines
+        return (
+            PACKET_BYTES / self.device_bytes_per_second
+            + self._requests() * self.request_us / 1e6 / self.engines
+        )
 
     def _requests(self) -> int:
         return math.ceil(PACKET_BYTES / self.request_bytes)

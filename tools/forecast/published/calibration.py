@@ -1,13 +1,13 @@
-"""The figures of two published hosts, computed from four rows of the thread: of each host one row of zstd and one
+"""The figures of two published hosts, computed from four rows of the thread: of each host one of zstd and one
 of qatzip. Each row gives four numbers: total time, throughput, and the CPU of both sides.
 
 What is taken from elsewhere is in the constants below, each with its source. What is solved for:
 
-- normal pages of a host: the wire bytes of its zstd row times zstd's ratio on Silesia; the rest is zero pages;
+- normal pages of a host: the wire bytes of its zstd row times zstd's ratio on Silesia; the rest is zero;
 - zstd's CPU a byte from the time of its row, in which every channel's CPU is full; its decompression from the
   receiver's CPU; zlib's from zstd's, by what zstd's README says of both;
-- CPU of a QATzip sender and receiver a byte, a line in the number of channels, through both hosts' qatzip rows:
-  it is QEMU's and QATzip's same code on both;
+- CPU of a QATzip sender and receiver a byte, a line in the number of channels, through both hosts' qatzip
+  rows: it is QEMU's and QATzip's same code on both;
 - a device's rate and a packet's latency, together: a row with a device for each channel gives the latency, a
   row with many channels a device the rate. Both hosts are taken to have devices of one kind.
 """
@@ -29,18 +29,21 @@ RAM_BYTES = 64 << 30
 
 ZSTD_RATIO, ZLIB_RATIO = 2.896, 2.743
 ZLIB_OVER_ZSTD_COMPRESS, ZLIB_OVER_ZSTD_DECOMPRESS = 510 / 105, 1550 / 390
-"""Level 1 of each on the Silesia corpus by lzbench, and how many times longer zlib takes: the table in the README
-of github.com/facebook/zstd (zstd 1.5.7 and zlib 1.3.1, Core i7-9700K). The review itself points to lzbench."""
+"""Level 1 of each on the Silesia corpus by lzbench, and how many times longer zlib takes: the table in the
+README of github.com/facebook/zstd (zstd 1.5.7, zlib 1.3.1, Core i7-9700K). The review points to lzbench."""
 
 COPY_NS = 0.1
 """A byte copied in memory: 10 GB/s, common to servers of this kind."""
 
 COPY_SHARE = 80 / 125
-"""Of a QATzip receiver's CPU, copies into the VM's RAM with their page faults: the review's analysis, point 3.2
+"""Of a QATzip receiver's CPU, copies into the VM's RAM with their page faults: the review's analysis, 3.2
 (of 125 % of CPU about 80)."""
 
 SLOWEST, FASTEST = 1e8, 1e12
 """Bytes a second, between which a device's rate is looked for."""
+
+STEPS = 60
+"""Each halves the logarithm of what is left between them: 1e-17 of it."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,12 @@ def calibrated(profile: HostProfile) -> Calibrated:
     return Calibrated(replace(profile, codecs=(zstd, zlib), qat=qat), own.normal_bytes, shares)
 
 
+def with_rows(profile: HostProfile, hosts: dict[str, HostRows]) -> HostProfile:
+    """The same host by other rows."""
+    assert profile.calibration is not None
+    return replace(profile, calibration=replace(profile.calibration, hosts=hosts))
+
+
 def rows_used(calibration: Calibration) -> list[str]:
     """The four, by name."""
     return [name for rows in calibration.hosts.values() for name in (rows.codec, rows.device)]
@@ -150,7 +159,7 @@ def _device(hosts: list[_HostRow]) -> QatDevice:
 def _solved(draft: QatDevice, lone: _HostRow, crowded: _HostRow) -> QatDevice:
     """Rate and latency with which both rows take as long as they took."""
     slow, fast = SLOWEST, FASTEST
-    for _ in range(200):
+    for _ in range(STEPS):
         middle = (slow * fast) ** 0.5
         if _held_ns(_with_rate(draft, middle, lone), crowded) > crowded.held_ns:
             slow = middle

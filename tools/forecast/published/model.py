@@ -32,9 +32,11 @@ class Modelled:
     recv_cpu: float
 
 
-def cost_on(profile: HostProfile, method: str, channels: int, wire_share: float, *, prealloc: bool) -> Cost | None:
-    """Of a byte of normal pages; None where the profile does not say it. What grows with the number of channels in
-    the device's fault costs shows in rows of qatzip only."""
+def cost_on(
+    profile: HostProfile, method: str, channels: int, wire_share: float, *, prealloc: bool
+) -> Cost | None:
+    """Of a byte of normal pages; None where the profile does not say it. What of the fault costs grows with
+    the number of channels shows in rows of qatzip only."""
     device = profile.qat
     if method == "qatzip":
         if device is None:
@@ -48,13 +50,23 @@ def cost_on(profile: HostProfile, method: str, channels: int, wire_share: float,
     return None if speed is None else Cost(speed.compress_ns, speed.decompress_ns + fault, wire_share)
 
 
-def modelled(content: Content, cost: Cost, channels: int, link: float, beside: Beside, cpus: float) -> Modelled:
+def modelled(
+    content: Content, cost: Cost, channels: int, link: float, beside: Beside, cpus: float
+) -> Modelled:
     """A migration of an idle guest. `link` in bytes a second, 0 for no limit; `cpus` of each host."""
+    pages = content.ram_bytes // PAGE_BYTES
     found = walk(
         Case(
-            *(content.ram_bytes // PAGE_BYTES, 1 - content.normal_bytes / content.ram_bytes, 0.0),
-            DirtyCurve(*WRITES_NOTHING, content.ram_bytes // PAGE_BYTES),
-            *(cost, cost, Resources(channels, channels, cpus, cpus, 0.0, link), 0.0, PolicySettings(), beside),
+            ram_pages=pages,
+            zero_share=1 - content.normal_bytes / content.ram_bytes,
+            written_zero_share=0.0,
+            curve=DirtyCurve(*WRITES_NOTHING, pages),
+            whole=cost,
+            written=cost,
+            resources=Resources(channels, channels, cpus, cpus, 0.0, link),
+            sync_ms=0.0,
+            policy=PolicySettings(),
+            beside=beside,
         )
     )
     return _in_per_cent(found)

@@ -1,10 +1,10 @@
 """QEMU's tables of other accelerators, which nothing was calibrated on. TOML, one file a table:
 
     title, source, ram = "64G"         prealloc = true
-    filled = 0.8                       share of RAM that is not zero; left out: the wire bytes of rows of `none`
+    filled = 0.8                       share of RAM that is not zero; left out: what rows of `none` sent
     profile = "intel-thread"           whose CPU codecs these are
     rows = [[limit, channels, method, total ms, downtime ms, mbps, CPU %], ...]     mbps 0: not published
-    gives_ratio = ["LIMIT/CHANNELS/METHOD"]     rows whose time gives the ratio, where no throughput is published
+    gives_ratio = ["LIMIT/CHANNELS/METHOD"]     rows whose time gives the ratio, for want of a throughput
     [device]                           of method `method`; its calls wait busily where `busy` says so
     [unmodelled]                       method = "why"
 
@@ -92,7 +92,9 @@ def _content(raw: dict[str, Any], rows: list[_Row]) -> Content:
 def _given_shares(raw: dict[str, Any], rows: list[_Row], content: Content) -> dict[str, float]:
     """By method, from rows that fill the link."""
     named = raw.get("gives_ratio", [])
-    return {row.method: row.total_ms / 1e3 * row.link / content.normal_bytes for row in rows if row.name in named}
+    return {
+        row.method: row.total_ms / 1e3 * row.link / content.normal_bytes for row in rows if row.name in named
+    }
 
 
 def _compared(

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.report.markdown import table
-from tools.compare.published import PublishedRow
 from tools.forecast.profiles import raw_profile
-from tools.forecast.published.calibration import RAM_BYTES, Calibrated, calibrated, rows_used
+from tools.forecast.published.calibration import Calibrated, calibrated, rows_used
+from tools.forecast.published.choices import Choices, other_choices
 from tools.forecast.published.compared import (
     LARGE,
     SMALL,
@@ -19,77 +19,52 @@ from tools.forecast.published.compared import (
     errors_of,
     ranking,
 )
-from tools.forecast.published.model import Content, Modelled, beside_of, cost_on, cpus_of, modelled, slower
 from tools.forecast.published.others import NAMES, OtherTable, other_table
-from tools.forecast.published.rows import row_name, tables
+from tools.forecast.published.thread import calibration_of, thread_rows
 
 HOSTS = {"bytedance": "bytedance-thread", "intel": "intel-thread"}
 TITLES = "table | channels | method | published s | modelled s | error | send CPU % | recv CPU % | note"
-
-
-def thread_rows(hosts: dict[str, Calibrated]) -> list[Compared]:
-    """All 27 rows of the thread. `hosts` by the first word of a table's name."""
-    used = set(rows_used(_calibration(hosts)))
-    found = []
-    for name, published in tables().items():
-        host = hosts[name.partition("-")[0]]
-        link = slower(published.bandwidth_bytes, host.profile.link_bytes_per_second)
-        for row in published.rows:
-            use = "calibrates" if row_name(name, row) in used else ""
-            found.append(
-                Compared(
-                    *(name, row.channels, row.method, row.total_ms, row.send_cpu, row.recv_cpu),
-                    *(_modelled(host, row, link), use),
-                )
-            )
-    return found
-
-
-def _calibration(hosts: dict[str, Calibrated]) -> Any:
-    return next(iter(hosts.values())).profile.calibration
-
-
-def _modelled(host: Calibrated, row: PublishedRow, link: float) -> Modelled | None:
-    share = host.wire_shares[row.method]
-    cost = cost_on(host.profile, row.method, row.channels, share, prealloc=False)
-    if cost is None:
-        return None
-    content = Content(RAM_BYTES, host.normal_bytes)
-    return modelled(content, cost, row.channels, link, beside_of(row.method), cpus_of(host.profile))
 
 
 def published() -> tuple[dict[str, Any], str]:
     """The document and the text."""
     hosts = {name: calibrated(raw_profile(file)) for name, file in HOSTS.items()}
     thread = thread_rows(hosts)
+    choices = other_choices(hosts)
     others = [other_table(name) for name in NAMES]
-    errors, ranks = errors_of(thread), _ranks(thread)
     document = {
         "label": "modelled",
-        "calibrated_on": rows_used(_calibration(hosts)),
+        "calibrated_on": rows_used(calibration_of(hosts)),
         "profiles": {HOSTS[name]: _figures(one) for name, one in hosts.items()},
-        "thread": _record(thread, errors, ranks),
+        "thread": _record(thread),
+        "other_choices_of_rows": asdict(choices),
         "others": {
-            one.name: {"title": one.title, "source": one.source, **_record(one.rows, errors_of(one.rows), _ranks(one.rows))}
+            one.name: {
+                "title": one.title,
+                "source": one.source,
+                **_record(one.rows),
+            }
             for one in others
         },
     }
     parts = [
         "The thread of QEMU's QATzip series, v4; modelled from 4 of its rows",
         _table(thread),
-        _errors_words(errors),
-        _ranks_words(ranks),
+        _errors_words(errors_of(thread)),
+        _ranks_words(_ranks(thread)),
+        _choices_words(choices),
         *(_figures_words(HOSTS[name], one) for name, one in hosts.items()),
         *(words for one in others for words in _other_words(one)),
     ]
     return document, "\n\n".join(parts)
 
 
-def _record(rows: list[Compared], errors: Errors | None, ranks: list[Ranking]) -> dict[str, Any]:
+def _record(rows: list[Compared]) -> dict[str, Any]:
+    errors = errors_of(rows)
     return {
         "rows": [row.record() for row in rows],
         "errors": None if errors is None else asdict(errors),
-        "ranking": [asdict(rank) for rank in ranks],
+        "ranking": [asdict(rank) for rank in _ranks(rows)],
     }
 
 
@@ -134,9 +109,9 @@ def _errors_words(errors: Errors | None) -> str:
     if errors is None:
         return "No row is modelled."
     return (
-        f"Error of the total time, {errors.rows} rows that were used for nothing: median {errors.median:.1%}, worst "
-        f"{errors.worst:.0%}; {errors.within_8_percent} within {SMALL:.0%}, {errors.within_25_percent} within "
-        f"{LARGE:.0%}. CPU is published / modelled."
+        f"Error of the total time, {errors.rows} rows used for nothing else: median {errors.median:.1%}, "
+        f"worst {errors.worst:.0%}; {errors.within_8_percent} within {SMALL:.0%}, "
+        f"{errors.within_25_percent} within {LARGE:.0%}. CPU is published / modelled."
     )
 
 
@@ -144,16 +119,27 @@ def _ranks_words(ranks: list[Ranking]) -> str:
     lines = [f"Order of the rows of a table (closer than {TIE:.0%} is a tie):"]
     for one in ranks:
         wrong = "" if not one.wrong else "; not as published: " + ", ".join(one.wrong)
-        lines.append(f"- {one.table}: {one.right} pairs of {one.right + len(one.wrong)} right, {one.ties} ties{wrong}")
+        lines.append(
+            f"- {one.table}: {one.right} pairs of {one.right + len(one.wrong)} right, {one.ties} ties{wrong}"
+        )
     return "\n".join(lines)
+
+
+def _choices_words(choices: Choices) -> str:
+    return (
+        f"Calibrated on any other four rows of the same kinds ({choices.possible} of {choices.tried} choices "
+        f"tell what is needed): median {choices.best_median:.1%} to {choices.worst_median:.1%}; at most "
+        f"{choices.most_outside_25_percent} of the rest outside {LARGE:.0%}."
+    )
 
 
 def _figures_words(name: str, host: Calibrated) -> str:
     qat = host.profile.qat
     assert qat is not None
     return (
-        f"{name}: {qat.devices} devices of {qat.device_bytes_per_second / 1e9:.2f} GB/s each, {qat.latency_us:.0f} us a "
-        f"packet beside them; {host.normal_bytes / 1e9:.1f} GB of normal pages. All modelled."
+        f"{name}: QAT devices {qat.devices}, each of {qat.device_bytes_per_second / 1e9:.2f} GB/s, "
+        f"{qat.latency_us:.0f} us a packet beside that; {host.normal_bytes / 1e9:.1f} GB of normal pages. "
+        "All modelled."
     )
 
 
