@@ -1,7 +1,7 @@
 """Another host than this one: how fast its CPUs compress, and which QAT devices it has. A TOML file.
 
     title = "..."                      source = "where the figures are from"
-    cpus = 16                          of a host; left out: as many as here
+    cpus = 16                          of a host; left out: they are never the limit
     link = "50Gbit"                    what joins two such hosts; left out: no limit
     [[codec]]                          of one CPU, bytes of guest memory a second
     method = "zstd"                    level = 1
@@ -73,7 +73,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class HostProfile:
-    """`cpus` None is as many as here, `link_bytes_per_second` 0 no limit."""
+    """`cpus` None and `link_bytes_per_second` 0 are no limit."""
 
     title: str
     source: str

@@ -84,11 +84,12 @@ def recommendation(found: list[Forecast]) -> str:
     words = f"Take {chosen.label} with {chosen.channels} channels: {_seconds(chosen)}"
     if rest:
         other = best(rest)
-        longer = other.bands["total_ms"].expected / chosen.bands["total_ms"].expected - 1
+        ours, theirs = (one.bands["total_ms"].expected for one in (chosen, other))
+        longer = theirs / ours - 1
         words += (
             f"; {other.label} would take as long"
             if abs(longer) < TIE
-            else f", {abs(longer):.0%} {'less' if longer > 0 else 'more'} than {other.label}"
+            else f", {abs(1 - ours / theirs):.0%} {'less' if longer > 0 else 'more'} than {other.label}"
         )
     if chosen.chance_to_converge < 1:
         words += f"; it converges in {chosen.chance_to_converge:.0%} of the draws only"

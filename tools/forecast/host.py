@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ class OtherHost:
         """Two of the profile's hosts."""
         if self.profile is None:
             return here
-        cpus = self.profile.cpus or here.cpus
+        cpus = math.inf if self.profile.cpus is None else self.profile.cpus
         return replace(here, cpus=cpus, recv_cpus=cpus, one_host=False)
 
     def plan(self, asked: Plan) -> Plan:
