@@ -40,7 +40,7 @@ class OtherHost:
             return measured
         found = [profile.at_its_speed(one) for one in measured]
         if profile.qat is not None:
-            found += [profile.on_its_device(one) for one in zlib()]
+            found += [profile.on_its_device(one) for one in zlib() if len(one.whole)]
         return found
 
     def host(self, here: Host) -> Host:
