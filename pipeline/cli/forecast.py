@@ -42,7 +42,10 @@ def add_forecast_argument(parser: argparse.ArgumentParser) -> None:
 def check_forecast(options: Options) -> None:
     """Raises UsageError for what is not modelled."""
     if options.method == "qatzip":
-        raise UsageError("--forecast: a QAT device is not modelled yet; leave it out, or choose a CPU method")
+        raise UsageError(
+            "--forecast: a QAT device is not modelled from a look at this host; leave it out, choose a CPU "
+            "method, or see tools.forecast --host-profile"
+        )
 
 
 class Forecaster:

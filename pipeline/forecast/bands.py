@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dirty_curve import DirtyCurve
-from pipeline.forecast.rounds import Case, Cost, Resources, walk
+from pipeline.forecast.qat_device import QatDevice
+from pipeline.forecast.rounds import NOTHING_BESIDE, Beside, Case, Cost, Resources, walk
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Numbers, Plan
 
 DRAWS = 100
@@ -37,10 +38,16 @@ class Forecast:
     channels: int
     chance_to_converge: float
     bands: dict[str, Band]
+    modelled: bool = False
 
     @property
     def name(self) -> str:
         return self.method if self.level is None else f"{self.method} {self.level}"
+
+    @property
+    def label(self) -> str:
+        """With a word where the speed was not measured here."""
+        return f"{self.name} (modelled)" if self.modelled else self.name
 
     def record(self) -> dict[str, Any]:
         """As a result document has it."""
@@ -48,6 +55,7 @@ class Forecast:
             "method": self.method,
             "level": self.level,
             "channels": self.channels,
+            "modelled": self.modelled,
             "chance_to_converge": self.chance_to_converge,
             **{name: asdict(band) for name, band in self.bands.items()},
         }
@@ -61,7 +69,10 @@ def forecast(
     outcomes = [walk(_draw(guest, candidate, host, plan, chance)) for _ in range(draws)]
     good = [outcome for outcome in outcomes if outcome.converged]
     bands = {name: _band([float(getattr(one, name)) for one in good or outcomes]) for name in QUANTITIES}
-    return Forecast(candidate.method, candidate.level, plan.channels, len(good) / len(outcomes), bands)
+    chance_to_converge = len(good) / len(outcomes)
+    return Forecast(
+        *(candidate.method, candidate.level, plan.channels, chance_to_converge, bands, candidate.modelled)
+    )
 
 
 def _band(values: list[float]) -> Band:
@@ -74,6 +85,10 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
     whole = _cost(candidate.whole, slowness, chance)
     written = _cost(candidate.written, slowness, chance) if len(candidate.written) else whole
     link = plan.link_bytes_per_second * max(0.1, chance.normal(1.0, plan.link_noise))
+    beside = Beside()
+    if candidate.device is not None:
+        whole, written = (_on(candidate.device, cost, plan, slowness) for cost in (whole, written))
+        beside = NOTHING_BESIDE
     cpus = max(0.25, host.cpus - guest.cpus)
     resources = Resources(
         plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link
@@ -88,8 +103,18 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         resources,
         guest.sync_ms,
         plan.policy,
+        beside,
         guest.activity,
         chance.uniform(0.0, guest.activity.seconds),
+    )
+
+
+def _on(device: QatDevice, cost: Cost, plan: Plan, slowness: float) -> Cost:
+    """The bytes of a cost at the speed of a device at either end; the destination's RAM has its pages."""
+    load = device.load(plan.channels, plan.receivers, prealloc=True)
+    return Cost(
+        *(load.send_ns * slowness, load.recv_ns * slowness, cost.wire_share),
+        *(load.send_wait_ns * slowness, load.recv_wait_ns * slowness),
     )
 
 

@@ -33,11 +33,32 @@ MOST_ROUNDS = 400
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a byte of normal pages: CPU nanoseconds of both sides, and bytes on the wire."""
+    """Of a byte of normal pages: CPU nanoseconds of both sides, and bytes on the wire.
+
+    A channel, or a receiver, is held for its CPU and for so long as it waits for a device beside that.
+    """
 
     send_ns: float
     recv_ns: float
     wire_share: float
+    send_wait_ns: float = 0.0
+    recv_wait_ns: float = 0.0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """CPU nanoseconds a byte beside the codec: of normal pages sent and received, of all pages looked at; and
+    the CPUs that are busy while a side waits for the wire."""
+
+    send_ns: float = SEND_NS
+    recv_ns: float = RECEIVE_NS
+    scan_ns: float = SCAN_NS
+    send_waiting: float = SEND_WAITING
+    recv_waiting: float = RECV_WAITING
+
+
+NOTHING_BESIDE = Beside(0.0, 0.0, 0.0, 0.0, 0.0)
+"""For costs that are those of a whole migration, as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,8 @@ class Resources:
 
 @dataclass(frozen=True)
 class Case:
-    """One draw. Shares of zero pages; `whole` is the cost of all pages, `written` of those written since."""
+    """One draw. Shares of zero pages; `whole` is the cost of all pages, `written` of those written since;
+    `beside` what this program's sender and receiver need besides."""
 
     ram_pages: int
     zero_share: float
@@ -65,6 +87,7 @@ class Case:
     resources: Resources
     sync_ms: float
     policy: PolicySettings
+    beside: Beside = Beside()
     activity: Activity = field(default_factory=Activity)
     begun_seconds: float = 0.0
     """Where in the guest's activity it begins."""
@@ -156,17 +179,19 @@ def _round(case: Case, pages: float, zero_share: float, cost: Cost, sums: _Sums)
     scanned = pages * PAGE_BYTES
     normal = scanned * (1 - zero_share)
     wire = normal * cost.wire_share
-    send = (normal * (cost.send_ns + SEND_NS) + scanned * SCAN_NS) / 1e9
-    recv = normal * (cost.recv_ns + RECEIVE_NS) / 1e9
+    send = (normal * (cost.send_ns + case.beside.send_ns) + scanned * case.beside.scan_ns) / 1e9
+    recv = normal * (cost.recv_ns + case.beside.recv_ns) / 1e9
     have = case.resources
     busy = max(
-        send / max(0.1, min(have.channels, have.cpus)),
-        recv / max(0.1, min(have.receivers, have.recv_cpus)),
+        send / max(0.1, have.cpus),
+        (send + normal * cost.send_wait_ns / 1e9) / have.channels,
+        recv / max(0.1, have.recv_cpus),
+        (recv + normal * cost.recv_wait_ns / 1e9) / have.receivers,
         (send + recv) / have.both_cpus if have.both_cpus else 0.0,
     )
     seconds = _both_full(busy, wire / have.link_bytes_per_second if have.link_bytes_per_second else 0.0)
-    send += SEND_WAITING * (seconds - busy)
-    recv += RECV_WAITING * (seconds - busy)
+    send += case.beside.send_waiting * (seconds - busy)
+    recv += case.beside.recv_waiting * (seconds - busy)
     milliseconds = seconds * 1e3 + ROUND_MS
     sums.total_ms += milliseconds
     sums.wire_bytes += wire

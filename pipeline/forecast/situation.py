@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.forecast.activity import Activity
+from pipeline.forecast.qat_device import QatDevice
 from pipeline.policy import PolicySettings
 
 Numbers = npt.NDArray[np.float64]
@@ -50,12 +51,18 @@ class Batches:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method at a level on this guest's memory: of all normal pages, and of the pages that it writes."""
+    """A method at a level on this guest's memory: of all normal pages, and of the pages that it writes.
+
+    `modelled` where its speed is a host profile's, not measured here. With a `device` its CPU and its waiting
+    are the device model's, and of the batches only the bytes count.
+    """
 
     method: str
     level: int | None
     whole: Batches
     written: Batches
+    modelled: bool = False
+    device: QatDevice | None = None
 
     @property
     def name(self) -> str:
@@ -64,7 +71,7 @@ class Candidate:
     def dearer(self, send_ns: float, recv_ns: float) -> Candidate:
         """With so much more CPU a byte."""
         whole, written = self.whole.dearer(send_ns, recv_ns), self.written.dearer(send_ns, recv_ns)
-        return Candidate(self.method, self.level, whole, written)
+        return replace(self, whole=whole, written=written)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def render(found: list[Forecast]) -> str:
         sure = one.chance_to_converge > 0
         rows.append(
             [
-                one.name,
+                one.label,
                 str(one.channels),
                 f"{total.expected / 1e3:.2f}" if sure else "-",
                 f"{total.low / 1e3:.2f} to {total.high / 1e3:.2f}" if sure else "-",
@@ -81,14 +81,15 @@ def recommendation(found: list[Forecast]) -> str:
             "longer --downtime-limit, take a faster link, or use postcopy."
         )
     rest = [one for one in found if one.method != chosen.method and one.chance_to_converge]
-    words = f"Take {chosen.name} with {chosen.channels} channels: {_seconds(chosen)}"
+    words = f"Take {chosen.label} with {chosen.channels} channels: {_seconds(chosen)}"
     if rest:
         other = best(rest)
-        longer = other.bands["total_ms"].expected / chosen.bands["total_ms"].expected - 1
+        ours, theirs = (one.bands["total_ms"].expected for one in (chosen, other))
+        longer = theirs / ours - 1
         words += (
-            f"; {other.name} would take as long"
+            f"; {other.label} would take as long"
             if abs(longer) < TIE
-            else f", {abs(longer):.0%} {'less' if longer > 0 else 'more'} than {other.name}"
+            else f", {abs(1 - ours / theirs):.0%} {'less' if longer > 0 else 'more'} than {other.label}"
         )
     if chosen.chance_to_converge < 1:
         words += f"; it converges in {chosen.chance_to_converge:.0%} of the draws only"
@@ -134,7 +135,7 @@ def _link(bytes_per_second: int) -> str:
 
 
 def _winner(one: Forecast) -> str:
-    return one.name if one.chance_to_converge else "no method converges"
+    return one.label if one.chance_to_converge else "no method converges"
 
 
 def commands(chosen: Forecast, *, live_vm: bool) -> str:

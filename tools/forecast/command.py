@@ -34,6 +34,8 @@ from pipeline.source.guest_client import GuestClient
 from tools.forecast import live_vm
 from tools.forecast.advice import Question, answers, break_evens, by_link, commands, recommendation, render
 from tools.forecast.errors_table import errors_table
+from tools.forecast.host import HOST_OPTIONS, OtherHost, add_host_arguments, read_host
+from tools.forecast.published.report import published
 
 SCHEMA_VERSION = 1
 METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
@@ -41,19 +43,21 @@ METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
     *(("zstd", level) for level in (1, 3, 5)),
 )
 DEFAULT_CHANNELS = (1, 2, 4)
-SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, or a guest to make (--image, --preset, --size, ...)"
+SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, --published, or a guest to make (--image, --size, ...)"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A checked command line. One of `qmp`, `attach`, `score` and `guest` is meant."""
+    """A checked command line. One of `qmp`, `attach`, `score`, `published` and `guest` is meant."""
 
     qmp: str | None
     attach: str | None
     guest: GuestOptions | None
     score: Path | None
+    published: bool
     plan: Plan
     channels: tuple[int, ...]
+    other_host: OtherHost
     json: str | None
     quiet: bool
 
@@ -70,7 +74,14 @@ def build_parser(program: str) -> Parser:
     add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
     add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
     add("--score", metavar="DIR", help="no look: how good the forecasts in these result documents were")
+    add(
+        *("--published",),
+        action="store_const",
+        const=True,
+        help="no look: rows that others published of QEMU's migrations, beside what the model says of them",
+    )
     guest_cli.add_guest_arguments(parser)
+    add_host_arguments(parser)
     add = parser.add_argument_group("how it is to be sent").add_argument
     add(
         "--bandwidth", metavar="RATE", help="what the link carries, bytes a second; 0 is no limit (default 0)"
@@ -84,23 +95,25 @@ def build_parser(program: str) -> Parser:
 def read(given: Given) -> Request:
     """Raises UsageError."""
     attach = guest_cli.read_attach(given)
-    qmp, score = given.text("qmp"), given.text("score")
-    meant = [f"--{name}" for name, value in (("qmp", qmp), ("attach", attach), ("score", score)) if value]
+    qmp, score, published = given.text("qmp"), given.text("score"), given.flag("published")
+    sources = {"qmp": qmp, "attach": attach, "score": score, "published": published}
+    meant = [f"--{name}" for name, value in sources.items() if value]
     if len(meant) > 1:
         raise UsageError(f"{' and '.join(meant)}: name one of {SOURCES}")
     if meant:
         given.refuse(guest_cli.GUEST_OPTIONS, f"makes a guest; leave this out, or {meant[0]}")
-    if score is not None:
-        given.refuse(("bandwidth", "channels", "downtime_limit"), "belongs to a look; leave out --score")
-        if not Path(score).is_dir():
-            raise UsageError(f"--score {score}: no such folder")
+    if score is not None or published:
+        options = ("bandwidth", "channels", "downtime_limit", *HOST_OPTIONS)
+        given.refuse(options, f"belongs to a look; leave out {meant[0]}")
+    if score is not None and not Path(score).is_dir():
+        raise UsageError(f"--score {score}: no such folder")
     limit = given.above_zero("downtime_limit", MAX_DOWNTIME_LIMIT_MS, "ms", 300.0)
     channels = _channels(given.text("channels"))
     plan = Plan(channels[0], channels[0], given.rate("bandwidth"), PolicySettings(downtime_limit_ms=limit))
     own = None if meant else guest_cli.read_guest(given)
     return Request(
-        *(qmp, attach, own, None if score is None else Path(score), plan, channels),
-        *(given.new_file("json"), given.flag("quiet")),
+        *(qmp, attach, own, None if score is None else Path(score), published, plan, channels),
+        *(read_host(given), given.new_file("json"), given.flag("quiet")),
     )
 
 
@@ -159,15 +172,18 @@ def _look(request: Request, progress: Progress) -> _Seen:
 def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str]:
     seen = _look(request, progress)
     cpus = usable_cpus()
-    methods = [(name, level) for name, level in METHODS_ASKED if not METHODS[name].unavailable()]
+    asked = request.other_host.methods(METHODS_ASKED)
+    methods = [(name, level) for name, level in asked if not METHODS[name].unavailable()]
     if seen.notes and not len(seen.whole):
         methods = [("none", None)]
     progress.say("compressing what was seen by every method")
     threads = max(1, min(max(request.channels), int(cpus)))
-    tried = tuple(candidates(methods, seen.whole, seen.written, threads, seen.gauge))
-    question = Question(
-        seen.guest, tried, Host(cpus, cpus, one_host=request.qmp is None), request.plan, request.channels
-    )
+    measured = candidates(methods, seen.whole, seen.written, threads, seen.gauge)
+    zlib = functools.partial(candidates, [("zlib", 1)], seen.whole, seen.written, threads, seen.gauge)
+    other = request.other_host
+    saved = other.save(measured, cpus)
+    host, plan = other.host(Host(cpus, cpus, one_host=request.qmp is None)), other.plan(request.plan)
+    question = Question(seen.guest, tuple(other.candidates(measured, zlib)), host, plan, request.channels)
     found = answers(question)
     chosen = best(found)
     links = by_link(question)
@@ -183,6 +199,7 @@ def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str
             **seen.facts,
         },
         "notes": list(seen.notes),
+        "host_profile": other.record(),
         "forecasts": [one.record() for one in found],
         "recommended": chosen.record(),
         "by_link": {str(link): [one.record() for one in row] for link, row in links.items()},
@@ -190,7 +207,7 @@ def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str
     text = "\n\n".join(
         [
             render(found),
-            *(f"note: {note}" for note in seen.notes),
+            *(f"note: {note}" for note in (*seen.notes, *other.notes(), *saved)),
             _cost(seen),
             recommendation(found),
             break_evens(links),
@@ -256,12 +273,21 @@ def _why(result: dict[str, Any]) -> str:
     return f"{options['method']}{level}, {options['channels']} channels: " + ", ".join(parts)
 
 
+def _answer(request: Request, progress: Progress) -> tuple[dict[str, Any], str]:
+    if request.score is not None:
+        return _score(request.score)
+    if request.published:
+        found, text = published()
+        return {"schema_version": SCHEMA_VERSION, "status": "completed", "error": None, **found}, text
+    return _forecast(request, progress)
+
+
 def run(given: Given, command: list[str]) -> int:
     """Look, forecast, print, and return the exit code."""
     request = read(given)
     progress = open_progress(request.quiet)
     try:
-        document, text = _score(request.score) if request.score is not None else _forecast(request, progress)
+        document, text = _answer(request, progress)
     finally:
         progress.close()
     if request.json is not None:
