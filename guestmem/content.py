@@ -20,6 +20,7 @@ from guestmem.images import ImageError, Layout, OnShare, Source, open_source, re
 from guestmem.images.source import Truncated
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.ram import GuestRam
+from guestmem.trace import TraceMemory
 from guestmem.zero import normal_mask
 
 NOT_PYTHONS_OWN = {"site-packages", "dist-packages", "__pycache__"}
@@ -108,7 +109,7 @@ class Image:
         return _pages_of_files(python_files())
 
 
-Content = Corpus | Image
+Content = Corpus | Image | TraceMemory
 
 
 def files_under(path: Path) -> tuple[Path, ...]:

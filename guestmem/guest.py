@@ -44,6 +44,7 @@ from guestmem.names import end_guard
 from guestmem.numa import nodes_of
 from guestmem.prefault import huge_bytes_of, populate_by_all_cores
 from guestmem.ram import GuestRam
+from guestmem.trace import Replay, load_trace
 from guestmem.users import is_trusted
 from guestmem.workload import Workload
 from guestmem.writer import MAX_THROTTLE_PERCENT, Writer
@@ -182,14 +183,18 @@ class Guest:
         if spec.workload.self_checking:
             self._ram.words.view(np.uint8)[:, 0] = 0
         self._spec = spec
-        pool = spec.content.pool(self._ram)
-        self._writer = Writer(self._ram, Unwatched(), pool, spec.workload)
+        self._writer = self._open_writer(spec)
         self._watched_by: _Client | None = None
         self._accept_again_at = 0.0
         self._running = False
         self._written_seconds = 0.0
         self._since = time.monotonic()
         self._lease, self._lease_ends = NO_LEASE, math.inf
+
+    def _open_writer(self, spec: GuestSpec) -> Writer | Replay:
+        if spec.workload.trace is not None:
+            return Replay(self._ram, Unwatched(), load_trace(spec.workload.trace))
+        return Writer(self._ram, Unwatched(), spec.content.pool(self._ram), spec.workload)
 
     def _by_page(self, ram: GuestRam) -> GuestRam:
         """A mapping in which the guest writes, page by page: the kernel's log notes what one entry of a page

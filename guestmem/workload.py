@@ -46,16 +46,18 @@ class Phase:
 
 @dataclass(frozen=True)
 class Workload:
-    """Phases, one after the other. After the last the guest begins again (`loop`) or is idle."""
+    """Phases, one after the other. After the last the guest begins again (`loop`) or is idle. Or a trace that
+    is replayed (`guestmem.trace`), and no phases."""
 
     phases: tuple[Phase, ...]
     loop: bool = True
     seed: int = 1
+    trace: Path | None = None
 
     @property
     def self_checking(self) -> bool:
         """Whether `guestmem.selfcheck` can judge a copy of this guest's RAM without the source."""
-        return self.phases[0].content == INCREMENT
+        return bool(self.phases) and self.phases[0].content == INCREMENT
 
 
 def steady(phase: Phase, seed: int = 1) -> Workload:

@@ -11,6 +11,7 @@ from typing import Any
 
 from guestmem.content import Content, Corpus, Image
 from guestmem.page import PAGE_BYTES
+from guestmem.trace import TraceMemory
 from guestmem.workload import Workload
 from pipeline.net.address import Address
 from pipeline.net.tls import Tls
@@ -94,6 +95,11 @@ class GuestOptions(RamOptions):
     phases: str | None
     seed: int
     workload: Workload = field(repr=False)
+
+    def content(self) -> Content:
+        """What fills guest RAM."""
+        trace = self.workload.trace
+        return super().content() if trace is None else TraceMemory(trace)
 
     def record(self) -> dict[str, Any]:
         """For a result document: what was asked for, by option."""

@@ -13,6 +13,7 @@ from guestmem.images import ImageError, Layout, open_source, read_layout
 from guestmem.page import PAGE_BYTES
 from guestmem.patterns import NAMES, parse_pattern
 from guestmem.ram import MIN_RAM_BYTES
+from guestmem.trace import load_trace
 from guestmem.units import parse_size, show_size
 from guestmem.workload import (
     CONTENTS,
@@ -44,6 +45,9 @@ RAM_OPTIONS = ("size", "image", "fill", "filled")
 SETTINGS = ("dirty_rate", "dirty_pattern", "dirty_content", "write_bytes")
 GUEST_OPTIONS = (*RAM_OPTIONS, *SETTINGS, "preset", "phases", "seed")
 PRESET_NAMES = (*PRESETS, SELF_CHECK)
+TRACE = "trace:"
+"""As what a preset begins with: a file of `guestmem.trace`."""
+
 DEFAULT_PATTERN, DEFAULT_CONTENT = "uniform", "corpus"
 
 
@@ -94,7 +98,8 @@ def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         metavar="NAME",
-        help=f"a whole workload, in place of the four above: {', '.join(PRESET_NAMES)} (default none)",
+        help=f"a whole workload, in place of the four above: {', '.join(PRESET_NAMES)}, "
+        "trace:FILE for a real guest's, with its RAM (default none)",
     )
     add("--phases", metavar="FILE", help="a workload of phases from a TOML file (default none)")
     add("--seed", metavar="N", help=f"seed of the guest's writes, 0 or more (default {DEFAULT_SEED})")
@@ -122,8 +127,8 @@ def read_guest(given: Given, *, self_checking: bool = False) -> GuestOptions:
 
     Raises UsageError.
     """
-    ram = read_ram(given)
     preset = given.text("preset")
+    ram = read_ram(given) if _trace_of(preset) is None else _trace_ram(given, str(preset))
     if preset is None and self_checking:
         preset = SELF_CHECK
     named = _named_workload(given, preset)
@@ -154,6 +159,8 @@ def read_guest(given: Given, *, self_checking: bool = False) -> GuestOptions:
 def _workload(phase: Phase, preset: str | None, phases: str | None, seed: int) -> Workload:
     if preset == SELF_CHECK:
         return self_check(phase.rate_bytes_per_second)
+    if (trace := _trace_of(preset)) is not None:
+        return Workload((), seed=seed, trace=trace)
     if preset is not None:
         return replace(PRESETS[preset][1], seed=seed)
     if phases is None:
@@ -167,7 +174,7 @@ def _workload(phase: Phase, preset: str | None, phases: str | None, seed: int) -
 
 def _named_workload(given: Given, preset: str | None) -> bool:
     """Whether a whole workload is named. Raises UsageError for a mixture."""
-    if preset is not None and preset not in PRESET_NAMES:
+    if preset is not None and preset not in PRESET_NAMES and _trace_of(preset) is None:
         raise UsageError(f"--preset {preset}: must be one of {', '.join(PRESET_NAMES)}")
     named = [
         name for name, there in (("preset", preset), ("phases", given.text("phases"))) if there is not None
@@ -179,6 +186,27 @@ def _named_workload(given: Given, preset: str | None) -> bool:
         if given.has(name):
             raise UsageError(f"{option_of(named[0])} is a whole workload; leave out {option_of(name)}")
     return True
+
+
+def _trace_of(preset: str | None) -> Path | None:
+    """The file of a preset that is a trace."""
+    if preset is None or not preset.startswith(TRACE):
+        return None
+    return Path(preset.removeprefix(TRACE))
+
+
+def _trace_ram(given: Given, preset: str) -> RamOptions:
+    """The RAM of a trace's guest. Raises UsageError."""
+    given.refuse((*RAM_OPTIONS, "seed"), f"--preset {preset} has its own RAM and writes; leave this out")
+    path = _trace_of(preset)
+    assert path is not None
+    try:
+        size = load_trace(path).ram_pages * PAGE_BYTES
+    except OSError as error:
+        raise UsageError(f"--preset {preset}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"--preset {preset}: {error}") from error
+    return RamOptions(_ram_size(f"--preset {preset} of {size} bytes", size), None, None, 1.0, None, ())
 
 
 def read_guest_name(option: str, text: str) -> str:
