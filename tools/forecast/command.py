@@ -2,257 +2,58 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from guestmem.guest import GuestSpec
-from guestmem.page import PAGE_BYTES
-from pipeline.cli import guest as guest_cli
 from pipeline.cli.main import Command, show
-from pipeline.cli.parser import SIZES, Parser
-from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
-from pipeline.errors import UsageError
-from pipeline.forecast.bands import best
-from pipeline.forecast.look import look as look_at
+from pipeline.errors import RunFailed
 from pipeline.forecast.sample import candidates
-from pipeline.forecast.score import NAMES, errors_of
-from pipeline.forecast.situation import Guest, Host, Plan
-from pipeline.options import MAX_DOWNTIME_LIMIT_MS, MAX_WORKERS, GuestOptions
-from pipeline.policy import PolicySettings
-from pipeline.processes.cgroup import usable_cpus
-from pipeline.processes.memory import check_memory
-from pipeline.processes.signals import signals_cancel
-from pipeline.processes.supervisor import Supervisor
-from pipeline.progress import Progress, Stage, open_progress
-from pipeline.report.files import save_json
-from pipeline.source.guest_client import GuestClient
-from tools.forecast import live_vm
-from tools.forecast.advice import Question, answers, break_evens, by_link, commands, recommendation, render
-from tools.forecast.errors_table import errors_table
+from pipeline.forecast.situation import Candidate
+from pipeline.progress import Progress, open_progress
+from pipeline.report.files import save_json, save_text
+from tools.forecast.advice import Question, answers, by_link
+from tools.forecast.commands import commands
+from tools.forecast.findings import SCHEMA_VERSION, Findings
+from tools.forecast.page import page
+from tools.forecast.request import Request, build_parser, read
+from tools.forecast.score_folder import score_folder
+from tools.forecast.sources.seen import Seen, Source
 
-SCHEMA_VERSION = 1
 METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
     *(("none", None), ("lz4", 1), ("isal", 1)),
     *(("zstd", level) for level in (1, 3, 5)),
 )
-DEFAULT_CHANNELS = (1, 2, 4)
-SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, or a guest to make (--image, --preset, --size, ...)"
 
 
-@dataclass(frozen=True)
-class Request:
-    """A checked command line. One of `qmp`, `attach`, `score` and `guest` is meant."""
-
-    qmp: str | None
-    attach: str | None
-    guest: GuestOptions | None
-    score: Path | None
-    plan: Plan
-    channels: tuple[int, ...]
-    json: str | None
-    quiet: bool
-
-
-def build_parser(program: str) -> Parser:
-    """All options, with units and defaults."""
-    parser = Parser(
-        program,
-        "Look at a VM or a guest for some seconds, and say what its migration will take by every method.",
-        *(1, 3),
-        epilog=f"What to look at: {SOURCES}. {SIZES}",
-    )
-    add = parser.add_argument_group("what to look at").add_argument
-    add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
-    add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
-    add("--score", metavar="DIR", help="no look: how good the forecasts in these result documents were")
-    guest_cli.add_guest_arguments(parser)
-    add = parser.add_argument_group("how it is to be sent").add_argument
-    add(
-        "--bandwidth", metavar="RATE", help="what the link carries, bytes a second; 0 is no limit (default 0)"
-    )
-    add("--channels", metavar="LIST", help="numbers of channels, with commas (default 1,2,4)")
-    add("--downtime-limit", metavar="MS", help="milliseconds that the guest may stand still (default 300)")
-    add_output_arguments(parser)
-    return parser
-
-
-def read(given: Given) -> Request:
-    """Raises UsageError."""
-    attach = guest_cli.read_attach(given)
-    qmp, score = given.text("qmp"), given.text("score")
-    meant = [f"--{name}" for name, value in (("qmp", qmp), ("attach", attach), ("score", score)) if value]
-    if len(meant) > 1:
-        raise UsageError(f"{' and '.join(meant)}: name one of {SOURCES}")
-    if meant:
-        given.refuse(guest_cli.GUEST_OPTIONS, f"makes a guest; leave this out, or {meant[0]}")
-    if score is not None:
-        given.refuse(("bandwidth", "channels", "downtime_limit"), "belongs to a look; leave out --score")
-        if not Path(score).is_dir():
-            raise UsageError(f"--score {score}: no such folder")
-    limit = given.above_zero("downtime_limit", MAX_DOWNTIME_LIMIT_MS, "ms", 300.0)
-    channels = _channels(given.text("channels"))
-    plan = Plan(channels[0], channels[0], given.rate("bandwidth"), PolicySettings(downtime_limit_ms=limit))
-    own = None if meant else guest_cli.read_guest(given)
-    return Request(
-        *(qmp, attach, own, None if score is None else Path(score), plan, channels),
-        *(given.new_file("json"), given.flag("quiet")),
-    )
-
-
-def _channels(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return DEFAULT_CHANNELS
-    try:
-        found = tuple(sorted({int(word) for word in text.split(",")}))
-    except ValueError as error:
-        raise UsageError(f"--channels {text}: must be numbers with commas between") from error
-    if not found or not all(1 <= number <= MAX_WORKERS for number in found):
-        raise UsageError(f"--channels {text}: must be 1 to {MAX_WORKERS}")
-    return found
-
-
-@dataclass(frozen=True)
-class _Seen:
-    guest: Guest
-    whole: Any
-    written: Any
-    facts: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-
-def _look(request: Request, progress: Progress) -> _Seen:
-    if request.qmp is not None:
-        progress.say("looking at the VM for some 7 s")
-        vm = live_vm.look(request.qmp)
-        content = (f"without content: {vm.why_no_content}",) if vm.why_no_content else ()
-        facts = {
-            "look_seconds": vm.took_seconds,
-            "cost": asdict(vm.cost),
-            "capabilities": vm.capabilities,
-            "parameters": vm.parameters,
-        }
-        return _Seen(vm.guest, vm.whole, vm.written, facts, (*vm.notes, *content))
-    with Supervisor() as supervisor, signals_cancel(supervisor):
-        if request.attach is not None:
-            link = GuestClient.attach(supervisor, request.attach, "auto")
-        else:
-            assert request.guest is not None
-            check_memory(request.guest.size_bytes, 1, 0, 1, request.guest.advice)
-            progress.say(f"filling {request.guest.size_bytes >> 20} MiB of guest RAM")
-            spec = GuestSpec(
-                *(request.guest.size_bytes, request.guest.content(), request.guest.workload), huge_pages=True
-            )
-            told = functools.partial(progress.reach, Stage.FILLING)
-            link = GuestClient.start(supervisor, spec, "auto", told)
-            link.order("run")
-        progress.say("looking at the guest for 4.5 s")
-        seen = look_at(link.source, link.log, link.pid, link.rest)
-    return _Seen(seen.guest, seen.whole, seen.written, {"look_seconds": seen.took_seconds})
-
-
-def _forecast(request: Request, progress: Progress) -> tuple[dict[str, Any], str]:
-    seen = _look(request, progress)
-    cpus = usable_cpus()
-    methods = [(name, level) for name, level in METHODS_ASKED if not METHODS[name].unavailable()]
-    if seen.notes and not len(seen.whole):
-        methods = [("none", None)]
-    progress.say("compressing what was seen by every method")
-    threads = max(1, min(max(request.channels), int(cpus)))
-    tried = tuple(candidates(methods, seen.whole, seen.written, threads))
+def _find(request: Request, source: Source, progress: Progress) -> Findings:
+    """Look, compress, forecast. Raises FerryError."""
+    seen = source.look(progress)
     question = Question(
-        seen.guest, tried, Host(cpus, cpus, one_host=request.qmp is None), request.plan, request.channels
+        seen.guest, _candidates(request, seen, progress), seen.host, request.plan, request.channels
     )
     found = answers(question)
-    chosen = best(found)
-    links = by_link(question)
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "completed",
-        "error": None,
-        "guest": {
-            "ram_bytes": seen.guest.ram_pages * PAGE_BYTES,
-            "zero_share": seen.guest.zero_share,
-            "sync_ms": seen.guest.sync_ms,
-            "curve": {"seconds": seen.guest.curve.seconds, "pages": seen.guest.curve.pages},
-            **seen.facts,
-        },
-        "notes": list(seen.notes),
-        "forecasts": [one.record() for one in found],
-        "recommended": chosen.record(),
-        "by_link": {str(link): [one.record() for one in row] for link, row in links.items()},
-    }
-    text = "\n\n".join(
-        [
-            render(found),
-            *(f"note: {note}" for note in seen.notes),
-            _cost(seen),
-            recommendation(found),
-            break_evens(links),
-            commands(chosen, live_vm=request.qmp is not None),
-        ]
-    )
-    return document, text
+    return Findings(*(question, seen, found, by_link(question)), commands(found, source.typed, request.plan))
 
 
-def _cost(seen: _Seen) -> str:
-    took = f"The look took {seen.facts['look_seconds']:.1f} s"
-    cost = seen.facts.get("cost")
-    if cost is None:
-        return f"{took}."
-    return (
-        f"{took}; {cost['calls']} reads of memory held QEMU's lock for {cost['total_ms']:.0f} ms in all, "
-        f"{cost['longest_ms']:.1f} ms at most."
-    )
+def _candidates(request: Request, seen: Seen, progress: Progress) -> tuple[Candidate, ...]:
+    """Every method that this host has; only plain pages where none could be read."""
+    if seen.measured:
+        return seen.measured
+    methods = [(name, level) for name, level in METHODS_ASKED if not METHODS[name].unavailable()]
+    if not seen.content_known:
+        methods = [("none", None)]
+    progress.say("compressing what was seen by every method")
+    threads = max(1, min(max(request.channels), int(seen.host.cpus)))
+    return tuple(candidates(methods, seen.whole, seen.written, threads))
 
 
-def _score(folder: Path) -> tuple[dict[str, Any], str]:
-    results, unread = [], 0
-    for path in sorted(folder.glob("**/*.json")):
-        try:
-            found = json.loads(path.read_text())
-            runs = found.get("runs", [found])
-            results += [one for one in runs if one.get("score")]
-        except (ValueError, AttributeError, OSError):
-            unread += 1
-    if not results:
-        raise UsageError(f"--score {folder}: no result with a score; runs with --forecast have one")
-    errors, brier, always = errors_of(results)
-    worst = sorted(
-        (one for one in results if one["score"].get("total_ms")),
-        key=lambda one: -abs(one["score"]["total_ms"]["error"]),
-    )[:5]
-    lines = [errors_table(errors), f"Chance to converge: Brier score {brier:.3f}; always yes {always:.3f}."]
-    if unread:
-        lines.append(f"{unread} files were no results.")
-    lines += ["Worst by total time:", *(f"- {_why(one)}" for one in worst)]
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "completed",
-        "error": None,
-        "results": len(results),
-        "errors": {name: asdict(one) for name, one in errors.items()},
-        "brier": brier,
-        "brier_always_yes": always,
-    }
-    return document, "\n".join(lines)
-
-
-def _why(result: dict[str, Any]) -> str:
-    """Where a forecast went wrong: what else was off."""
-    score = result["score"]
-    parts = [
-        f"{NAMES[name]} {score[name]['error']:+.0%}"
-        for name in NAMES
-        if score.get(name) and score[name]["error"] is not None
-    ]
-    options = result["options"]
-    level = "" if options.get("level") is None else f" {options['level']}"
-    return f"{options['method']}{level}, {options['channels']} channels: " + ", ".join(parts)
+def _save_page(findings: Findings, path: str) -> None:
+    try:
+        save_text(page(findings), Path(path))
+    except OSError as error:
+        raise RunFailed(f"--html {path}: {error.strerror}") from error
 
 
 def run(given: Given, command: list[str]) -> int:
@@ -260,7 +61,7 @@ def run(given: Given, command: list[str]) -> int:
     request = read(given)
     progress = open_progress(request.quiet)
     try:
-        document, text = _score(request.score) if request.score is not None else _forecast(request, progress)
+        document, text = _document(request, progress)
     finally:
         progress.close()
     if request.json is not None:
@@ -268,6 +69,18 @@ def run(given: Given, command: list[str]) -> int:
     if request.json != "-":
         show(text)
     return 0
+
+
+def _document(request: Request, progress: Progress) -> tuple[dict[str, Any], str]:
+    """What was asked for, and its text; the page is written."""
+    if request.source is None:
+        assert request.score is not None
+        figures, text = score_folder(request.score)
+        return {"schema_version": SCHEMA_VERSION, "status": "completed", "error": None, **figures}, text
+    findings = _find(request, request.source, progress)
+    if request.html is not None:
+        _save_page(findings, request.html)
+    return findings.document(), findings.text()
 
 
 COMMAND = Command(build_parser, run)

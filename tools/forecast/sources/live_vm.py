@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ import numpy as np
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.errors import HostError
 from pipeline.forecast.sample import NO_PAGES, PACKET_PAGES, Words, normal_pages
-from pipeline.forecast.situation import CurveSamples, Guest
+from pipeline.forecast.situation import CurveSamples, Guest, Host
+from pipeline.processes.cgroup import usable_cpus
+from pipeline.progress import Progress
+from tools.forecast.sources.seen import Seen, Typed
 from tools.qemu.connect import monitor_at, refuse_moving
 from tools.qemu.monitor import Monitor, MonitorError
 
@@ -46,31 +49,30 @@ class Cost:
     longest_ms: float = 0.0
 
 
-@dataclass
-class LiveVm:
-    """What was seen. `why_no_content` says why no page could be read."""
+@dataclass(frozen=True)
+class MonitoredVm:
+    """A VM by its monitor's socket."""
 
-    guest: Guest
-    whole: Words
-    written: Words
-    capabilities: dict[str, bool]
-    parameters: dict[str, Any]
-    cost: Cost
-    took_seconds: float
-    why_no_content: str = ""
-    notes: list[str] = field(default_factory=list)
+    path: str
+
+    @property
+    def typed(self) -> Typed:
+        return Typed(is_vm=True)
+
+    def look(self, progress: Progress) -> Seen:
+        """Some 7 s at a VM. Raises HostError for one that is being migrated, or a monitor that fails."""
+        progress.say("looking at the VM for some 7 s")
+        try:
+            with (
+                monitor_at(self.path) as monitor,
+                tempfile.TemporaryDirectory(prefix="ramferry-look-") as folder,
+            ):
+                return _look(monitor, self.path, Path(folder))
+        except MonitorError as error:
+            raise HostError(f"--qmp {self.path}: {error}") from error
 
 
-def look(path: str) -> LiveVm:
-    """Some 7 s at a VM. Raises HostError for a VM that is being migrated, or a monitor that fails."""
-    try:
-        with monitor_at(path) as monitor, tempfile.TemporaryDirectory(prefix="ramferry-look-") as folder:
-            return _look(monitor, path, Path(folder))
-    except MonitorError as error:
-        raise HostError(f"--qmp {path}: {error}") from error
-
-
-def _look(monitor: Monitor, path: str, folder: Path) -> LiveVm:
+def _look(monitor: Monitor, path: str, folder: Path) -> Seen:
     began, cost = time.monotonic(), Cost()
     refuse_moving(monitor, path, "a look would disturb it")
     size = int(monitor.run("query-memory-size-summary")["base-memory"])
@@ -84,9 +86,19 @@ def _look(monitor: Monitor, path: str, folder: Path) -> LiveVm:
     whole, zero_share = _joined(list(before.values()))
     changed = [after[at][(after[at] != pages).any(axis=1)] for at, pages in before.items() if at in after]
     written, written_zero_share = _joined(changed)
-    guest = Guest(size // PAGE_BYTES, zero_share, written_zero_share, curve, sync_ms=1.0)
-    return LiveVm(
-        *(guest, whole, written, capabilities, parameters, cost, time.monotonic() - began, why, notes)
+    cpus = usable_cpus()
+    return Seen(
+        Guest(size // PAGE_BYTES, zero_share, written_zero_share, curve, sync_ms=1.0),
+        Host(cpus, cpus, one_host=False),
+        *(whole, written),
+        facts={
+            "look_seconds": time.monotonic() - began,
+            "cost": asdict(cost),
+            "capabilities": capabilities,
+            "parameters": parameters,
+        },
+        notes=(*notes, *((f"without content: {why}",) if why else ())),
+        content_known=not why,
     )
 
 

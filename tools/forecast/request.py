@@ -1,0 +1,134 @@
+"""The command line of `forecast`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cli import guest as guest_cli
+from pipeline.cli.parser import SIZES, Parser
+from pipeline.cli.result import add_output_arguments
+from pipeline.cli.values import Given, option_of
+from pipeline.errors import UsageError
+from pipeline.forecast.situation import Plan
+from pipeline.options import MAX_DOWNTIME_LIMIT_MS, MAX_WORKERS
+from pipeline.policy import PolicySettings
+from tools.forecast.sources.live_vm import MonitoredVm
+from tools.forecast.sources.own_guest import MadeGuest, NamedGuest
+from tools.forecast.sources.seen import Source
+
+DEFAULT_CHANNELS = (1, 2, 4)
+DEFAULT_DOWNTIME_LIMIT_MS = 300.0
+NAMED = ("qmp", "attach", "score")
+"""Options that say what to look at; without any a guest is made."""
+
+SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, or a guest to make (--image, --preset, --size, ...)"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked command line. Either `source` or `score` is meant."""
+
+    source: Source | None
+    score: Path | None
+    plan: Plan
+    channels: tuple[int, ...]
+    json: str | None
+    html: str | None
+    quiet: bool
+
+
+def build_parser(program: str) -> Parser:
+    """All options, with units and defaults."""
+    parser = Parser(
+        program,
+        "Look at a VM or a guest for some seconds, and say what its migration will take by every method.",
+        *(1, 3),
+        epilog=f"What to look at: {SOURCES}. {SIZES}",
+    )
+    add = parser.add_argument_group("what to look at").add_argument
+    add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
+    add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
+    add("--score", metavar="DIR", help="no look: how good the forecasts in these result documents were")
+    guest_cli.add_guest_arguments(parser)
+    add = parser.add_argument_group("how it is to be sent").add_argument
+    add(
+        "--bandwidth", metavar="RATE", help="what the link carries, bytes a second; 0 is no limit (default 0)"
+    )
+    add("--channels", metavar="LIST", help="numbers of channels, with commas (default 1,2,4)")
+    add(
+        "--downtime-limit",
+        metavar="MS",
+        help=f"milliseconds that the guest may stand still (default {DEFAULT_DOWNTIME_LIMIT_MS:g})",
+    )
+    add = parser.add_argument_group("the result").add_argument
+    add("--html", metavar="FILE", help="write it as one HTML page, which needs no network (default none)")
+    add_output_arguments(parser)
+    return parser
+
+
+def read(given: Given) -> Request:
+    """Raises UsageError."""
+    meant = [name for name in NAMED if given.has(name)]
+    if len(meant) > 1:
+        raise UsageError(f"{' and '.join(map(option_of, meant))}: name one of {SOURCES}")
+    if meant:
+        given.refuse(guest_cli.GUEST_OPTIONS, f"makes a guest; leave this out, or {option_of(meant[0])}")
+    score = given.text("score")
+    if score is not None:
+        of_a_look = ("bandwidth", "channels", "downtime_limit", "html")
+        given.refuse(of_a_look, "belongs to a look; leave out --score")
+        if not Path(score).is_dir():
+            raise UsageError(f"--score {score}: no such folder")
+    limit = given.above_zero("downtime_limit", MAX_DOWNTIME_LIMIT_MS, "ms", DEFAULT_DOWNTIME_LIMIT_MS)
+    channels = _channels(given.text("channels"))
+    return Request(
+        source=None if score is not None else _source(given),
+        score=None if score is None else Path(score),
+        plan=Plan(channels[0], channels[0], given.rate("bandwidth"), PolicySettings(downtime_limit_ms=limit)),
+        channels=channels,
+        json=given.new_file("json"),
+        html=_html(given),
+        quiet=given.flag("quiet"),
+    )
+
+
+def _html(given: Given) -> str | None:
+    """Raises UsageError."""
+    if given.text("html") == "-":
+        raise UsageError("--html -: name a file; standard output has the table")
+    return given.new_file("html")
+
+
+def _source(given: Given) -> Source:
+    attach = guest_cli.read_attach(given)
+    qmp = given.text("qmp")
+    if qmp is not None:
+        return MonitoredVm(qmp)
+    if attach is not None:
+        return NamedGuest(attach)
+    return MadeGuest(guest_cli.read_guest(given), _as_given(given))
+
+
+def _as_given(given: Given) -> str:
+    """The options of a guest, to be typed again."""
+    words = [
+        word
+        for name in guest_cli.GUEST_OPTIONS
+        if (text := given.text(name)) is not None
+        for word in (option_of(name), text)
+    ]
+    return shlex.join(words)
+
+
+def _channels(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return DEFAULT_CHANNELS
+    try:
+        found = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"--channels {text}: must be numbers with commas between") from error
+    if not found or not all(1 <= number <= MAX_WORKERS for number in found):
+        raise UsageError(f"--channels {text}: must be 1 to {MAX_WORKERS}")
+    return found
