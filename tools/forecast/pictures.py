@@ -37,11 +37,11 @@ def by_bandwidth(findings: Findings, size: charts.Size) -> str:
     high = max(high for band in bands.values() for _, _, high in band)
     x = charts.logarithmic("link, bit/s", min(bits), max(bits))
     y = charts.logarithmic("total s", low, high)
-    link = findings.question.plan.link_bytes_per_second
+    own = findings.question.plan.link_bytes_per_second
     marks: tuple[charts.Mark, ...] = ()
-    if link:
+    if own:
         y = charts.roomy(y, LABEL_ROOM)
-        marks = (_own_link(findings, link, y.low),)
+        marks = (_own_link(findings, own, y.low),)
     return charts.line_chart(
         "Total time by link and method", x, y, lines, size, marks, bands=bands, dots=False
     )

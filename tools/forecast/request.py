@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.forecast.situation import Plan
 from pipeline.options import MAX_DOWNTIME_LIMIT_MS, MAX_WORKERS
 from pipeline.policy import PolicySettings
+from tools.forecast.sources.curve_file import StillGuest, read_curve
 from tools.forecast.sources.live_vm import MonitoredVm
 from tools.forecast.sources.own_guest import MadeGuest, NamedGuest
 from tools.forecast.sources.seen import Source
@@ -23,6 +24,7 @@ DEFAULT_DOWNTIME_LIMIT_MS = 300.0
 NAMED = ("qmp", "attach", "score")
 """Options that say what to look at; without any a guest is made."""
 
+HOW_IT_WRITES = (*guest_cli.SETTINGS, "preset", "phases", "seed")
 SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, or a guest to make (--image, --preset, --size, ...)"
 
 
@@ -51,6 +53,12 @@ def build_parser(program: str) -> Parser:
     add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
     add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
     add("--score", metavar="DIR", help="no look: how good the forecasts in these result documents were")
+    add(
+        "--dirty-curve",
+        metavar="FILE",
+        help="for a guest of --image or --size: how it writes, measured elsewhere, as JSON of "
+        "tools.dirtyrate, tools.forecast or a run, or CSV with seconds,pages (default: it writes here)",
+    )
     guest_cli.add_guest_arguments(parser)
     add = parser.add_argument_group("how it is to be sent").add_argument
     add(
@@ -74,7 +82,8 @@ def read(given: Given) -> Request:
     if len(meant) > 1:
         raise UsageError(f"{' and '.join(map(option_of, meant))}: name one of {SOURCES}")
     if meant:
-        given.refuse(guest_cli.GUEST_OPTIONS, f"makes a guest; leave this out, or {option_of(meant[0])}")
+        of_a_made_one = (*guest_cli.GUEST_OPTIONS, "dirty_curve")
+        given.refuse(of_a_made_one, f"makes a guest; leave this out, or {option_of(meant[0])}")
     score = given.text("score")
     if score is not None:
         of_a_look = ("bandwidth", "channels", "downtime_limit", "html")
@@ -108,6 +117,15 @@ def _source(given: Given) -> Source:
         return MonitoredVm(qmp)
     if attach is not None:
         return NamedGuest(attach)
+    path = given.text("dirty_curve")
+    if path is None:
+        return _made(given)
+    given.refuse(HOW_IT_WRITES, "the file of --dirty-curve says how the guest writes; leave this out")
+    options = guest_cli.read_guest(given)
+    return StillGuest(options, *read_curve("--dirty-curve", Path(path), options.size_bytes), path)
+
+
+def _made(given: Given) -> Source:
     return MadeGuest(guest_cli.read_guest(given), _as_given(given))
 
 
