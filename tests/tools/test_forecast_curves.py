@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from tests.support.harness import tool
 from tools.forecast.sources.curve_file import read_curve
-from tools.forecast.sources.curve_points import CurveError, curve_of, merged, points_of_rounds
+from tools.forecast.sources.curve_points import CurveError, curve_of, merged, rounds_seen
 
 RAM = 64 << 20
 PAGES = RAM >> 12
@@ -58,11 +58,12 @@ def test_rounds_of_a_run_are_points_by_how_long_they_took(tmp_path: Path) -> Non
         {**base, "duration_ms": 2000, "dirty_pages": 210, "throttle_percent": 50},
         {**base, "duration_ms": 99, "dirty_pages": 0, "paused": True},
     ]
-    assert points_of_rounds(rounds) == [
+    wanted: list[Any] = [
         (pytest.approx(0.525), (100, 120)),
         (pytest.approx(1.0), (210,)),
         (pytest.approx(2.0), (400,)),
     ]
+    assert merged(rounds_seen(rounds)) == wanted
     found = points(tmp_path, {"rounds": rounds, "options": {"size_bytes": RAM}})
     assert len(found) == 3
 

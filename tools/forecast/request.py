@@ -15,17 +15,21 @@ from pipeline.forecast.situation import Plan
 from pipeline.options import MAX_DOWNTIME_LIMIT_MS, MAX_WORKERS
 from pipeline.policy import PolicySettings
 from tools.forecast.sources.curve_file import StillGuest, read_curve
+from tools.forecast.sources.earlier_run import read_result
 from tools.forecast.sources.live_vm import MonitoredVm
 from tools.forecast.sources.own_guest import MadeGuest, NamedGuest
 from tools.forecast.sources.seen import Source
 
 DEFAULT_CHANNELS = (1, 2, 4)
 DEFAULT_DOWNTIME_LIMIT_MS = 300.0
-NAMED = ("qmp", "attach", "score")
+NAMED = ("qmp", "attach", "result", "score")
 """Options that say what to look at; without any a guest is made."""
 
 HOW_IT_WRITES = (*guest_cli.SETTINGS, "preset", "phases", "seed")
-SOURCES = "--qmp SOCKET, --attach NAME, --score DIR, or a guest to make (--image, --preset, --size, ...)"
+SOURCES = (
+    "--qmp SOCKET, --attach NAME, --result FILE, --score DIR, or a guest to make (--image, --preset, "
+    "--size, ...)"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ def build_parser(program: str) -> Parser:
     add = parser.add_argument_group("what to look at").add_argument
     add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
     add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
+    add(
+        "--result",
+        metavar="FILE",
+        help="no look: the guest and the methods of an earlier run, from the JSON of pipeline.run or send",
+    )
     add("--score", metavar="DIR", help="no look: how good the forecasts in these result documents were")
     add(
         "--dirty-curve",
@@ -117,6 +126,9 @@ def _source(given: Given) -> Source:
         return MonitoredVm(qmp)
     if attach is not None:
         return NamedGuest(attach)
+    result = given.text("result")
+    if result is not None:
+        return read_result("--result", Path(result))
     path = given.text("dirty_curve")
     if path is None:
         return _made(given)

@@ -21,8 +21,9 @@ from tools.forecast.sources.curve_points import (
     CurveError,
     Points,
     curve_of,
+    merged,
     number,
-    points_of_rounds,
+    rounds_seen,
     samples,
 )
 from tools.forecast.sources.own_guest import made
@@ -91,7 +92,7 @@ def _of_document(found: Any) -> CurveFile:
             }
         )
     if "rounds" in found:
-        return CurveFile(points_of_rounds(found["rounds"]), found["options"]["size_bytes"])
+        return CurveFile(merged(rounds_seen(found["rounds"])), found["options"]["size_bytes"])
     if "curve" in found:
         return CurveFile([_of_row(row) for row in found["curve"]], found["size_bytes"])
     return _plain(found)

@@ -82,7 +82,7 @@ def merged(found: Iterable[tuple[float, int]]) -> Points:
     return [(fmean(at for at, _ in group), tuple(pages for _, pages in group)) for group in groups]
 
 
-def points_of_rounds(rounds: list[dict[str, Any]]) -> Points:
+def rounds_seen(rounds: list[dict[str, Any]]) -> list[tuple[float, int]]:
     """What a run saw: how many pages were dirty when a round was over. A throttled guest had so much less
     time. Raises KeyError, TypeError, CurveError for what is no result of a run."""
     found = []
@@ -93,4 +93,4 @@ def points_of_rounds(rounds: list[dict[str, Any]]) -> Points:
         ran = 1 - number(one["throttle_percent"], "throttle_percent", 0, 99) / 100
         if seconds * ran > 0:
             found.append((seconds * ran, samples(one["dirty_pages"], "dirty_pages")[0]))
-    return merged(found)
+    return found
