@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
 from pipeline.errors import RunFailed
 from pipeline.forecast.sample import candidates
-from pipeline.forecast.situation import Candidate
+from pipeline.forecast.situation import Candidate, Plan
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json, save_text
+from pipeline.transports.tcp.client.probe_client import LinkRate, probe_link
 from tools.forecast.advice import Question, answers, by_link
 from tools.forecast.commands import commands
 from tools.forecast.findings import SCHEMA_VERSION, Findings
@@ -26,15 +28,29 @@ METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
     *(("zstd", level) for level in (1, 3, 5)),
 )
 
+MOST_PROBE_CONNECTIONS = 8
+"""Of one probe, however many channels there may be."""
+
 
 def _find(request: Request, source: Source, progress: Progress) -> Findings:
     """Look, compress, forecast. Raises FerryError."""
+    plan, rate = _probed(request, progress)
     seen = source.look(progress)
-    question = Question(
-        seen.guest, _candidates(request, seen, progress), seen.host, request.plan, request.channels
-    )
+    tried = _candidates(request, seen, progress)
+    question = Question(seen.guest, tried, seen.host, plan, request.channels)
     found = answers(question)
-    return Findings(*(question, seen, found, by_link(question)), commands(found, source.typed, request.plan))
+    blocks = commands(found, source.typed, plan)
+    return Findings(question, seen, found, by_link(question), blocks, rate)
+
+
+def _probed(request: Request, progress: Progress) -> tuple[Plan, LinkRate | None]:
+    """The plan, with the link as it was measured where that was asked for. Raises FerryError."""
+    if request.probed is None:
+        return request.plan, None
+    progress.say(f"measuring the link to {request.probed.address}")
+    rate = probe_link(request.probed, min(max(request.channels), MOST_PROBE_CONNECTIONS))
+    noise = max(rate.noise, request.plan.link_noise)
+    return replace(request.plan, link_bytes_per_second=rate.bytes_per_second, link_noise=noise), rate
 
 
 def _candidates(request: Request, seen: Seen, progress: Progress) -> tuple[Candidate, ...]:

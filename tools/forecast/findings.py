@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from pipeline.forecast.bands import Forecast, best
+from pipeline.transports.tcp.client.probe_client import LinkRate
 from tools.forecast.advice import Question, break_evens, link_words, recommendation, render
 from tools.forecast.commands import Block
 from tools.forecast.sources.seen import Seen
@@ -18,13 +19,14 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True)
 class Findings:
     """What was asked, what was seen, and what it comes to. `links` are the forecasts by link; `blocks` what
-    to type."""
+    to type; `rate` is the link where it was probed."""
 
     question: Question
     seen: Seen
     found: list[Forecast]
     links: dict[int, list[Forecast]]
     blocks: list[Block]
+    rate: LinkRate | None = None
 
     @property
     def chosen(self) -> Forecast:
@@ -48,6 +50,18 @@ class Findings:
             f"A guest of {show_size(self.seen.guest.ram_pages * PAGE_BYTES)}, "
             f"{self.seen.guest.zero_share:.0%} of it zero pages, over {over}, "
             f"with a downtime of at most {plan.policy.downtime_limit_ms:g} ms."
+        )
+
+    @property
+    def probed(self) -> str:
+        """The link as it was measured; empty where it was given."""
+        if self.rate is None:
+            return ""
+        low, high = min(self.rate.stretches), max(self.rate.stretches)
+        connections = "1 connection" if self.rate.connections == 1 else f"{self.rate.connections} connections"
+        return (
+            f"The link carried {link_words(self.rate.bytes_per_second)} over {connections}, from "
+            f"{link_words(low)} to {link_words(high)} within an eighth of a second."
         )
 
     @property
@@ -80,6 +94,7 @@ class Findings:
                 "curve": {"seconds": guest.curve.seconds, "pages": guest.curve.pages},
                 **self.seen.facts,
             },
+            "probe": None if self.rate is None else asdict(self.rate),
             "plan": {
                 "link_bytes_per_second": plan.link_bytes_per_second,
                 "link_noise": plan.link_noise,
@@ -98,6 +113,6 @@ class Findings:
         """For a terminal."""
         typed = [f"{title}:\n" + "\n".join(f"  {line}" for line in lines) for title, lines in self.blocks]
         notes = [f"note: {note}" for note in self.seen.notes]
-        cost = [self.cost] if self.cost else []
-        parts = [render(self.found), *notes, *cost, self.recommendation, self.break_evens, *typed]
+        said = [one for one in (self.probed, self.cost) if one]
+        parts = [render(self.found), *notes, *said, self.recommendation, self.break_evens, *typed]
         return "\n\n".join(parts)

@@ -68,7 +68,7 @@ def _time_by_link(findings: Findings) -> str:
 
 
 def _look(findings: Findings) -> str:
-    said = [html.escape(one) for one in (findings.cost, *findings.seen.notes) if one]
+    said = [html.escape(one) for one in (findings.probed, findings.cost, *findings.seen.notes) if one]
     return f"<section><h2>The look</h2>{items(said)}</section>" if said else ""
 
 

@@ -7,19 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli import guest as guest_cli
+from pipeline.cli.connection import (
+    ADDRESSES,
+    CONNECTION_OPTIONS,
+    add_connection_arguments,
+    read_address,
+    read_connection,
+)
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given, option_of
 from pipeline.errors import UsageError
 from pipeline.forecast.situation import Plan
+from pipeline.net.tls import CLIENT
 from pipeline.options import MAX_DOWNTIME_LIMIT_MS, MAX_WORKERS
 from pipeline.policy import PolicySettings
+from pipeline.transports.tcp.client.dial import Peer
 from tools.forecast.sources.curve_file import StillGuest, read_curve
 from tools.forecast.sources.earlier_run import read_result
 from tools.forecast.sources.live_vm import MonitoredVm
 from tools.forecast.sources.own_guest import MadeGuest, NamedGuest
 from tools.forecast.sources.seen import Source
 
+PROBE_WELCOME_SECONDS = 5.0
 DEFAULT_CHANNELS = (1, 2, 4)
 DEFAULT_DOWNTIME_LIMIT_MS = 300.0
 NAMED = ("qmp", "attach", "result", "score")
@@ -34,11 +44,12 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Request:
-    """A checked command line. Either `source` or `score` is meant."""
+    """A checked command line. Either `source` or `score` is meant; `probed` is whom to ask for the link."""
 
     source: Source | None
     score: Path | None
     plan: Plan
+    probed: Peer | None
     channels: tuple[int, ...]
     json: str | None
     html: str | None
@@ -50,7 +61,7 @@ def build_parser(program: str) -> Parser:
     parser = Parser(
         program,
         "Look at a VM or a guest for some seconds, and say what its migration will take by every method.",
-        *(1, 3),
+        *(1, 4),
         epilog=f"What to look at: {SOURCES}. {SIZES}",
     )
     add = parser.add_argument_group("what to look at").add_argument
@@ -73,12 +84,19 @@ def build_parser(program: str) -> Parser:
     add(
         "--bandwidth", metavar="RATE", help="what the link carries, bytes a second; 0 is no limit (default 0)"
     )
+    add(
+        "--probe",
+        metavar="ADDRESS",
+        help="measure the link for 2 s, in place of --bandwidth: where pipeline.recv or pipeline.relay "
+        f"--accept waits, which goes on waiting: {ADDRESSES}",
+    )
     add("--channels", metavar="LIST", help="numbers of channels, with commas (default 1,2,4)")
     add(
         "--downtime-limit",
         metavar="MS",
         help=f"milliseconds that the guest may stand still (default {DEFAULT_DOWNTIME_LIMIT_MS:g})",
     )
+    add_connection_arguments(parser, with_secret=True)
     add = parser.add_argument_group("the result").add_argument
     add("--html", metavar="FILE", help="write it as one HTML page, which needs no network (default none)")
     add_output_arguments(parser)
@@ -95,7 +113,7 @@ def read(given: Given) -> Request:
         given.refuse(of_a_made_one, f"makes a guest; leave this out, or {option_of(meant[0])}")
     score = given.text("score")
     if score is not None:
-        of_a_look = ("bandwidth", "channels", "downtime_limit", "html")
+        of_a_look = ("bandwidth", "probe", "channels", "downtime_limit", "html")
         given.refuse(of_a_look, "belongs to a look; leave out --score")
         if not Path(score).is_dir():
             raise UsageError(f"--score {score}: no such folder")
@@ -105,11 +123,25 @@ def read(given: Given) -> Request:
         source=None if score is not None else _source(given),
         score=None if score is None else Path(score),
         plan=Plan(channels[0], channels[0], given.rate("bandwidth"), PolicySettings(downtime_limit_ms=limit)),
+        probed=_probed(given),
         channels=channels,
         json=given.new_file("json"),
         html=_html(given),
         quiet=given.flag("quiet"),
     )
+
+
+def _probed(given: Given) -> Peer | None:
+    """Whom to probe. Raises UsageError."""
+    if not given.has("probe"):
+        given.refuse((*CONNECTION_OPTIONS, "secret"), "is for --probe")
+        return None
+    given.refuse(("bandwidth",), "either this or --probe, which measures it")
+    given.refuse(("reconnect",), "a probe calls once; leave this out")
+    connection = read_connection(given, CLIENT)
+    address = read_address(given, "probe", connection)
+    context = None if connection.tls is None else connection.tls.context(CLIENT)
+    return Peer(address, connection.tls, 0.0, PROBE_WELCOME_SECONDS, connection.secret, context)
 
 
 def _html(given: Given) -> str | None:
