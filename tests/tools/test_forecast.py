@@ -98,7 +98,8 @@ def test_a_vm_is_looked_at_through_its_monitor(tmp_path: Path) -> None:
         found = json.loads((tmp_path / "json").read_text())
         curve = found["guest"]["curve"]["pages"]
         assert max(curve[-1]) > 1000  # two seconds at 8 MiB/s are 4096 pages, some of them twice
-        assert found["guest"]["cost"]["calls"] > 50
+        assert found["guest"]["cost"] == {"how": "file", "calls": 0, "total_ms": 0.0, "longest_ms": 0.0}
+        assert "held nothing in QEMU" in ended.stdout
         assert 0 < found["guest"]["zero_share"] < 1
         assert "multifd-compression" in ended.stdout or "pipeline.relay" in ended.stdout
         told = machine.wait_for_line(0, 20)

@@ -47,7 +47,7 @@ def findings(link: float, dirty_pages: int = 500, typed: Typed | None = None) ->
     plan = Plan(1, 1, link, PolicySettings(downtime_limit_ms=300))
     question = Question(guest, (NONE, ZSTD, LZ4), host, plan, (1, 2))
     found = answers(question)
-    cost = {"calls": 9, "total_ms": 3.0, "longest_ms": 0.5}
+    cost = {"how": "pmemsave", "calls": 9, "total_ms": 3.0, "longest_ms": 0.5}
     seen = Seen(guest, host, facts={"look_seconds": 4.5, "cost": cost}, notes=(HOSTILE,))
     blocks = commands(found, typed or Typed("--size 256M"), plan)
     return Findings(question, seen, found, by_link(question), blocks)

@@ -40,7 +40,7 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     question = Question(seen.guest, tried, seen.host, plan, request.channels)
     found = answers(question)
     blocks = commands(found, source.typed, plan)
-    return Findings(question, seen, found, by_link(question), blocks, rate)
+    return Findings(question, seen, found, by_link(question), blocks, rate, source.typed.by_libvirt)
 
 
 def _probed(request: Request, progress: Progress) -> tuple[Plan, LinkRate | None]:

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True)
 class Findings:
     """What was asked, what was seen, and what it comes to. `links` are the forecasts by link; `blocks` what
-    to type; `rate` is the link where it was probed."""
+    to type; `rate` is the link where it was probed; `by_virsh`: virsh carried what QEMU was asked."""
 
     question: Question
     seen: Seen
@@ -27,6 +27,7 @@ class Findings:
     links: dict[int, list[Forecast]]
     blocks: list[Block]
     rate: LinkRate | None = None
+    by_virsh: bool = False
 
     @property
     def chosen(self) -> Forecast:
@@ -73,10 +74,15 @@ class Findings:
         took = f"The look took {seconds:.1f} s"
         if cost is None:
             return f"{took}."
-        return (
-            f"{took}; {cost['calls']} reads of memory held QEMU's lock for {cost['total_ms']:.0f} ms in all, "
-            f"{cost['longest_ms']:.1f} ms at most."
-        )
+        if cost["how"] == "file":
+            return f"{took}; memory was read out of its file, which held nothing in QEMU."
+        all_of_it = f"{cost['total_ms']:.0f} ms in all, {cost['longest_ms']:.1f} ms at most"
+        if self.by_virsh:
+            return (
+                f"{took}; {cost['calls']} reads of memory took {all_of_it}, virsh's own time with it: "
+                "they held QEMU's lock for less."
+            )
+        return f"{took}; {cost['calls']} reads of memory held QEMU's lock for {all_of_it}."
 
     def document(self) -> dict[str, Any]:
         """As JSON: `forecast` is of the one that is recommended."""

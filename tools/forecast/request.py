@@ -25,20 +25,20 @@ from pipeline.policy import PolicySettings
 from pipeline.transports.tcp.client.dial import Peer
 from tools.forecast.sources.curve_file import StillGuest, read_curve
 from tools.forecast.sources.earlier_run import read_result
-from tools.forecast.sources.live_vm import MonitoredVm
+from tools.forecast.sources.live_vm import LibvirtVm, MonitoredVm
 from tools.forecast.sources.own_guest import MadeGuest, NamedGuest
 from tools.forecast.sources.seen import Source
 
 PROBE_WELCOME_SECONDS = 5.0
 DEFAULT_CHANNELS = (1, 2, 4)
 DEFAULT_DOWNTIME_LIMIT_MS = 300.0
-NAMED = ("qmp", "attach", "result", "score")
+NAMED = ("qmp", "libvirt", "attach", "result", "score")
 """Options that say what to look at; without any a guest is made."""
 
 HOW_IT_WRITES = (*guest_cli.SETTINGS, "preset", "phases", "seed")
 SOURCES = (
-    "--qmp SOCKET, --attach NAME, --result FILE, --score DIR, or a guest to make (--image, --preset, "
-    "--size, ...)"
+    "--qmp SOCKET, --libvirt DOMAIN, --attach NAME, --result FILE, --score DIR, or a guest to make "
+    "(--image, --preset, --size, ...)"
 )
 
 
@@ -66,6 +66,8 @@ def build_parser(program: str) -> Parser:
     )
     add = parser.add_argument_group("what to look at").add_argument
     add("--qmp", metavar="SOCKET", help="a VM's monitor (QMP), which no other client holds")
+    add("--libvirt", metavar="DOMAIN", help="a VM of libvirt's, which owns its monitor: asked through virsh")
+    add("--connect", metavar="URI", help="for --libvirt: virsh's --connect (default: virsh's own)")
     add("--attach", metavar="NAME", help="the guest that tools.dirtyrate --create NAME keeps running")
     add(
         "--result",
@@ -111,6 +113,8 @@ def read(given: Given) -> Request:
     if meant:
         of_a_made_one = (*guest_cli.GUEST_OPTIONS, "dirty_curve")
         given.refuse(of_a_made_one, f"makes a guest; leave this out, or {option_of(meant[0])}")
+    if not given.has("libvirt"):
+        given.refuse(("connect",), "is for --libvirt")
     score = given.text("score")
     if score is not None:
         of_a_look = ("bandwidth", "probe", "channels", "downtime_limit", "html")
@@ -156,6 +160,10 @@ def _source(given: Given) -> Source:
     qmp = given.text("qmp")
     if qmp is not None:
         return MonitoredVm(qmp)
+    domain = given.text("libvirt")
+    if domain is not None:
+        uri = given.text("connect")
+        return LibvirtVm(_plain("libvirt", domain), None if uri is None else _plain("connect", uri))
     if attach is not None:
         return NamedGuest(attach)
     result = given.text("result")
@@ -167,6 +175,13 @@ def _source(given: Given) -> Source:
     given.refuse(HOW_IT_WRITES, "the file of --dirty-curve says how the guest writes; leave this out")
     options = guest_cli.read_guest(given)
     return StillGuest(options, *read_curve("--dirty-curve", Path(path), options.size_bytes), path)
+
+
+def _plain(name: str, text: str) -> str:
+    """What virsh cannot take for an option of its own. Raises UsageError."""
+    if not text or text.startswith("-") or not text.isprintable():
+        raise UsageError(f"{option_of(name)} {text!a}: must be as virsh takes it")
+    return text
 
 
 def _made(given: Given) -> Source:

@@ -35,6 +35,7 @@ class Typed:
     is_vm: bool = False
     domain: str = "DOMAIN"
     uri: str | None = None
+    by_libvirt: bool = False
 
 
 class Source(Protocol):
