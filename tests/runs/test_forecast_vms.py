@@ -164,8 +164,7 @@ def libvirt() -> Iterator[Path]:
     finally:
         if (home / "bin" / "virsh").exists():
             domain(home, "destroy", "ferry")
-            daemon = home / "run" / "libvirt" / "libvirtd.pid"
-            if daemon.exists():
+            for daemon in (home / "run" / "libvirt").glob("*.pid"):
                 os.kill(int(daemon.read_text()), signal.SIGTERM)
         shutil.rmtree(home, ignore_errors=True)
 
