@@ -64,7 +64,7 @@ def test_the_users_own_link_is_among_those_that_are_looked_at() -> None:
 def test_break_evens_go_from_the_slowest_method_to_plain_pages() -> None:
     words = break_evens(findings(12.5e6).links)
     assert words.startswith("Over other links: below about ")
-    assert words.endswith("above that none.")
+    assert words.endswith("above that method none.")
     assert words.index("zstd") < words.index("none")
 
 

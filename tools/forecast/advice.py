@@ -95,12 +95,17 @@ def recommendation(found: list[Forecast]) -> str:
         )
     total = chosen.bands["total_ms"]
     words = (
-        f"Take {chosen.name} with {channels_words(chosen.channels)}: {total.low / 1e3:.2f} to "
+        f"Take {said_name(chosen.name)} with {channels_words(chosen.channels)}: {total.low / 1e3:.2f} to "
         f"{total.high / 1e3:.2f} s (80 %){_margin(chosen, found)}"
     )
     if chosen.chance_to_converge < 1:
         words += f"; it converges in {chosen.chance_to_converge:.0%} of the draws only"
     return words + "."
+
+
+def said_name(name: str) -> str:
+    """`none` is a word as well."""
+    return "method none" if name == "none" else name
 
 
 def channels_words(channels: int) -> str:
@@ -115,10 +120,10 @@ def _margin(chosen: Forecast, found: list[Forecast]) -> str:
         alone = len({one.name for one in found}) == 1
         return "" if alone else "; no other method converges"
     next_best = best(others)
-    words = f"; {next_best.name} {_would_take(next_best, chosen)}"
+    words = f"; {said_name(next_best.name)} {_would_take(next_best, chosen)}"
     plain = [one for one in others if one.method == "none"]
     if plain and next_best.method != "none" and chosen.method != "none":
-        words += f", none {_would_take(best(plain), chosen)}"
+        words += f", method none {_would_take(best(plain), chosen)}"
     return words
 
 
@@ -165,7 +170,7 @@ def break_evens(found: dict[int, list[Forecast]]) -> str:
     for link, row in found.items():
         name = _winner(row, before)
         if name != before:
-            stretches.append((name, math.sqrt(last * link)))
+            stretches.append((said_name(name), math.sqrt(last * link)))
         before, last = name, link
     if len(stretches) == 1:
         low, high = link_words(min(found)), link_words(max(found))
