@@ -78,7 +78,7 @@ def take(path: str, output: Path, progress: Progress) -> Snapshot:
     output = output.absolute()
     with monitor_at(path) as monitor:
         try:
-            refuse_moving(monitor, path, "wait for its end")
+            refuse_moving(monitor, f"--qmp {path}", "wait for its end")
             was_running = bool(monitor.run("query-status")["running"])
             _create(output)
             try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 from pipeline.errors import HostError
@@ -16,8 +19,10 @@ from pipeline.relay.destination_session import DestinationSession
 from pipeline.relay.options import RelayOptions
 from pipeline.relay.session import COMPLETED
 from pipeline.relay.wire import Wire
+from pipeline.transports.tcp.probe import MAX_PROBE_CONNECTIONS, REFUSED_BUSY, REFUSED_MANY
 from pipeline.transports.tcp.protocol import FrameType, Role, pack_frame, pack_json
 from pipeline.transports.tcp.server.acceptor import Acceptor, Caller
+from pipeline.transports.tcp.server.probe_server import serve_probe
 
 if TYPE_CHECKING:
     from pipeline.relay.service import Service
@@ -32,6 +37,7 @@ class DestinationSide:
         self._service, self._options = service, options
         self._sessions: dict[bytes, DestinationSession] = {}
         self._gone: dict[bytes, str] = {}
+        self._probes: dict[threading.Thread, socket.socket] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._control: Control | None = None
         self._controller: DestinationController | None = None
@@ -61,6 +67,9 @@ class DestinationSide:
 
     def _welcome(self, caller: Caller) -> None:
         hello = caller.hello
+        if hello.role is Role.PROBE:
+            self._welcome_probe(caller)
+            return
         if hello.role is not Role.RELAY:
             caller.refuse(
                 "a relay is here, python -m pipeline.relay; it takes no guest's RAM of pipeline.send"
@@ -85,7 +94,27 @@ class DestinationSide:
         take = self._service.shared.buffers.take
         session.attach(Wire(hello.number, hello.generation, caller.sock, *handlers, take))
 
+    def _welcome_probe(self, caller: Caller) -> None:
+        """The link is measured while no migration is here, by a thread; the relay waits on."""
+        self._probes = {probe: sock for probe, sock in self._probes.items() if probe.is_alive()}
+        if self._sessions or self._service.draining:
+            caller.refuse(REFUSED_BUSY, busy=True)
+        elif len(self._probes) >= MAX_PROBE_CONNECTIONS:
+            caller.refuse(REFUSED_MANY, busy=True)
+        else:
+            probe = threading.Thread(target=serve_probe, args=(caller.link(),), daemon=True)
+            self._probes[probe] = caller.sock
+            probe.start()
+
+    def _end_probes(self) -> None:
+        """Their threads see the end of their connections."""
+        for sock in self._probes.values():
+            with contextlib.suppress(OSError):
+                # Not the TLS object's own, which belongs to the thread.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
     def _begin(self, migration_id: bytes, caller: Caller) -> DestinationSession:
+        self._end_probes()
         cpu = Usage.now().cpu_seconds
         session = DestinationSession(
             migration_id,
@@ -123,6 +152,7 @@ class DestinationSide:
         if self._ticker is None:
             return
         self._ticker.cancel()
+        self._end_probes()
         self._acceptor.close()
         self._listener.close()
         assert self._options.accept is not None

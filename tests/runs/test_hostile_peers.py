@@ -73,7 +73,7 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
     ),
     "a payload": (with_crc(GOOD_HELLO[:16] + b"\1\0\0\0" + GOOD_HELLO[20:28]), "frame payload: 1 bytes"),
     "role 0": (hello_frame(role=0), "hello role: 0"),
-    "role 5": (hello_frame(role=5), "hello role: 5"),
+    "role 6": (hello_frame(role=6), "hello role: 6"),
     "a relay": (hello_frame(role=Role.RELAY), "a relay calls another relay"),
     "resuming what is not here": (hello_frame(role=3), "no run of this id is open here"),
     "generation 0": (hello_frame(generation=0), "hello generation: 0"),

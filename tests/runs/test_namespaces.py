@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.harness import Run
 from tests.support.network import DESTINATION_ADDRESS, SOURCE_ADDRESS, Cable, cable, why_not
 from tests.support.two_hosts import certificates, receiver, send
 
@@ -127,3 +128,17 @@ def test_a_link_that_stays_down_ends_both_sides(gigabit: Cable, tls: tuple[str, 
         assert len(ended.errors) == 1, ended.err
         assert here.end(30).code == 1
     assert not output.exists()
+
+
+@pytest.mark.parametrize("mbit", [5, 100, 1000])
+def test_a_probe_finds_what_the_cable_carries(mbit: int, tls: tuple[str, ...], tmp_path: Path) -> None:
+    earlier = tmp_path / "run.json"
+    arguments = ("--size", "16M", "--dirty-rate", "0", "--method", "none", "--json", str(earlier), "--quiet")
+    assert Run(*arguments).end().code == 0
+    with cable(mbit) as link, receiver(*tls, listen=LISTEN, prefix=link.destination) as here:
+        asked = ("--result", str(earlier), "--probe", LISTEN, "--channels", "2", "--json", "-", *tls)
+        ended = Run(*asked, module="tools.forecast", prefix=link.source).end()
+        assert ended.code == 0, ended.err
+        here.stop()
+    assert ended.result["plan"]["link_bytes_per_second"] * 8 / 1e6 == pytest.approx(mbit, rel=0.15)
+    assert ended.result["plan"]["link_noise"] < 0.3

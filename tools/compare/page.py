@@ -16,43 +16,7 @@ from tools.compare.report import (
     published_words,
     row,
 )
-from tools.measuring.charts import NARROW, WIDE
-from tools.measuring.theme import CHART_STYLE, DARK, LIGHT, variables
-
-STYLE = f"""
-:root {{ color-scheme: light dark; {variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}
-* {{ box-sizing: border-box; }}
-body {{ background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 70rem;
-  margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }}
-h1 {{ font-size: 1.5rem; line-height: 1.25; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .5rem; }}
-h3 {{ font-size: 1rem; margin: 1.4rem 0 .3rem; }}
-ul {{ padding-left: 1.2rem; margin: .4rem 0; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; width: 100%; }}
-th, td {{ padding: .3rem .55rem; border-bottom: 1px solid var(--rule); text-align: right; }}
-th {{ background: var(--soft); font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }}
-td {{ white-space: nowrap; }}
-td.words {{ white-space: normal; min-width: 11rem; }}
-th:first-child, td:first-child, th.words, td.words {{ text-align: left; }}
-.answer {{ background: var(--soft); padding: .1rem 1rem .8rem; border-left: 4px solid var(--c0); }}
-.answer h2 {{ margin-top: .8rem; }}
-svg {{ display: block; width: 100%; height: auto; }}
-.wide svg {{ max-width: {WIDE.width}px; }} .narrow svg {{ max-width: 30rem; }} .narrow {{ display: none; }}
-@media (max-width: 48rem) {{
-  .wide {{ display: none; }} .narrow {{ display: block; }} body {{ margin: 1rem auto; padding: 0 .8rem; }} }}
-@media (max-width: 62rem) {{
-  table, tbody {{ display: block; }} thead {{ display: none; }}
-  tr {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 0 1rem;
-    padding: .5rem 0; border-bottom: 1px solid var(--rule); }}
-  td, td.words {{ display: flex; justify-content: space-between; gap: .4rem; border: 0; padding: .05rem 0;
-    min-width: 0; font-size: 14px; }}
-  td:first-child {{ grid-column: 1 / -1; font-weight: 600; }}
-  td.range, td.words {{ grid-column: 1 / -1; justify-content: start; text-align: left; }}
-  td:not(:first-child)::before {{ content: attr(data-label); color: var(--faint); white-space: normal;
-    text-align: left; overflow-wrap: normal; }}
-}}
-{CHART_STYLE}
-"""
+from tools.measuring.page import closed, items, opening, picture, table
 
 
 def page(document: dict[str, Any], *, published: bool) -> str:
@@ -60,11 +24,7 @@ def page(document: dict[str, Any], *, published: bool) -> str:
     title, host = document["scenario"]["title"], document["host"]
     all_places = places_of(document)
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
+        opening(title),
         f"<p>{host['cpus']} CPUs, {html.escape(host['cpu_model'])}, Linux {html.escape(host['kernel'])}, "
         f"{len(host['qat_devices']) or 'no'} QAT devices; "
         f"guest of {html.escape(document['scenario']['size'])}; measured {measured_at(document)}.</p>",
@@ -74,7 +34,7 @@ def page(document: dict[str, Any], *, published: bool) -> str:
         _noise(all_places),
         *(_published(all_places) if published else ()),
     ]
-    return "\n".join([*parts, "</body></html>", ""])
+    return closed(parts)
 
 
 def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
@@ -87,59 +47,29 @@ def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
         f"{html.escape(one.words)} ({link.channels_words}, {html.escape(link.image)})"
         for link, one in crossings_of(document)
     ]
-    parts = ["<h2>Which method on this link?</h2>", _list(fastest)]
-    parts += ["<h3>Break-even bandwidths</h3>", _list(even)] if even else []
+    parts = ["<h2>Which method on this link?</h2>", items(fastest)]
+    parts += ["<h3>Break-even bandwidths</h3>", items(even)] if even else []
     return f'<section class="answer">{"".join(parts)}</section>'
 
 
-def _list(items: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
-
-
 def _pictures(document: dict[str, Any]) -> list[str]:
-    return [
-        f'<section><h2>{html.escape(title)}</h2><div class="wide">{draw(WIDE)}</div>'
-        f'<div class="narrow">{draw(NARROW)}</div></section>'
-        for title, draw in pictures(document)
-    ]
+    return [picture(title, draw) for title, draw in pictures(document)]
 
 
 def _tables(all_places: list[Place]) -> list[str]:
     return [
-        f"<section><h2>{html.escape(link.title)}</h2>{_table([HEAD, *map(row, group)])}</section>"
+        f"<section><h2>{html.escape(link.title)}</h2>{table([HEAD, *map(row, group)])}</section>"
         for link, group in by_link(all_places).items()
     ]
 
 
-def _table(rows: list[list[str]]) -> str:
-    """The first row is the head. A narrow window has no head: each cell then shows its column's title."""
-    titles, *body = [[html.escape(cell) for cell in one] for one in rows]
-    kinds = [_kind([one[column] for one in body]) for column in range(len(titles))]
-    head = "".join(
-        f"<th{kind}>{title.replace(' %', '&nbsp;%')}</th>" for title, kind in zip(titles, kinds, strict=True)
-    )
-    lines = "".join(f"<tr>{''.join(map(_cell, titles, kinds, one))}</tr>" for one in body)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _cell(title: str, kind: str, text: str) -> str:
-    return f'<td{kind} data-label="{title}">{text}</td>'
-
-
-def _kind(cells: list[str]) -> str:
-    """A column's class: words that may be wrapped, or a figure with its range."""
-    if any(cell.count(" ") > 3 for cell in cells):
-        return ' class="words"'
-    return ' class="range"' if any(" to " in cell for cell in cells) else ""
-
-
 def _noise(all_places: list[Place]) -> str:
     found = doubts(all_places) or ["Enough repetitions, and every spread is below 10 %."]
-    return f"<section><h2>Noise</h2>{_list([html.escape(one) for one in found])}</section>"
+    return f"<section><h2>Noise</h2>{items([html.escape(one) for one in found])}</section>"
 
 
 def _published(all_places: list[Place]) -> list[str]:
     parts = ["<h2>Beside what was published</h2>", f"<p>{html.escape(published_words(all_places))}</p>"]
     for source, rows in published_tables(all_places):
-        parts.append(f"<section><h3>{html.escape(source)}</h3>{_table(rows)}</section>")
+        parts.append(f"<section><h3>{html.escape(source)}</h3>{table(rows)}</section>")
     return parts

@@ -1,22 +1,31 @@
-"""What a forecast comes to: a table, a recommendation in words, and the commands to type."""
+"""What a forecast comes to: a table, a recommendation in words, and where another method would win."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import pairwise
 
 from pipeline.forecast.bands import Band, Forecast, best, forecast
 from pipeline.forecast.situation import Candidate, Guest, Host, Plan
 from pipeline.report.markdown import table
 
 TITLES = (
-    "method | channels | total s | 80 % | downtime ms | rounds | wire MB | send CPU | recv CPU | converges"
+    "method",
+    "channels",
+    "total s",
+    "80 %",
+    "downtime ms",
+    "rounds",
+    "wire MB",
+    "send CPU s",
+    "recv CPU s",
+    "converges",
 )
-RELAY = "python -m pipeline.relay"
 TIE = 0.03
 """Closer than this is no difference."""
 
-LINKS_BYTES = tuple(int(mbit * 1e6 / 8) for mbit in (10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000))
+SLOWEST_LINK, FASTEST_LINK, LINKS_A_DECADE = 10e6 / 8, 100e9 / 8, 6
 LINK_DRAWS = 12
 
 
@@ -45,27 +54,31 @@ def answers(question: Question) -> list[Forecast]:
     ]
 
 
+def rows(found: list[Forecast]) -> list[list[str]]:
+    """A head, then one row a method and number of channels."""
+    return [list(TITLES), *map(_row, found)]
+
+
+def _row(one: Forecast) -> list[str]:
+    total = one.bands["total_ms"]
+    sure = one.chance_to_converge > 0
+    return [
+        one.label,
+        str(one.channels),
+        f"{total.expected / 1e3:.2f}" if sure else "-",
+        f"{total.low / 1e3:.2f} to {total.high / 1e3:.2f}" if sure else "-",
+        _span(one.bands["downtime_ms"]) if sure else "-",
+        f"{one.bands['rounds'].expected:.0f}",
+        f"{one.bands['wire_bytes'].expected / 1e6:.0f}",
+        f"{one.bands['send_cpu_seconds'].expected:.2f}",
+        f"{one.bands['recv_cpu_seconds'].expected:.2f}",
+        f"{one.chance_to_converge:.0%}",
+    ]
+
+
 def render(found: list[Forecast]) -> str:
-    """One row a method and number of channels."""
-    rows = [TITLES.split("|")]
-    for one in found:
-        total, downtime = one.bands["total_ms"], one.bands["downtime_ms"]
-        sure = one.chance_to_converge > 0
-        rows.append(
-            [
-                one.label,
-                str(one.channels),
-                f"{total.expected / 1e3:.2f}" if sure else "-",
-                f"{total.low / 1e3:.2f} to {total.high / 1e3:.2f}" if sure else "-",
-                _span(downtime) if sure else "-",
-                f"{one.bands['rounds'].expected:.0f}",
-                f"{one.bands['wire_bytes'].expected / 1e6:.0f}",
-                f"{one.bands['send_cpu_seconds'].expected:.2f}",
-                f"{one.bands['recv_cpu_seconds'].expected:.2f}",
-                f"{one.chance_to_converge:.0%}",
-            ]
-        )
-    return table(rows)
+    """The table as Markdown."""
+    return table(rows(found))
 
 
 def _span(band: Band) -> str:
@@ -80,37 +93,68 @@ def recommendation(found: list[Forecast]) -> str:
             "No method converges: slow the guest down (--converge throttle, QEMU's auto-converge), allow a "
             "longer --downtime-limit, take a faster link, or use postcopy."
         )
-    rest = [one for one in found if one.method != chosen.method and one.chance_to_converge]
-    words = f"Take {chosen.label} with {chosen.channels} channels: {_seconds(chosen)}"
-    if rest:
-        other = best(rest)
-        ours, theirs = (one.bands["total_ms"].expected for one in (chosen, other))
-        longer = theirs / ours - 1
-        words += (
-            f"; {other.label} would take as long"
-            if abs(longer) < TIE
-            else f", {abs(1 - ours / theirs):.0%} {'less' if longer > 0 else 'more'} than {other.label}"
-        )
+    total = chosen.bands["total_ms"]
+    words = (
+        f"Take {said_name(chosen.label)} with {channels_words(chosen.channels)}: {total.low / 1e3:.2f} to "
+        f"{total.high / 1e3:.2f} s (80 %){_margin(chosen, found)}"
+    )
     if chosen.chance_to_converge < 1:
         words += f"; it converges in {chosen.chance_to_converge:.0%} of the draws only"
     return words + "."
 
 
-def _seconds(one: Forecast) -> str:
-    total = one.bands["total_ms"]
-    return f"{total.low / 1e3:.2f} to {total.high / 1e3:.2f} s (80 %)"
+def said_name(name: str) -> str:
+    """`none` is a word as well."""
+    return "method none" if name == "none" else name
+
+
+def channels_words(channels: int) -> str:
+    """`1 channel`, `2 channels`."""
+    return f"{channels} channel{'s' if channels > 1 else ''}"
+
+
+def _margin(chosen: Forecast, found: list[Forecast]) -> str:
+    """Against the best of the other settings, and against sending it plain."""
+    others = [one for one in found if one.name != chosen.name and one.chance_to_converge]
+    if not others:
+        alone = len({one.name for one in found}) == 1
+        return "" if alone else "; no other method converges"
+    next_best = best(others)
+    words = f"; {said_name(next_best.label)} {_would_take(next_best, chosen)}"
+    plain = [one for one in others if one.method == "none"]
+    if plain and next_best.method != "none" and chosen.method != "none":
+        words += f", method none {_would_take(best(plain), chosen)}"
+    return words
+
+
+def _would_take(other: Forecast, chosen: Forecast) -> str:
+    times = other.bands["total_ms"].expected / chosen.bands["total_ms"].expected
+    if abs(times - 1) < TIE:
+        said = "would take as long"
+    elif times < 1:
+        said = f"would take {1 - times:.0%} less"
+    else:
+        said = f"would take {times - 1:.0%} longer" if times < 2 else f"would take {times:.1f} times as long"
+    surely = chosen.chance_to_converge - other.chance_to_converge > TIE
+    return said + (f" and converges in {other.chance_to_converge:.0%} of the draws" if surely else "")
+
+
+# -------------------------------------------------------------------- other links
+
+
+def links(own_bytes_per_second: float) -> list[int]:
+    """Evenly in the logarithm, the user's own among them."""
+    count = round(math.log10(FASTEST_LINK / SLOWEST_LINK) * LINKS_A_DECADE)
+    found = {round(SLOWEST_LINK * 10 ** (step / LINKS_A_DECADE)) for step in range(count + 1)}
+    return sorted(found | ({round(own_bytes_per_second)} if own_bytes_per_second else set()))
 
 
 def by_link(question: Question) -> dict[int, list[Forecast]]:
     """Every candidate over links of many speeds, with few draws: for the picture and the break-evens."""
+    most = max(question.channels)
     found: dict[int, list[Forecast]] = {}
-    for link in LINKS_BYTES:
-        plan = replace(
-            question.plan,
-            link_bytes_per_second=link,
-            channels=max(question.channels),
-            receivers=max(question.channels),
-        )
+    for link in links(question.plan.link_bytes_per_second):
+        plan = replace(question.plan, link_bytes_per_second=link, channels=most, receivers=most)
         found[link] = [
             forecast(question.guest, candidate, question.host, plan, draws=LINK_DRAWS)
             for candidate in question.candidates
@@ -118,53 +162,39 @@ def by_link(question: Question) -> dict[int, list[Forecast]]:
     return found
 
 
-def break_evens(links: dict[int, list[Forecast]]) -> str:
+def break_evens(found: dict[int, list[Forecast]]) -> str:
     """Which method is the shortest over which links, in words."""
-    winners = [(link, best(found)) for link, found in links.items()]
-    parts = []
-    for name, group in groupby(winners, lambda one: _winner(one[1])):
-        speeds = [link for link, _ in group]
-        low, high = _link(speeds[0]), _link(speeds[-1])
-        parts.append(f"{name} at {low}" if low == high else f"{name} from {low} to {high}")
+    stretches: list[tuple[str, float]] = []
+    before: str | None = None
+    last = 0.0
+    for link, row in found.items():
+        name = _winner(row, before)
+        if name != before:
+            stretches.append((said_name(name), math.sqrt(last * link)))
+        before, last = name, link
+    if len(stretches) == 1:
+        low, high = link_words(min(found)), link_words(max(found))
+        return f"Over other links: {stretches[0][0]}, from {low} to {high}."
+    parts = [f"below about {link_words(stretches[1][1], 2)} {stretches[0][0]}"]
+    parts += [f"{name} from there to {link_words(end, 2)}" for (name, _), (_, end) in pairwise(stretches[1:])]
+    parts.append(f"above that {stretches[-1][0]}")
     return "Over other links: " + ", ".join(parts) + "."
 
 
-def _link(bytes_per_second: int) -> str:
-    mbit = bytes_per_second * 8 / 1e6
+def _winner(row: list[Forecast], before: str | None) -> str:
+    """The shortest; what won over the link before stays where nothing is shorter by more than a tie."""
+    first = best(row)
+    if not first.chance_to_converge:
+        return "no method converges"
+    for one in row:
+        as_sure = one.chance_to_converge >= first.chance_to_converge - 0.05
+        longer = one.bands["total_ms"].expected / first.bands["total_ms"].expected - 1
+        if one.label == before and as_sure and longer < TIE:
+            return one.label
+    return first.label
+
+
+def link_words(bytes_per_second: float, digits: int = 3) -> str:
+    """`100 Mbit/s`, in so many digits."""
+    mbit = float(f"{bytes_per_second * 8 / 1e6:.{digits}g}")
     return f"{mbit / 1000:g} Gbit/s" if mbit >= 1000 else f"{mbit:g} Mbit/s"
-
-
-def _winner(one: Forecast) -> str:
-    return one.label if one.chance_to_converge else "no method converges"
-
-
-def commands(chosen: Forecast, *, live_vm: bool) -> str:
-    """What to type for it."""
-    level = "" if chosen.level is None else f":{chosen.level}"
-    lines = []
-    if live_vm:
-        if chosen.method in ("none", "zlib", "zstd"):
-            lines += [
-                "QEMU by itself (both sides, then the source):",
-                '  {"execute": "migrate-set-capabilities", "arguments": {"capabilities": '
-                '[{"capability": "multifd", "state": true}, {"capability": "return-path", "state": true}]}}',
-                '  {"execute": "migrate-set-parameters", "arguments": {"multifd-channels": '
-                f'{chosen.channels}, "multifd-compression": "{chosen.method}"'
-                + (f', "multifd-{chosen.method}-level": {chosen.level}' if chosen.level is not None else "")
-                + "}}",
-                '  {"execute": "migrate", "arguments": {"uri": "tcp:DESTINATION:4444"}}',
-                "libvirt: virsh migrate --live --parallel --parallel-connections "
-                f"{chosen.channels}"
-                + ("" if chosen.method == "none" else f" --comp-methods {chosen.method}")
-                + " DOMAIN qemu+ssh://DESTINATION/system",
-            ]
-        lines += [
-            "Through the relay (docs/relay.md; the destination first):",
-            f"  {RELAY} --accept DESTINATION:7000 --tls-dir certs --deliver unix:in.sock --qmp D.sock",
-            f"  {RELAY} --listen unix:out.sock --to DESTINATION:7000 --tls-dir certs --qmp S.sock "
-            f"--migrate --multifd {chosen.channels} --method {chosen.method}{level}",
-        ]
-    else:
-        how = f"--method {chosen.method}{level} --channels {chosen.channels}"
-        lines.append(f"  python -m pipeline.run --prealloc {how}")
-    return "\n".join(lines)

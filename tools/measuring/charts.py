@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -232,6 +233,18 @@ def _marks(marks: list[Mark], x: Axis, y: Axis, plot: Plot) -> list[str]:
     return [*parts, *labels]
 
 
+Band = list[tuple[float, float, float]]
+"""(x, low, high), in the order of x."""
+
+
+def _area(index: int, band: Band, x: Axis, y: Axis, plot: Plot) -> str:
+    """A band as a shaded area behind its line."""
+    upper = [(plot.x(x, at), plot.y(y, high)) for at, _, high in band]
+    lower = [(plot.x(x, at), plot.y(y, low)) for at, low, _ in reversed(band)]
+    corners = " ".join(f"{px:.1f},{py:.1f}" for px, py in (*upper, *lower))
+    return f'<polygon class="area s{index % SERIES}" points="{corners}"/>'
+
+
 def line_chart(
     title: str,
     x: Axis,
@@ -240,8 +253,12 @@ def line_chart(
     size: Size = WIDE,
     marks: tuple[Mark, ...] = (),
     heading: tuple[str, ...] = (),
+    bands: Mapping[str, Band] | None = None,
+    *,
+    dots: bool = True,
 ) -> str:
-    """A line a name, with a dot at every point that was measured; lines of a heading above, if any."""
+    """A line a name, with a dot at every point that was measured unless there are no `dots`, and a shaded
+    band about it where `bands` has one; lines of a heading above, if any."""
     names = list(lines)
     left = 30 + max(_width(label) for _, label in y.ticks or ((0, ""),))
     last_tick = _width(x.ticks[-1][1]) / 2 + 4
@@ -251,11 +268,13 @@ def line_chart(
     height = top - TOP + max(size.height, 0 if size.legend_below else TOP + 50 + LABEL_HEIGHT * len(names))
     plot = Plot(left, right, top, height - 50)
     drawn, ends = [], []
+    shaded = [(n, bands[name]) for n, name in enumerate(names) if bands and len(bands.get(name, ())) > 1]
+    drawn += [_area(n, band, x, y, plot) for n, band in shaded]
     for index, (name, points) in enumerate(lines.items()):
         at = [(plot.x(x, px), plot.y(y, py)) for px, py in sorted(points)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in at)
         drawn.append(f'<polyline class="line {_series(index)}" points="{path}"/>')
-        for (px, py), (value, reading) in zip(at, sorted(points), strict=True):
+        for (px, py), (value, reading) in zip(at, sorted(points), strict=True) if dots else ():
             hint = html.escape(f"{name}: {number(value)}, {reading:.4g}")
             dot = f'<circle class="{_series(index)}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
             drawn.append(f"{dot}<title>{hint}</title></circle>")

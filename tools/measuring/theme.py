@@ -31,6 +31,7 @@ svg .strong { font-size: 14px; font-weight: 600; }
 svg .faint { fill: var(--faint); }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .line { stroke-width: 2; stroke-linejoin: round; }
+.area { opacity: .18; }
 .leader { stroke-width: 1; opacity: .5; }
 .drop { stroke: var(--faint); stroke-dasharray: 2 3; }
 .ring { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from pipeline.errors import HostError
+from tools.qemu.commands import Commands
 from tools.qemu.monitor import Monitor, MonitorError, why_not
 
 CONNECT_SECONDS = 5.0
@@ -37,8 +38,8 @@ def monitor_at(path: str) -> Iterator[Monitor]:
         monitor.close()
 
 
-def refuse_moving(monitor: Monitor, path: str, why: str) -> None:
-    """Raises HostError for a VM that is being migrated; MonitorError."""
+def refuse_moving(monitor: Commands, where: str, why: str) -> None:
+    """Raises HostError for a VM that is being migrated; MonitorError. `where` is the option that names it."""
     status = monitor.run("query-migrate").get("status", "none")
     if status in MOVING:
-        raise HostError(f"--qmp {path}: this VM is being migrated ({status}): {why}")
+        raise HostError(f"{where}: this VM is being migrated ({status}): {why}")

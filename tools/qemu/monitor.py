@@ -10,12 +10,16 @@ import contextlib
 import importlib
 import logging
 import socket
+import struct
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 REPLY_SECONDS = 60.0
 ENDED = ("completed", "failed", "cancelled")
 NO_PACKAGE = "the package qemu.qmp is missing: pip install 'qemu.qmp>=0.0.3' (or 'ramferry[qemu]')"
+
+CREDENTIALS = struct.Struct("iII")
+"""struct ucred: pid, uid, gid."""
 
 T = TypeVar("T")
 
@@ -39,15 +43,24 @@ def seconds_of(event: dict[str, Any]) -> float:
     return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
 
 
+def _peer_pid(connected: socket.socket) -> int | None:
+    """Who listens there, as the kernel says (SO_PEERCRED, unix(7)); None where it does not."""
+    if connected.family != socket.AF_UNIX:
+        return None
+    said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return int(CREDENTIALS.unpack(said)[0]) or None
+
+
 class Monitor:
     """One monitor over a connected stream socket, which it owns from then on."""
 
     def __init__(self, connected: socket.socket) -> None:
-        """Negotiates. Raises MonitorError."""
+        """Negotiates. Raises MonitorError. `peer_pid` is who listened where this was connected."""
         from qemu.qmp import QMPClient
 
         # The package logs each lost connection, and without a handler Python would print that.
         logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+        self.peer_pid = _peer_pid(connected)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient()
         try:

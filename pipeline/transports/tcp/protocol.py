@@ -34,7 +34,9 @@ secret:
      4  u32 generation of this connection, from 1: a later one replaces an earlier one
      8  16  run id: random, chosen by the sender, not all zero; whoever knows it belongs to the run
 
-Role 4 is that of a relay (`pipeline.relay.protocol`), which takes no others; a receiver refuses it.
+Role 4 is that of a relay (`pipeline.relay.protocol`), which takes no others; a receiver refuses it. Role 5 is
+that of a probe (`pipeline.transports.tcp.probe`), which both answer with WELCOME and PROBED, unless a
+migration goes on; sides older than it refuse it by its number.
 
 Version rule: a side takes its own version and those before, and all frames of a connection have the version
 of its HELLO; what a receiver says before it has read one is of the oldest version. A sender whose HELLO is
@@ -199,6 +201,7 @@ class FrameType(IntEnum):
     PROOF = 21  # receiver
     VERIFY_PAGES = 22  # sender
     VERIFIED_PAGES = 23  # receiver
+    PROBED = 24  # receiver
 
 
 WITH_PAYLOAD = frozenset({FrameType.PACKET, FrameType.SETTLED, FrameType.VERIFIED_PAGES})
@@ -212,6 +215,7 @@ class Role(IntEnum):
     PACKETS = 2
     RESUME = 3
     RELAY = 4
+    PROBE = 5
 
 
 ROLES = frozenset(Role) - {Role.INVALID}
@@ -318,7 +322,8 @@ def read_hello(body: bytes) -> Hello:
     role, zero, number, generation, run_id = HELLO.unpack(body)
     _refuse(role not in ROLES, "hello role", role)
     _refuse(zero != 0, "hello reserved field", zero)
-    _refuse(role not in (Role.PACKETS, Role.RELAY) and number != 0, "hello number", f"{number} of control")
+    numbered = Role.PACKETS, Role.RELAY, Role.PROBE
+    _refuse(role not in numbered and number != 0, "hello number", f"{number} of control")
     _refuse(generation == 0, "hello generation", 0)
     _refuse(not any(run_id), "hello run id", "all zero")
     return Hello(Role(role), number, generation, run_id)

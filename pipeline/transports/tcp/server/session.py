@@ -50,6 +50,7 @@ from pipeline.transports.tcp.server.connections import (
 from pipeline.transports.tcp.server.control_server import ControlServerPlan, run_control_server, send_answer
 from pipeline.transports.tcp.server.one_line_a_second import OneLineASecond
 from pipeline.transports.tcp.server.patience import Patience
+from pipeline.transports.tcp.server.probes import Probes
 from pipeline.transports.tcp.server.receive_run import ReceiveRun, offer_of
 from pipeline.transports.tcp.server.receivers import Receivers
 
@@ -104,6 +105,7 @@ class Session:
         self._receive_run: ReceiveRun | None = None
         self._receivers: Receivers | None = None
         self._control: PeerConnection | None = None
+        self._probes = Probes(supervisor)
         self._control_generation = 0
         self._waiting_control: Caller | None = None
         self._patience = Patience(options.reconnect_seconds)
@@ -138,6 +140,7 @@ class Session:
     def _tick(self) -> None:
         self._acceptor.tick()
         self._refusals.tick()
+        self._probes.tick(waiting=self._state is State.LISTENING)
         self._watch_control()
         if self._receivers is not None:
             self._receivers.tick()
@@ -173,7 +176,11 @@ class Session:
         ours = hmac.compare_digest(hello.run_id, self._run_id) and hmac.compare_digest(
             caller.identity, self._identity
         )
-        if hello.role is Role.RELAY:
+        if hello.role is Role.PROBE:
+            why = self._probes.welcome(caller, waiting=self._state is State.LISTENING)
+            if why:
+                self._refuse(caller, why, busy=True)
+        elif hello.role is Role.RELAY:
             self._refuse(caller, "a receiver is here, pipeline.recv; a relay calls another relay")
         elif hello.role is not Role.PACKETS:
             self._welcome_control(caller, ours)

@@ -1,0 +1,1 @@
+"""Where a guest's figures come from: one file a source."""
