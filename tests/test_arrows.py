@@ -26,7 +26,7 @@ FLOORS = (
     ("auto",),
     ("codecs",),
     ("packets",),
-    ("report",),
+    ("report", "qemu"),
     ("processes",),
     ("progress", "options"),
     ("policy",),

@@ -28,9 +28,9 @@ from pipeline.cli.result import add_output_arguments
 from pipeline.cli.values import Given, check_target
 from pipeline.errors import HostError, RunFailed, UsageError
 from pipeline.progress import Progress, open_progress
+from pipeline.qemu.connect import monitor_at, refuse_moving
+from pipeline.qemu.monitor import ENDED, Monitor, MonitorError, seconds_of
 from pipeline.report.files import save_json
-from tools.qemu.connect import monitor_at, refuse_moving
-from tools.qemu.monitor import ENDED, Monitor, MonitorError, seconds_of
 
 SCHEMA_VERSION = 1
 CAPABILITIES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.forecast.bands import Forecast, best, forecast
-from pipeline.forecast.look import Seen, look
+from pipeline.forecast.look import Watched, look
 from pipeline.forecast.sample import candidates
 from pipeline.forecast.score import NAMES, scored
 from pipeline.forecast.situation import Host, Plan
@@ -54,7 +54,7 @@ class Forecaster:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.found: Forecast | None = None
-        self.seen: Seen | None = None
+        self.seen: Watched | None = None
 
     def look(self, guest: GuestClient) -> str:
         """Watch an open guest, and say what its migration will take."""

@@ -31,7 +31,7 @@ SEED = 1
 
 
 @dataclass(frozen=True)
-class Seen:
+class Watched:
     """The guest's figures, and normal pages of all of it and of what it wrote, in packets' worth of pages
     that lay side by side. `gauge` is what the quick method makes of far more pages than `whole`;
     `took_seconds` is what the look took."""
@@ -43,7 +43,7 @@ class Seen:
     took_seconds: float
 
 
-def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) -> Seen:
+def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) -> Watched:
     """Watch a guest whose log is open for 4.5 s; `rest` waits. What it wrote before is not fetched any more:
     a migration has to send all of RAM after this. Raises what `rest` raises."""
     began = time.monotonic()
@@ -77,7 +77,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
     )
-    return Seen(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
+    return Watched(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
 
 
 def _cpu_seconds(pid: int) -> float:

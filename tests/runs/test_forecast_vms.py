@@ -28,8 +28,8 @@ OPTIONS = GuestOptions(192 << 20, writer_mib=64, rate_mib=8)
 THROUGH = """#!{python}
 import json, sys
 sys.path.insert(0, {root!r})
-from tools.qemu.connect import monitor_at
-from tools.qemu.monitor import MonitorError
+from pipeline.qemu.connect import monitor_at
+from pipeline.qemu.monitor import MonitorError
 asked = json.loads(sys.argv[sys.argv.index("--cmd") + 1])
 with monitor_at({socket!r}) as monitor:
     try:

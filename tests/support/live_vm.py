@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.ram import GuestRam
+from pipeline.qemu.monitor import MonitorError
 from tests.support.harness import ROOT
 from tools.qemu.guest.machine import GuestMachine, GuestOptions
-from tools.qemu.monitor import MonitorError
 
 GUEST = GuestOptions(192 << 20, writer_mib=48, rate_mib=4)
 DOWNTIME_LIMIT_MS = 300

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.cli import run as run_command
 from pipeline.cli.relay import build_parser as relay_parser
+from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Batches, Candidate, CurveSamples, Guest, Host, Plan
 from pipeline.policy import PolicySettings
 from tests.tools.browser import faults
@@ -19,7 +20,7 @@ from tools.forecast.advice import Question, answers, break_evens, by_link, links
 from tools.forecast.commands import commands
 from tools.forecast.findings import Findings
 from tools.forecast.page import page
-from tools.forecast.sources.seen import Seen, Typed
+from tools.forecast.sources.seen import Typed
 
 SECONDS = (0.125, 0.5, 2.0)
 HOSTILE = "<script>alert(1)</script> & 'so' \"on\""

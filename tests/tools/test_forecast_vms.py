@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Cancelled
+from pipeline.forecast.vm.dirty_rate import curve_of_vm
+from pipeline.forecast.vm.vm_memory import PIECE_BYTES, NoContent, memory_of, pieces
+from pipeline.qemu.monitor import MonitorError
 from tests.support.harness import tool
-from tools.forecast.sources.dirty_rate import curve_of_vm
-from tools.forecast.sources.vm_memory import PIECE_BYTES, NoContent, memory_of, pieces
-from tools.qemu.monitor import MonitorError
 
 SIZE = 64 << 20
 FILE = "memory-backend-file"

@@ -20,11 +20,11 @@ from guestmem.ram import GuestRam
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
+from pipeline.qemu.monitor import Monitor, MonitorError, why_not
 from tests.support.harness import tool
 from tools.bench.roofline import packets, roofline
 from tools.measuring.images import KINDS, thinned
 from tools.measuring.spread import Comparison, Spread
-from tools.qemu.monitor import Monitor, MonitorError, why_not
 from tools.qemu.peer import BINARY
 
 

@@ -21,6 +21,7 @@ from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
 from pipeline.processes.command import start_command
 from pipeline.processes.usage import cpu_seconds_of
+from pipeline.qemu.monitor import MonitorError, seconds_of
 from pipeline.report.markdown import table
 from tools.bench.network import DESTINATION_ADDRESS, PORT, Cable, cable
 from tools.bench.page_requests import trace_options, waits_ms
@@ -29,7 +30,6 @@ from tools.measuring.progress import say
 from tools.measuring.spread import Spread
 from tools.measuring.trial import command_of
 from tools.qemu.guest.machine import GuestMachine, GuestOptions
-from tools.qemu.monitor import MonitorError, seconds_of
 
 LINKS_MBIT = (100, 1000, 2500, 0)
 WRITER_SHARE, RATE_MIB, HOT_RATE_MIB = 0.5, 5, 33

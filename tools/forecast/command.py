@@ -12,6 +12,7 @@ from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
 from pipeline.errors import RunFailed
 from pipeline.forecast.sample import candidates
+from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Candidate, Plan
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json, save_text
@@ -24,7 +25,7 @@ from tools.forecast.page import page
 from tools.forecast.published.report import published
 from tools.forecast.request import Request, build_parser, read
 from tools.forecast.score_folder import score_folder
-from tools.forecast.sources.seen import Seen, Source
+from tools.forecast.sources.seen import Source
 
 METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
     *(("none", None), ("lz4", 1), ("isal", 1)),

@@ -8,10 +8,10 @@ from typing import Any
 from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from pipeline.forecast.bands import Forecast, best
+from pipeline.forecast.seen import Seen
 from pipeline.transports.tcp.client.probe_client import LinkRate
 from tools.forecast.advice import Question, break_evens, link_words, recommendation, render
 from tools.forecast.commands import Block
-from tools.forecast.sources.seen import Seen
 
 SCHEMA_VERSION = 1
 

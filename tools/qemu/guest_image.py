@@ -19,8 +19,8 @@ from pipeline.errors import RunFailed, UsageError
 from pipeline.options import MAX_RAM_BYTES
 from pipeline.processes.memory import check_memory
 from pipeline.progress import Progress, open_log
+from pipeline.qemu.monitor import MonitorError
 from tools.qemu.guest.machine import MIN_GUEST_BYTES, WORKS, GuestOptions, live_guest
-from tools.qemu.monitor import MonitorError
 
 DEFAULT_SECONDS = 30.0
 MAX_SECONDS = 86400.0

@@ -30,9 +30,9 @@ from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS, RamOptions
 from pipeline.processes.command import start_command
 from pipeline.processes.memory import check_memory
 from pipeline.processes.usage import cpu_seconds_of
+from pipeline.qemu.monitor import Monitor, MonitorError, why_not
 from pipeline.report.files import save_json
 from qat.scripts import shipped_script
-from tools.qemu.monitor import Monitor, MonitorError, why_not
 
 BINARY = "qemu-system-x86_64"
 METHODS = ("none", "zlib", "zstd", "qatzip")

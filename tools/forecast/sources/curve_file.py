@@ -11,6 +11,7 @@ from typing import Any
 from guestmem.page import PAGE_BYTES
 from pipeline.errors import UsageError
 from pipeline.forecast.look import look as look_at
+from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import CurveSamples, Guest, Host
 from pipeline.options import GuestOptions
 from pipeline.processes.cgroup import usable_cpus
@@ -27,7 +28,7 @@ from tools.forecast.sources.curve_points import (
     samples,
 )
 from tools.forecast.sources.own_guest import made
-from tools.forecast.sources.seen import Seen, Typed
+from tools.forecast.sources.seen import Typed
 
 MOST_FILE_BYTES = 64 << 20
 MOST_CPUS = 4096

@@ -21,12 +21,13 @@ from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
 from pipeline.forecast.rounds import SCAN_NS
+from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host
 from pipeline.options import MAX_RAM_BYTES
 from pipeline.progress import Progress
 from tools.forecast.sources.curve_file import MOST_CPUS, MOST_FILE_BYTES
 from tools.forecast.sources.curve_points import CurveError, curve_of, merged, number, rounds_seen
-from tools.forecast.sources.seen import Seen, Typed
+from tools.forecast.sources.seen import Typed
 
 Result = dict[str, Any]
 SAMPLES = 1 << 50

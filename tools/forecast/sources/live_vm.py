@@ -1,30 +1,17 @@
-"""A look at a VM that QEMU runs, through its monitor: how it writes, and what its pages hold.
-
-`calc-dirty-rate` at several times gives a dirty curve, since a page counts once however often it is written
-(QEMU qapi/migration.json). Pieces of its memory (`vm_memory`), and the same ones again some seconds later,
-show what pages hold and which were written meanwhile.
-"""
+"""A VM that QEMU runs, by its monitor's socket or through libvirt."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import numpy as np
-
-from guestmem.page import PAGE_BYTES
 from pipeline.errors import HostError
-from pipeline.forecast.sample import NO_PAGES, Words, normal_pages
-from pipeline.forecast.situation import CurveSamples, Guest, Host
-from pipeline.processes.cgroup import usable_cpus
+from pipeline.forecast.seen import Seen
+from pipeline.forecast.vm.look_through import look_through
 from pipeline.progress import Progress
-from tools.forecast.sources.dirty_rate import curve_of_vm
-from tools.forecast.sources.seen import Seen, Typed
-from tools.forecast.sources.vm_memory import NoContent, memory_of, pieces
-from tools.qemu.commands import Commands
-from tools.qemu.connect import monitor_at, refuse_moving
-from tools.qemu.monitor import MonitorError
-from tools.qemu.virsh import VirshMonitor
+from pipeline.qemu.connect import monitor_at
+from pipeline.qemu.monitor import MonitorError
+from pipeline.qemu.virsh import VirshMonitor
+from tools.forecast.sources.seen import Typed
 
 
 @dataclass(frozen=True)
@@ -67,49 +54,3 @@ class LibvirtVm:
             return look_through(VirshMonitor(self.domain, self.uri), where, None)
         except MonitorError as error:
             raise HostError(f"{where}: {error}") from error
-
-
-def look_through(monitor: Commands, where: str, pid: int | None) -> Seen:
-    """A look by these commands; `pid` is QEMU's, where it is known. Raises HostError, MonitorError."""
-    began = time.monotonic()
-    notes: list[str] = []
-    refuse_moving(monitor, where, "a look would disturb it")
-    size = int(monitor.run("query-memory-size-summary")["base-memory"])
-    facts = {
-        "capabilities": monitor.capabilities(),
-        "parameters": dict(monitor.run("query-migrate-parameters")),
-    }
-    before: dict[int, Words] = {}
-    after: dict[int, Words] = {}
-    why = ""
-    with memory_of(monitor, size, pid) as memory:
-        try:
-            before = pieces(memory)
-        except NoContent as error:
-            why = str(error)
-        curve = curve_of_vm(monitor, size, notes)
-        if before:
-            after = pieces(memory)
-        cost = memory.cost
-    guest, whole, written = _seen(size, curve, before, after)
-    cpus = usable_cpus()
-    return Seen(
-        *(guest, Host(cpus, cpus, one_host=False), whole, written),
-        facts={"look_seconds": time.monotonic() - began, "cost": asdict(cost), **facts},
-        notes=(*notes, *((f"without content: {why}",) if why else ())),
-        content_known=not why,
-    )
-
-
-def _seen(
-    size: int, curve: CurveSamples, before: dict[int, Words], after: dict[int, Words]
-) -> tuple[Guest, Words, Words]:
-    """The guest's figures; normal pages of all of it, and of those that changed between two looks."""
-    whole, zero_share = _joined(list(before.values()))
-    changed = [after[at][(after[at] != pages).any(axis=1)] for at, pages in before.items() if at in after]
-    written, written_zero_share = _joined(changed)
-    return Guest(size // PAGE_BYTES, zero_share, written_zero_share, curve, sync_ms=1.0), whole, written
-
-
-def _joined(found: list[Words]) -> tuple[Words, float]:
-    return normal_pages(np.concatenate(found)) if found else (NO_PAGES, 0.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from guestmem.guest import GuestSpec
 from pipeline.forecast.look import look as look_at
+from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Host
 from pipeline.options import GuestOptions
 from pipeline.processes.cgroup import usable_cpus
@@ -16,7 +17,7 @@ from pipeline.processes.signals import signals_cancel
 from pipeline.processes.supervisor import Supervisor
 from pipeline.progress import Progress, Stage
 from pipeline.source.guest_client import GuestClient
-from tools.forecast.sources.seen import Seen, Typed
+from tools.forecast.sources.seen import Typed
 
 
 def here() -> Host:

@@ -16,10 +16,10 @@ from pathlib import Path
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
 from pipeline.processes.command import start_command
+from pipeline.qemu.monitor import Monitor, MonitorError
 from qat.private_folder import user_cache
 from qat.scripts import PROJECT, in_clone, shipped_script
 from tools.qemu.guest.initramfs import write_initramfs
-from tools.qemu.monitor import Monitor, MonitorError
 from tools.qemu.peer import find_qemu
 
 PARTS = ("vmlinuz", "busybox", "writer")

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterator
 
 from pipeline.errors import HostError
-from tools.qemu.commands import Commands
-from tools.qemu.monitor import Monitor, MonitorError, why_not
+from pipeline.qemu.commands import Commands
+from pipeline.qemu.monitor import Monitor, MonitorError, why_not
 
 CONNECT_SECONDS = 5.0
 MOVING = ("setup", "active", "pre-switchover", "device", "postcopy-active", "postcopy-paused", "cancelling")

@@ -10,8 +10,8 @@ from typing import Any
 from guestmem.page import PAGE_BYTES
 from pipeline.errors import Cancelled
 from pipeline.forecast.situation import CurveSamples
-from tools.qemu.commands import Commands
-from tools.qemu.monitor import MonitorError
+from pipeline.qemu.commands import Commands
+from pipeline.qemu.monitor import MonitorError
 
 POINTS_MS = (125, 250, 500, 1000, 2000)
 SAMPLE_PAGES_A_GIB = 4096

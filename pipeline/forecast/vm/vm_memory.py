@@ -16,8 +16,8 @@ import numpy as np
 
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.forecast.sample import PACKET_PAGES, Words
-from tools.qemu.commands import Commands
-from tools.qemu.monitor import MonitorError
+from pipeline.qemu.commands import Commands
+from pipeline.qemu.monitor import MonitorError
 
 PIECES_BY_PMEMSAVE, PIECES_OF_FILE = 128, 192
 PIECE_BYTES = PACKET_PAGES * PAGE_BYTES

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 from pipeline.errors import HostError
-from tools.qemu.monitor import REPLY_SECONDS, MonitorError
+from pipeline.qemu.monitor import REPLY_SECONDS, MonitorError
 
 VIRSH = "virsh"
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Commands(Protocol):
-    """QMP commands. `tools.qemu.monitor` speaks to QEMU itself, `tools.qemu.virsh` through libvirt."""
+    """QMP commands. `pipeline.qemu.monitor` speaks to QEMU itself, `pipeline.qemu.virsh` through libvirt."""
 
     def run(self, command: str, **arguments: Any) -> Any:
         """Its result; underscores in names stand for dashes. Raises MonitorError."""

@@ -1,0 +1,1 @@
+"""A look at a VM that QEMU runs."""

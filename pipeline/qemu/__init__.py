@@ -1,0 +1,1 @@
+"""Asking a QEMU: its monitor, or libvirt that holds it."""
