@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from pipeline.cli.link_probe import over_measured_link
 from pipeline.errors import UsageError
 from pipeline.forecast.bands import Forecast, best, forecast
 from pipeline.forecast.look import Watched, look
@@ -14,6 +15,7 @@ from pipeline.forecast.score import NAMES, scored
 from pipeline.forecast.situation import Host, Plan
 from pipeline.options import AUTO, Options
 from pipeline.processes.cgroup import usable_cpus
+from pipeline.progress import Progress
 from pipeline.report.columns import Result
 from pipeline.report.markdown import table
 from pipeline.source.guest_client import GuestClient
@@ -35,7 +37,7 @@ def add_forecast_argument(parser: argparse.ArgumentParser) -> None:
         "--forecast",
         action="store_true",
         default=None,
-        help="look at the guest for 4.5 s first, say what the run will take, and score that in the end",
+        help="look at the guest for 5 to 7 s first, say what it will take, and score that in the end",
     )
 
 
@@ -51,8 +53,12 @@ def check_forecast(options: Options) -> None:
 class Forecaster:
     """For one run. `found` is the forecast, once there was a look."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, progress: Progress) -> None:
+        """Measures the link where another host is called and no limit is set. Raises FerryError."""
         self._options = options
+        self._plan = Plan(options.channels, options.receivers, options.max_bandwidth, options.policy)
+        if options.to is not None and not options.max_bandwidth:
+            self._plan = over_measured_link(self._plan, options.to, options.tls, options.secret, progress)
         self.found: Forecast | None = None
         self.seen: Watched | None = None
 
@@ -64,18 +70,12 @@ class Forecaster:
         threads = max(1, min(options.channels, int(cpus)))
         methods = METHODS_OF_AUTO if options.method == AUTO else ((options.method, options.level),)
         host = Host(cpus, cpus, one_host=options.to is None)
-        plan = Plan(options.channels, options.receivers, options.max_bandwidth, options.policy)
         tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauge)
         if options.method == AUTO:
             tried = [candidate.dearer(AUTO_SEND_NS, AUTO_RECV_NS) for candidate in tried]
-        found = best([forecast(self.seen.guest, candidate, host, plan) for candidate in tried])
+        found = best([forecast(self.seen.guest, candidate, host, self._plan) for candidate in tried])
         self.found = replace(found, method=options.method, level=options.level)
-        total, downtime = self.found.bands["total_ms"], self.found.bands["downtime_ms"]
-        return (
-            f"forecast: {total.low / 1e3:.2f} to {total.high / 1e3:.2f} s (80 %), downtime "
-            f"{downtime.low:.0f} to {downtime.high:.0f} ms, converges in "
-            f"{self.found.chance_to_converge:.0%} of the draws"
-        )
+        return forecast_words(self.found)
 
     def add_to(self, result: Result) -> None:
         """The forecast and its score, into a result document."""
@@ -83,6 +83,16 @@ class Forecaster:
             return
         result["forecast"] = {**self.found.record(), "look_seconds": self.seen.took_seconds}
         result["score"] = scored(result)
+
+
+def forecast_words(found: Forecast) -> str:
+    """A forecast in a line."""
+    total, downtime = found.bands["total_ms"], found.bands["downtime_ms"]
+    return (
+        f"forecast: {total.low / 1e3:.2f} to {total.high / 1e3:.2f} s (80 %), downtime "
+        f"{downtime.low:.0f} to {downtime.high:.0f} ms, converges in {found.chance_to_converge:.0%} of "
+        "the draws"
+    )
 
 
 def render_score(result: Result) -> str:

@@ -116,7 +116,7 @@ def migrate(
 ) -> tuple[Result, FerryError | None]:
     """One run: its result document, and the error that ended it, if any. Raises nothing of a run."""
     metrics = Metrics()
-    forecaster = Forecaster(options) if forecast else None
+    forecaster: Forecaster | None = None
     error: FerryError | None = None
     if options.insecure:
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
@@ -127,6 +127,7 @@ def migrate(
         supervised = Supervisor(progress.warn, cpus)
         with memory_on(options.numa), supervised as supervisor, signals_cancel(supervisor):
             options = _with_device_asked(options, progress)
+            forecaster = Forecaster(options, progress) if forecast else None
             before = None if forecaster is None else forecaster.look
             Migration(options, supervisor, progress, metrics, before).run()
     except FerryError as raised:

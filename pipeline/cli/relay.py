@@ -12,10 +12,12 @@ from typing import Any
 
 from pipeline.cli import channels
 from pipeline.cli.connection import ADDRESSES, add_connection_arguments, read_address, read_connection
+from pipeline.cli.forecast import add_forecast_argument, render_score
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import SIZES, Parser
 from pipeline.cli.policy import read_max_bandwidth
 from pipeline.cli.recv import MAX_RUNS
+from pipeline.cli.relay_forecast import RelayForecaster
 from pipeline.cli.values import Given, checked
 from pipeline.errors import FerryError, HostError, UsageError, one_line
 from pipeline.net.address import Address, parse_address
@@ -46,6 +48,7 @@ class RelayRequest:
     insecure: bool
     json: str | None
     json_folder: Path | None
+    forecast: bool
     quiet: bool
 
 
@@ -115,6 +118,7 @@ def build_parser(program: str) -> Parser:
     add("--max-bandwidth", metavar="RATE", help="on the wire, of all migrations (default 0: no limit)")
     channels.add_qat_arguments(parser)
     add_connection_arguments(parser, with_secret=True)
+    add_forecast_argument(parser)
     add = parser.add_argument_group("runs and results").add_argument
     add("--runs", metavar="N", help="end after N migrations, however they ended; 0 is never (default 1)")
     add(
@@ -185,7 +189,20 @@ def read(given: Given) -> RelayRequest:
         metrics=_read_metrics(given),
     )
     _refuse_one_place(options)
-    return RelayRequest(options, connection.insecure, json, folder, given.flag("quiet"))
+    forecast = given.flag("forecast")
+    if forecast:
+        _check_forecast(options)
+    return RelayRequest(options, connection.insecure, json, folder, forecast, given.flag("quiet"))
+
+
+def _check_forecast(options: RelayOptions) -> None:
+    """Raises UsageError for what cannot be looked at, or is not modelled."""
+    if options.to is None:
+        raise UsageError("--forecast: is for the source's relay; leave it out")
+    if options.qmp is None:
+        raise UsageError("--forecast: needs --qmp SOCKET, the monitor of the VM to look at")
+    if options.pool.method == "qatzip":
+        raise UsageError("--forecast: a QAT device is not measured by a look; choose a CPU method")
 
 
 def _refuse_one_place(options: RelayOptions) -> None:
@@ -296,7 +313,13 @@ def run(given: Given, command: list[str]) -> int:
     if request.insecure:
         progress.warn("--insecure: whoever is on the way can read and change guest RAM")
 
+    forecaster = RelayForecaster(request.options) if request.forecast else None
+    if forecaster is not None:
+        forecaster.look(progress)
+
     def keep(found: dict[str, Any]) -> None:
+        if forecaster is not None:
+            forecaster.add_to(found)
         if request.json_folder is not None:
             name = (
                 f"{found['began'].replace(':', '')}-{found['name'] or 'migration'}-{os.urandom(2).hex()}.json"
@@ -309,6 +332,8 @@ def run(given: Given, command: list[str]) -> int:
             progress.warn(f"{found['name'] or 'migration'}: {found['error']}")
         if request.json != "-" and (found["error"] is None or request.options.runs != 1):
             show(render(found))
+            if found.get("score") is not None:
+                show(render_score(found))
 
     outcomes = run_relay(request.options, command, progress, keep)
     if request.json is not None:

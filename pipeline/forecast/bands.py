@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dirty_curve import DirtyCurve
+from pipeline.forecast.beside import NOTHING_BESIDE
 from pipeline.forecast.qat_device import QatDevice
-from pipeline.forecast.rounds import NOTHING_BESIDE, Beside, Case, Cost, Resources, walk
+from pipeline.forecast.rounds import Case, Cost, Resources, walk
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Numbers, Plan
 
 DRAWS = 100
@@ -85,7 +86,7 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
     whole = _cost(candidate.whole, slowness, chance)
     written = _cost(candidate.written, slowness, chance) if len(candidate.written) else whole
     link = plan.link_bytes_per_second * max(0.1, chance.normal(1.0, plan.link_noise))
-    beside = Beside()
+    beside = plan.beside
     if candidate.device is not None:
         whole, written = (_on(candidate.device, cost, plan, slowness) for cost in (whole, written))
         beside = NOTHING_BESIDE

@@ -9,20 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from guestmem.page import PAGE_BYTES
-from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.activity import Activity
+from pipeline.forecast.beside import Beside
 from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, Verdict, decide
-
-SCAN_NS = 0.12
-"""CPU a byte to find zero pages (numpy, about 8 to 12 GB/s)."""
 
 ROUND_MS, SWITCHOVER_MS = 0.5, 0.5
 """Beside the pages: the barrier of a round; pausing the guest and handing it over."""
-
-SEND_WAITING, RECV_WAITING = 0.035, 0.014
-"""CPUs that are busy while a side waits for the wire: it wakes for every packet, with cold caches (25 MB/s,
-an AMD EPYC: 2 to 6 % and 1 to 2 % of the time)."""
 
 SHARPNESS = 10
 """Where CPUs and wire are as full as each other each waits for the other now and then: 7 % there, nothing
@@ -43,22 +36,6 @@ class Cost:
     wire_share: float
     send_wait_ns: float = 0.0
     recv_wait_ns: float = 0.0
-
-
-@dataclass(frozen=True)
-class Beside:
-    """CPU nanoseconds a byte beside the codec: of normal pages sent and received, of all pages looked at; and
-    the CPUs that are busy while a side waits for the wire."""
-
-    send_ns: float = SEND_NS
-    recv_ns: float = RECEIVE_NS
-    scan_ns: float = SCAN_NS
-    send_waiting: float = SEND_WAITING
-    recv_waiting: float = RECV_WAITING
-
-
-NOTHING_BESIDE = Beside(0.0, 0.0, 0.0, 0.0, 0.0)
-"""For costs that are those of a whole migration, as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,7 @@ class Case:
     resources: Resources
     sync_ms: float
     policy: PolicySettings
-    beside: Beside = Beside()
+    beside: Beside = field(default_factory=Beside)
     activity: Activity = field(default_factory=Activity)
     begun_seconds: float = 0.0
     """Where in the guest's activity it begins."""

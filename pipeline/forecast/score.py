@@ -22,7 +22,10 @@ NAMES = {
 
 
 def came_true(result: Result) -> dict[str, float | None]:
-    """What a result document says of each quantity; None for what was not measured."""
+    """What a result document says of each quantity; None for what was not measured. A relay's says what
+    QEMU says, and what both relays used."""
+    if "streams" in result:
+        return _of_relay(result)
     return {
         "total_ms": result["time"]["total_ms"],
         "downtime_ms": result["time"]["downtime_ms"],
@@ -30,6 +33,19 @@ def came_true(result: Result) -> dict[str, float | None]:
         "wire_bytes": result["traffic"]["wire_bytes"],
         "send_cpu_seconds": result["send"]["cpu_seconds"],
         "recv_cpu_seconds": result["recv"]["cpu_seconds"],
+    }
+
+
+def _of_relay(result: Result) -> dict[str, float | None]:
+    qemu, other = result["qemu"] or {}, result["other_relay"] or {}
+    blackout = result["blackout_ms"]
+    return {
+        "total_ms": qemu.get("total_ms"),
+        "downtime_ms": qemu.get("downtime_ms") if blackout is None else blackout,
+        "rounds": qemu.get("rounds"),
+        "wire_bytes": result["traffic"]["wire_bytes"],
+        "send_cpu_seconds": result["cpu"]["seconds"],
+        "recv_cpu_seconds": (other.get("cpu") or {}).get("seconds"),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.forecast.activity import Activity
+from pipeline.forecast.beside import Beside
 from pipeline.forecast.qat_device import QatDevice
 from pipeline.policy import PolicySettings
 
@@ -109,3 +110,5 @@ class Plan:
     link_bytes_per_second: float
     policy: PolicySettings
     link_noise: float = 0.01
+    beside: Beside = field(default_factory=Beside)
+    """What is done beside the codec, by whoever sends."""

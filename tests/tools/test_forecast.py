@@ -55,6 +55,11 @@ def test_a_run_is_forecast_and_scored(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "total ms" in ended.stdout
     assert "Brier score" in ended.stdout
+    (tmp_path / "other.json").write_text('{"score": {"total_ms": 7}}')
+    (tmp_path / "no.json").write_text("[1]")
+    ended = tool("tools.forecast", "--score", str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert "2 files were no results" in ended.stdout
 
 
 def test_a_migration_to_another_host_is_forecast_and_scored() -> None:

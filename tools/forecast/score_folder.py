@@ -16,25 +16,26 @@ WORST = 5
 
 def score_folder(folder: Path) -> tuple[dict[str, Any], str]:
     """Figures and text of all results with a score in a folder. Raises UsageError where there is none."""
-    results, unread = [], 0
+    results: list[tuple[dict[str, Any], str]] = []
+    unread = 0
     for path in sorted(folder.glob("**/*.json")):
         try:
             found = json.loads(path.read_text())
-            runs = found.get("runs", [found])
-            results += [one for one in runs if one.get("score")]
-        except (ValueError, AttributeError, OSError):
+            scored = [one for one in found.get("runs", [found]) if one.get("score")]
+            errors_of(scored)
+            results += [(one, _why(one)) for one in scored]
+        except (ValueError, AttributeError, OSError, KeyError, TypeError):
             unread += 1
     if not results:
         raise UsageError(f"--score {folder}: no result with a score; runs with --forecast have one")
-    errors, brier, always = errors_of(results)
+    errors, brier, always = errors_of([one for one, _ in results])
     worst = sorted(
-        (one for one in results if one["score"].get("total_ms")),
-        key=lambda one: -abs(one["score"]["total_ms"]["error"]),
+        ((_error(one), why) for one, why in results if one["score"].get("total_ms")), reverse=True
     )[:WORST]
     lines = [errors_table(errors), f"Chance to converge: Brier score {brier:.3f}; always yes {always:.3f}."]
     if unread:
         lines.append(f"{unread} files were no results.")
-    lines += ["Worst by total time:", *(f"- {_why(one)}" for one in worst)]
+    lines += ["Worst by total time:", *(f"- {why}" for _, why in worst)]
     figures = {
         "results": len(results),
         "errors": {name: asdict(one) for name, one in errors.items()},
@@ -42,6 +43,11 @@ def score_folder(folder: Path) -> tuple[dict[str, Any], str]:
         "brier_always_yes": always,
     }
     return figures, "\n".join(lines)
+
+
+def _error(result: dict[str, Any]) -> float:
+    """Of the total time, either way."""
+    return abs(float(result["score"]["total_ms"]["error"] or 0))
 
 
 def _why(result: dict[str, Any]) -> str:
@@ -52,6 +58,6 @@ def _why(result: dict[str, Any]) -> str:
         for name in NAMES
         if score.get(name) and score[name]["error"] is not None
     ]
-    options = result["options"]
-    level = "" if options.get("level") is None else f" {options['level']}"
-    return f"{options['method']}{level}, {options['channels']} channels: " + ", ".join(parts)
+    said = result["forecast"]
+    level = "" if said["level"] is None else f" {said['level']}"
+    return f"{said['method']}{level}, {said['channels']} channels: " + ", ".join(parts)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
 from pipeline.errors import UsageError
+from pipeline.forecast.beside import SCAN_NS
 from pipeline.forecast.host_profile import Calibration, CodecSpeed, HostProfile, HostRows
 from pipeline.forecast.qat_device import PACKET_BYTES, QatDevice
-from pipeline.forecast.rounds import SCAN_NS
 from tools.compare.published import PublishedRow
 from tools.forecast.published.rows import ns_per_byte, row_named, wire_bytes
 

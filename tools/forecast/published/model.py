@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
+from pipeline.forecast.beside import NOTHING_BESIDE, Beside
 from pipeline.forecast.host_profile import HostProfile
-from pipeline.forecast.rounds import NOTHING_BESIDE, Beside, Case, Cost, Outcome, Resources, walk
+from pipeline.forecast.rounds import Case, Cost, Outcome, Resources, walk
 from pipeline.policy import PolicySettings
 
 WRITES_NOTHING = (0.1, 1.0), (0, 0)

@@ -20,7 +20,7 @@ from guestmem.page import PAGE_BYTES
 from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
 from pipeline.codecs import METHODS
 from pipeline.errors import UsageError
-from pipeline.forecast.rounds import SCAN_NS
+from pipeline.forecast.beside import SCAN_NS
 from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host
 from pipeline.options import MAX_RAM_BYTES
