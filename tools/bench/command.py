@@ -25,7 +25,7 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from tools.bench import auto, docs, forecast, peers, relay, scale, transports
+from tools.bench import auto, deltas, docs, forecast, peers, relay, scale, transports
 from tools.bench.request import OUTPUT, BenchRequest
 from tools.measuring.provenance import host_line
 
@@ -84,6 +84,13 @@ SUITES = {
         "a real VM through two relays beside QEMU's own migration, over links of several speeds",
         relay.measure,
         relay.tables,
+        repeat=1,
+    ),
+    "deltas": Suite(
+        "runs with deltas and without, and QEMU's xbzrle",
+        deltas.measure,
+        deltas.tables,
+        ("no_qemu",),
         repeat=1,
     ),
     "forecast": Suite(

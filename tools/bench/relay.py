@@ -35,6 +35,9 @@ LINKS_MBIT = (100, 1000, 2500, 0)
 WRITER_SHARE, RATE_MIB, HOT_RATE_MIB = 0.5, 5, 33
 """Of the guest's RAM, in which a program writes text, so many MiB a second."""
 
+BUSY_PART = 16
+"""A busy guest's writer has such a part of RAM."""
+
 DOWNTIME_LIMIT_MS = 300
 TIMEOUT_SECONDS, HOT_TIMEOUT_SECONDS = 600.0, 180.0
 POSTCOPY_AFTER_SECONDS = 1.0
@@ -54,6 +57,8 @@ class Way:
     relay: str | None = None
     channels: int = 2
     postcopy: bool = False
+    xbzrle: bool = False
+    work: str = "writer"
     rate_mib: int = RATE_MIB
     timeout_seconds: float = TIMEOUT_SECONDS
 
@@ -89,7 +94,7 @@ def measure(request: BenchRequest) -> dict[str, Any]:
             for mbit in LINKS_MBIT:
                 for way in (*WAYS, *(SLOW_WAYS if mbit == SLOW_MBIT else ())):
                     try:
-                        found = _once(wire, mbit, way, request.ram.size_bytes)
+                        found = moved(wire, mbit, way, request.ram.size_bytes)
                     except NotConverged as error:
                         say(f"  {mbit} {error}")
                         stuck[f"{mbit}|{way.name}"] = stuck.get(f"{mbit}|{way.name}", 0) + 1
@@ -102,12 +107,14 @@ def measure(request: BenchRequest) -> dict[str, Any]:
     return {"rows": rows, "did_not_converge": stuck, "size_bytes": request.ram.size_bytes}
 
 
-def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]:
+def moved(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]:
+    """A live guest, moved this way over so fast a link. Raises NotConverged, FerryError."""
     if mbit:
         wire.speed(mbit)
     else:
         wire.no_limit()
-    options = GuestOptions(size_bytes, "writer", int(size_bytes * WRITER_SHARE) >> 20, way.rate_mib)
+    written = int(size_bytes * WRITER_SHARE) if way.work == "writer" else size_bytes // BUSY_PART
+    options = GuestOptions(size_bytes, way.work, written >> 20, way.rate_mib)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ramferry-bench-")))
         start = partial(_machine, stack, options)
@@ -121,7 +128,7 @@ def _once(wire: Cable, mbit: int, way: Way, size_bytes: int) -> dict[str, float]
             incoming, outgoing = f"unix:{folder}/in.sock", f"unix:{folder}/out.sock"
             relays = stack.enter_context(_relays(wire, way.relay, incoming, outgoing))
         try:
-            found = _migrate(source, destination, way, incoming, outgoing, relays, told.count)
+            found = _migrate(source, destination, way, incoming, outgoing, relays, told.count, size_bytes)
             waits = sorted(waits_ms(log.read_text())) if way.postcopy else []
             if waits:
                 found["wait_median_ms"] = waits[len(waits) // 2]
@@ -184,14 +191,19 @@ def _migrate(
     outgoing: str,
     relays: list[subprocess.Popen[Any]],
     count: int,
+    source_bytes: int,
 ) -> dict[str, float]:
     capabilities = {"events": True, "return-path": True, "multifd": way.channels > 0}
+    if way.xbzrle:
+        capabilities["xbzrle"] = True
     if way.postcopy:
         capabilities |= {"postcopy-ram": True, "postcopy-preempt": True}
     parameters: dict[str, Any] = {
         "downtime-limit": DOWNTIME_LIMIT_MS,
         "max-bandwidth": LIMIT_BYTES_PER_SECOND,
     }
+    if way.xbzrle:
+        parameters["xbzrle-cache-size"] = source_bytes // 2
     if way.channels:
         parameters |= {"multifd-channels": way.channels, "multifd-compression": way.qemu}
     for machine in (source, destination):
@@ -232,6 +244,7 @@ def _migrate(
         "blackout_ms": (resumed - stopped) * 1e3,
         "said_downtime_ms": float(said.get("downtime", 0)),
         "rounds": float(said.get("ram", {}).get("dirty-sync-count", 0)),
+        "transferred_bytes": float(said.get("ram", {}).get("transferred", 0)),
         "cpu_seconds": used,
     }
 
