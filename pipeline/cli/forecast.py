@@ -18,6 +18,7 @@ from pipeline.processes.cgroup import usable_cpus
 from pipeline.progress import Progress
 from pipeline.report.columns import Result
 from pipeline.report.markdown import table
+from pipeline.source.delta_budget import with_delta_budget
 from pipeline.source.guest_client import GuestClient
 
 METHODS_OF_AUTO = (
@@ -73,7 +74,9 @@ class Forecaster:
         tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauge)
         if options.method == AUTO:
             tried = [candidate.dearer(AUTO_SEND_NS, AUTO_RECV_NS) for candidate in tried]
-        found = best([forecast(self.seen.guest, candidate, host, self._plan) for candidate in tried])
+        deltas = with_delta_budget(options, guest.source.size_bytes).delta_bytes or 0
+        plan = replace(self._plan, delta_bytes=deltas)
+        found = best([forecast(self.seen.guest, candidate, host, plan) for candidate in tried])
         self.found = replace(found, method=options.method, level=options.level)
         return forecast_words(self.found)
 

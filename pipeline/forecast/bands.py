@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.beside import NOTHING_BESIDE
 from pipeline.forecast.qat_device import QatDevice
+from pipeline.forecast.returning import with_deltas
 from pipeline.forecast.rounds import Case, Cost, Resources, walk
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Numbers, Plan
 
@@ -90,6 +92,8 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
     if candidate.device is not None:
         whole, written = (_on(candidate.device, cost, plan, slowness) for cost in (whole, written))
         beside = NOTHING_BESIDE
+    normal_bytes = guest.ram_pages * PAGE_BYTES * (1 - guest.zero_share)
+    whole, written = with_deltas(whole, written, guest.delta_share, normal_bytes, plan.delta_bytes)
     cpus = max(0.25, host.cpus - guest.cpus)
     resources = Resources(
         plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link

@@ -12,6 +12,7 @@ import numpy as np
 from guestmem.dirty_log.contract import DirtyLog
 from guestmem.ram import GuestRam, PageNumbers
 from pipeline.forecast.activity import Step, activity_of
+from pipeline.forecast.returning import Returning
 from pipeline.forecast.sample import MOST_BATCHES, NO_PAGES, PACKET_PAGES, Words, gauge_share, normal_pages
 from pipeline.forecast.situation import CurveSamples, Guest
 from pipeline.processes.cgroup import usable_cpus
@@ -52,6 +53,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     written: list[PageNumbers] = []
     syncs: list[float] = []
     steps: list[Step] = []
+    returning = Returning()
     cpu_before, watched_at = _cpu_seconds(pid), time.monotonic()
     for points in PASSES:
         at = time.monotonic()
@@ -59,6 +61,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
         syncs.append((time.monotonic() - at) * 1e3)
         if samples:
             written.append(scratch[:count].copy())
+            returning.first(ram, written[-1])
         cleared = last = time.monotonic()
         before = 0
         for index, point in enumerate(POINTS_SECONDS[:points]):
@@ -76,6 +79,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     guest = Guest(
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
+        returning.share(ram, np.concatenate(written[1:])),
     )
     return Watched(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
 

@@ -88,6 +88,8 @@ class Guest:
     sync_ms: float
     cpus: float = 0.0
     activity: Activity = field(default_factory=Activity)
+    delta_share: float = 1.0
+    """Of the bytes of pages that it writes again, how many a delta has."""
 
 
 @dataclass(frozen=True)
@@ -110,5 +112,7 @@ class Plan:
     link_bytes_per_second: float
     policy: PolicySettings
     link_noise: float = 0.01
+    delta_bytes: int = 0
+    """Memory for kept versions of pages."""
     beside: Beside = field(default_factory=Beside)
     """What is done beside the codec, by whoever sends."""

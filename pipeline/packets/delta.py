@@ -23,7 +23,7 @@ import numpy.typing as npt
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.errors import BadPacket
 
-LINE_BYTES = 64
+LINE_BYTES, WORD_BYTES = 64, 8
 LINES = PAGE_BYTES // LINE_BYTES
 WORDS_PER_LINE = LINE_BYTES // 8
 MAP_BYTES = LINES // 8
@@ -75,6 +75,15 @@ def pack_group(new: Words, found: Change) -> bytes:
     body = source.reshape(-1, LINES, WORDS_PER_LINE)[lines]
     maps = np.packbits(lines, axis=1, bitorder="little")
     return maps.tobytes() + np.packbits(as_xor, bitorder="little").tobytes() + body.tobytes()
+
+
+def changed_share(new: Words, old: Words) -> float:
+    """Of the bytes of pages: how many a delta of them has, before compression; a page that is no delta counts
+    as all of it."""
+    found = change(new, old)
+    lines = np.count_nonzero(found.lines, axis=1) * LINE_BYTES
+    as_delta = np.where(found.as_xor, found.words * WORD_BYTES, lines)
+    return float(np.where(found.as_delta, as_delta, PAGE_BYTES).mean()) / PAGE_BYTES
 
 
 def group_bytes_range(pages: int) -> tuple[int, int]:

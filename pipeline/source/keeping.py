@@ -16,7 +16,7 @@ from guestmem.dirty_log.contract import DirtyLog
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam, PageNumbers
 from pipeline.delta_figures import DeltaFigures, DeltaRecord
-from pipeline.packets.delta import LINE_BYTES, change
+from pipeline.packets.delta import changed_share
 from pipeline.source.kept_pages import NO_SLOT, NOTHING, DeltaCount, KeptPages
 
 LOOK_SECONDS = 0.5
@@ -37,7 +37,6 @@ LEAST_SAVED = 0.05
 """A round that saved a smaller share of what its pages with a base would have taken whole is the last one."""
 
 MAX_HEAT = 200
-WORD_BYTES = 8
 
 
 class Keeping:
@@ -74,7 +73,7 @@ class Keeping:
         back = np.isin(sample, again)
         if np.count_nonzero(back) < FEWEST_PAGES:
             return f"{len(first)} and {len(again)} pages were written in half a second each"
-        share = _share(ram.words[sample[back]], before[back])
+        share = changed_share(ram.words[sample[back]], before[back])
         self.record.look_share_changed = share
         written = len(np.union1d(first, again))
         if share <= FILL_CHANGED and written * FILL_PART >= ram.pages:
@@ -179,11 +178,3 @@ class Keeping:
         self.record.stopped = why
         self._kept.slot_of[:] = NO_SLOT
         self._used = 0
-
-
-def _share(new: Any, old: Any) -> float:
-    """Of the bytes of pages: how many of them a delta would have."""
-    found = change(new, old)
-    lines = np.count_nonzero(found.lines, axis=1) * LINE_BYTES
-    as_delta = np.where(found.as_xor, found.words * WORD_BYTES, lines)
-    return float(np.where(found.as_delta, as_delta, PAGE_BYTES).mean()) / PAGE_BYTES
