@@ -27,6 +27,7 @@ from pipeline.errors import Cancelled, RunFailed, UsageError, one_line
 from pipeline.report.files import save_text
 from pipeline.report.host import host_record
 from tools.compare import page, report
+from tools.compare.points_table import PARQUET, WITHOUT_PYARROW, csv_text, has_parquet, write_parquet
 from tools.compare.scenario import AXES, Point, Scenario, check, load, names
 from tools.measuring.images import KINDS, write_image
 from tools.measuring.progress import say
@@ -219,7 +220,10 @@ def run(given: Given, command: list[str]) -> int:
     except Cancelled as error:
         raise Cancelled(f"{error}; the same command goes on from here") from error
     show(report.markdown(document, published=published))
-    show(f"\nwritten to {output.folder}: report.html, report.md, points.csv, compare.json")
+    if not has_parquet():
+        say(WITHOUT_PYARROW)
+    files = ["report.html", "report.md", "points.csv", *([PARQUET] if has_parquet() else []), "compare.json"]
+    show(f"\nwritten to {output.folder}: {', '.join(files)}")
     return 0
 
 
@@ -235,7 +239,9 @@ def _document(scenario: Scenario, points: list[Point], output: ResultsFolder) ->
 
 def _write(folder: Path, document: dict[str, Any], published: bool) -> None:
     save_text(json.dumps(document, indent=1) + "\n", folder / "compare.json")
-    save_text(report.csv_text(document), folder / "points.csv")
+    save_text(csv_text(document), folder / "points.csv")
+    if has_parquet():
+        write_parquet(document, folder / PARQUET)
     save_text(report.markdown(document, published=published) + "\n", folder / "report.md")
     save_text(page.page(document, published=published), folder / "report.html")
 

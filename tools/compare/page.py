@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from tools.compare.comparison import Place, by_link, doubts, winner
-from tools.compare.pictures import pictures
+from tools.compare.comparison import Place, by_link, doubts, failures, link_of, wins_words, winner
+from tools.compare.paged_table import STYLE as PAGED_STYLE
+from tools.compare.paged_table import paged_table
+from tools.compare.pictures import pictures, thinned
 from tools.compare.report import (
     HEAD,
     crossings_of,
@@ -18,6 +20,10 @@ from tools.compare.report import (
 )
 from tools.measuring.charts import NARROW, WIDE
 from tools.measuring.theme import CHART_STYLE, DARK, LIGHT, variables
+
+MOST_ROWS, MOST_PICTURES, MOST_LINES = 400, 12, 40
+"""Beyond these a page of 10,000 points would be slow: the table is shown in parts, and pictures and lines are
+thinned out."""
 
 STYLE = f"""
 :root {{ color-scheme: light dark; {variables(LIGHT)} }}
@@ -51,7 +57,7 @@ svg {{ display: block; width: 100%; height: auto; }}
   td:not(:first-child)::before {{ content: attr(data-label); color: var(--faint); white-space: normal;
     text-align: left; overflow-wrap: normal; }}
 }}
-{CHART_STYLE}
+{CHART_STYLE}{PAGED_STYLE}
 """
 
 
@@ -78,17 +84,19 @@ def page(document: dict[str, Any], *, published: bool) -> str:
 
 
 def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
+    contests = [(link, winner(group)) for link, group in by_link(all_places).items() if len(group) > 1]
     fastest = [
-        f"{html.escape(link.title)}: <strong>{html.escape(winner(group))}</strong>"
-        for link, group in by_link(all_places).items()
-        if len(group) > 1
+        f"{html.escape(link.title)}: <strong>{html.escape(who)}</strong>"
+        for link, who in contests[:MOST_LINES]
     ]
+    if len(contests) > MOST_LINES:
+        fastest.append(html.escape(wins_words(who for _, who in contests)))
     even = [
-        f"{html.escape(one.words)} ({link.channels_words}, {html.escape(link.image)})"
+        f"{html.escape(one.words)} ({html.escape(link.short_title)})"
         for link, one in crossings_of(document)
     ]
     parts = ["<h2>Which method on this link?</h2>", _list(fastest)]
-    parts += ["<h3>Break-even bandwidths</h3>", _list(even)] if even else []
+    parts += ["<h3>Break-even bandwidths</h3>", _list(_first(even))] if even else []
     return f'<section class="answer">{"".join(parts)}</section>'
 
 
@@ -97,14 +105,26 @@ def _list(items: list[str]) -> str:
 
 
 def _pictures(document: dict[str, Any]) -> list[str]:
-    return [
+    drawn = pictures(document)
+    sections = [
         f'<section><h2>{html.escape(title)}</h2><div class="wide">{draw(WIDE)}</div>'
         f'<div class="narrow">{draw(NARROW)}</div></section>'
-        for title, draw in pictures(document)
+        for title, draw in thinned(drawn, MOST_PICTURES)
     ]
+    if len(drawn) > MOST_PICTURES:
+        sections.append(f"<p>{MOST_PICTURES} of {len(drawn)} pictures are drawn.</p>")
+    return sections
+
+
+def _first(items: list[str]) -> list[str]:
+    left_out = len(items) - MOST_LINES
+    return items if left_out <= 0 else [*items[:MOST_LINES], f"and {left_out} more"]
 
 
 def _tables(all_places: list[Place]) -> list[str]:
+    if len(all_places) > MOST_ROWS:
+        rows = [[*row(place), link_of(place.point).title] for place in all_places]
+        return [paged_table("All configurations", [[*HEAD, "link"], *rows])]
     return [
         f"<section><h2>{html.escape(link.title)}</h2>{_table([HEAD, *map(row, group)])}</section>"
         for link, group in by_link(all_places).items()
@@ -135,7 +155,13 @@ def _kind(cells: list[str]) -> str:
 
 def _noise(all_places: list[Place]) -> str:
     found = doubts(all_places) or ["Enough repetitions, and every spread is below 10 %."]
-    return f"<section><h2>Noise</h2>{_list([html.escape(one) for one in found])}</section>"
+    failed = failures(all_places)
+    parts = [_section("What failed", failed)] if failed else []
+    return "\n".join([*parts, _section("Noise", found)])
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"<section><h2>{title}</h2>{_list(_first([html.escape(one) for one in lines]))}</section>"
 
 
 def _published(all_places: list[Place]) -> list[str]:

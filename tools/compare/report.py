@@ -1,14 +1,13 @@
-"""A comparison as Markdown and CSV, in the columns and the grouping of the published tables."""
+"""A comparison as Markdown, in the columns and the grouping of the published tables."""
 
 from __future__ import annotations
 
-import csv
-import io
+from dataclasses import replace
 from typing import Any
 
 from pipeline.options import AUTO
 from pipeline.report.markdown import table
-from tools.compare.comparison import Link, Place, by_link, completed, doubts, places, winner
+from tools.compare.comparison import Link, Place, by_link, completed, doubts, failures, places, winner
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
 from tools.measuring.break_even import Crossing, Lines, break_evens
@@ -40,7 +39,7 @@ def lines_of(document: dict[str, Any]) -> dict[Link, Lines]:
     """Total ms over bandwidth, a line a method, for everything else that was compared."""
     found: dict[Link, Lines] = {}
     for link, group in by_link(places_of(document)).items():
-        whole = Link(link.channels, "0", link.prealloc, link.dirty_rate, link.image)
+        whole = replace(link, bandwidth="0")
         for place in group:
             if completed(place):
                 line = found.setdefault(whole, {}).setdefault(place.method_name, [])
@@ -79,7 +78,9 @@ def markdown(document: dict[str, Any], *, published: bool) -> str:
     found = crossings_of(document)
     if found:
         parts += ["", "## Break-even bandwidths", ""]
-        parts += [f"- {one.words} ({link.channels_words}, {link.image})." for link, one in found]
+        parts += [f"- {one.words} ({link.short_title})." for link, one in found]
+    if failed := failures(all_places):
+        parts += ["", "## What failed", "", *(f"- {one}" for one in failed)]
     if uncertain := doubts(all_places):
         parts += ["", "## Noise", "", *(f"- {doubt}" for doubt in uncertain)]
     if published:
@@ -91,35 +92,6 @@ def measured_at(document: dict[str, Any]) -> str:
     """The days on which the points were measured."""
     days = sorted({entry["result"]["measured_at"][:10] for entry in document["points"]})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
-def csv_text(document: dict[str, Any]) -> str:
-    """The raw figures as CSV, one line per point."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    groups = {
-        "time": ("total_ms", "downtime_ms", "prealloc_ms"),
-        "traffic": (
-            *("guest_bytes", "wire_bytes", "compression_ratio", "throughput_mbps"),
-            "pages_per_second_mean",
-        ),
-        "send": ("cpu_seconds", "cpu_percent", "minor_faults"),
-        "recv": ("cpu_seconds", "cpu_percent", "minor_faults"),
-        "qat": ("hardware_requests", "software_requests", "simulated"),
-    }
-    point_columns = list(document["points"][0]["point"])
-    columns = [(group, key) for group, keys in groups.items() for key in keys]
-    writer.writerow([*point_columns, "status", "rounds", "measured_at", *(f"{g}_{k}" for g, k in columns)])
-    for entry in document["points"]:
-        result = entry["result"]
-        writer.writerow(
-            [
-                *(entry["point"][name] for name in point_columns),
-                *(result["status"], len(result["rounds"]), result["measured_at"]),
-                *(result[group][key] for group, key in columns),
-            ]
-        )
-    return out.getvalue()
 
 
 # ---------------------------------------------------------------- beside what was published

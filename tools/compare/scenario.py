@@ -38,7 +38,11 @@ AXES = ("methods", "levels", "channels", "bandwidths", "prealloc", "dirty_rates"
 
 @dataclass(frozen=True)
 class Point:
-    """One run: a place in the grid, and the number of the repetition."""
+    """One run: a place in the grid, and the number of the repetition.
+
+    In a campaign over a fleet `host` is the kind of host that it runs on; between a pair of hosts `host` sends
+    to `to_host`.
+    """
 
     method: str
     level: int | None
@@ -48,6 +52,8 @@ class Point:
     dirty_rate: str
     image: str
     repetition: int
+    host: str = ""
+    to_host: str = ""
 
     @property
     def key(self) -> str:
@@ -60,8 +66,17 @@ class Point:
         """The point without its repetition: `zstd-3_c2_b100M_prealloc_d0_corpus`."""
         return (
             f"{self.method_name.replace(' ', '.')}_c{self.channels}_b{self.bandwidth}_"
-            f"{'prealloc' if self.prealloc else 'lazy'}_d{self.dirty_rate}_{self.image}"
+            f"{'prealloc' if self.prealloc else 'lazy'}_d{self.dirty_rate}_{self.image}{self._hosts}"
         )
+
+    @property
+    def _hosts(self) -> str:
+        return "_h" + self.host + ("+" + self.to_host if self.to_host else "") if self.host else ""
+
+    @property
+    def hosts_words(self) -> str:
+        """`xeon`, or `xeon to epyc`; nothing where all points run on this host."""
+        return f"{self.host} to {self.to_host}" if self.to_host else self.host
 
     @property
     def method_name(self) -> str:
