@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from tools.compare.comparison import Place, by_link, doubts, failures, link_of, wins_words, winner
+from tools.compare.comparison import Place, by_link, doubts, failures, link_of, winner, wins_words
 from tools.compare.paged_table import STYLE as PAGED_STYLE
 from tools.compare.paged_table import paged_table
 from tools.compare.pictures import pictures, thinned
@@ -92,8 +92,7 @@ def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
     if len(contests) > MOST_LINES:
         fastest.append(html.escape(wins_words(who for _, who in contests)))
     even = [
-        f"{html.escape(one.words)} ({html.escape(link.short_title)})"
-        for link, one in crossings_of(document)
+        f"{html.escape(one.words)} ({html.escape(link.short_title)})" for link, one in crossings_of(document)
     ]
     parts = ["<h2>Which method on this link?</h2>", _list(fastest)]
     parts += ["<h3>Break-even bandwidths</h3>", _list(_first(even))] if even else []

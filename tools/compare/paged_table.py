@@ -76,7 +76,7 @@ def paged_table(title: str, rows: list[list[str]]) -> str:
     data = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f"<section><h2>{html.escape(title)}</h2>"
-        '<noscript><p>This table needs JavaScript; points.csv has its rows.</p></noscript>'
+        "<noscript><p>This table needs JavaScript; points.csv has its rows.</p></noscript>"
         '<div class="paging"><input id="find" placeholder="words that a row must hold" aria-label="find">'
         '<button id="back">back</button><span id="count"></span><button id="on">on</button></div>'
         '<table><thead><tr id="head"></tr></thead><tbody id="body"></tbody></table>'
