@@ -108,6 +108,16 @@ def completed(place: Place) -> bool:
     return all(result["status"] == "completed" for result in place.results)
 
 
+def clear_winner(group: list[Place]) -> Place | None:
+    """The fastest place, if it is the fastest by more than the noise, which takes repetitions to know."""
+    if any(len(place.results) < 2 for place in group):
+        return None
+    ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)
+    if not ended or any(place.total_ms.overlaps(ended[0].total_ms) for place in ended[1:]):
+        return None
+    return ended[0]
+
+
 def winner(group: list[Place]) -> str:
     """The fastest method, in words; no method where the ranges overlap."""
     ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)

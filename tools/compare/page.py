@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from tools.compare import hosts
 from tools.compare.comparison import Place, by_link, doubts, failures, link_of, winner, wins_words
 from tools.compare.paged_table import STYLE as PAGED_STYLE
 from tools.compare.paged_table import paged_table
@@ -17,6 +18,7 @@ from tools.compare.report import (
     published_tables,
     published_words,
     row,
+    where_words,
 )
 from tools.measuring.charts import NARROW, WIDE
 from tools.measuring.theme import CHART_STYLE, DARK, LIGHT, variables
@@ -63,7 +65,7 @@ svg {{ display: block; width: 100%; height: auto; }}
 
 def page(document: dict[str, Any], *, published: bool) -> str:
     """The page as HTML."""
-    title, host = document["scenario"]["title"], document["host"]
+    title = document["scenario"]["title"]
     all_places = places_of(document)
     parts = [
         "<!doctype html>",
@@ -71,10 +73,10 @@ def page(document: dict[str, Any], *, published: bool) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{host['cpus']} CPUs, {html.escape(host['cpu_model'])}, Linux {html.escape(host['kernel'])}, "
-        f"{len(host['qat_devices']) or 'no'} QAT devices; "
+        f"<p>{html.escape(where_words(document))}"
         f"guest of {html.escape(document['scenario']['size'])}; measured {measured_at(document)}.</p>",
         _answers(document, all_places),
+        *_hosts(document, all_places),
         *_pictures(document),
         *_tables(all_places),
         _noise(all_places),
@@ -101,6 +103,19 @@ def _answers(document: dict[str, Any], all_places: list[Place]) -> str:
 
 def _list(items: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _hosts(document: dict[str, Any], all_places: list[Place]) -> list[str]:
+    parts = [
+        f"<section><h2>{title}</h2><p>{words}</p>{_table(rows)}</section>"
+        for title, words, rows in (
+            (hosts.WHICH_HOST, hosts.HOW_TO_READ, hosts.which_host(all_places)),
+            (hosts.LINKS, hosts.LINKS_WORDS, hosts.link_matrix(all_places)),
+        )
+        if rows
+    ]
+    lines = hosts.host_lines(document)
+    return [*parts, *([_section("Hosts", lines)] if lines else [])]
 
 
 def _pictures(document: dict[str, Any]) -> list[str]:

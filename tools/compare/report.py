@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.options import AUTO
 from pipeline.report.markdown import table
+from tools.compare import hosts
 from tools.compare.comparison import Link, Place, by_link, completed, doubts, failures, places, winner
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
@@ -58,14 +59,15 @@ def crossings_of(document: dict[str, Any]) -> list[tuple[Link, Crossing]]:
 
 def markdown(document: dict[str, Any], *, published: bool) -> str:
     """The whole report as Markdown."""
-    host, scenario = document["host"], document["scenario"]
+    scenario = document["scenario"]
     parts = [
         f"# {scenario['title']}",
         "",
-        f"{host['cpus']} CPUs, {host['cpu_model']}, Linux {host['kernel']}; guest of {scenario['size']}; "
+        f"{where_words(document)}guest of {scenario['size']}; "
         f"measured {measured_at(document)}; medians, with the minimum and maximum of total ms.",
     ]
     all_places = places_of(document)
+    parts += _about_hosts(document, all_places)
     for link, group in by_link(all_places).items():
         parts += [
             "",
@@ -86,6 +88,26 @@ def markdown(document: dict[str, Any], *, published: bool) -> str:
     if published:
         parts += ["", *published_text(all_places)]
     return "\n".join(parts)
+
+
+def where_words(document: dict[str, Any]) -> str:
+    """This host, where it ran the points: a campaign's hosts have a list of their own."""
+    host = document["host"]
+    if document["points"][0]["point"].get("host"):
+        return ""
+    return f"{host['cpus']} CPUs, {host['cpu_model']}, Linux {host['kernel']}; "
+
+
+def _about_hosts(document: dict[str, Any], all_places: list[Place]) -> list[str]:
+    """Of a campaign: its hosts, which of them for which method, and the links between them."""
+    parts: list[str] = []
+    if lines := hosts.host_lines(document):
+        parts += ["", "## Hosts", "", *(f"- {line}" for line in lines)]
+    if rows := hosts.which_host(all_places):
+        parts += ["", f"## {hosts.WHICH_HOST}", "", hosts.HOW_TO_READ, "", table(rows)]
+    if rows := hosts.link_matrix(all_places):
+        parts += ["", f"## {hosts.LINKS}", "", hosts.LINKS_WORDS, "", table(rows)]
+    return parts
 
 
 def measured_at(document: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ Keep = Callable[[Point, dict[str, Any]], None]
 """Takes the result of a point, once for each."""
 
 FEWEST_SECONDS, SHARE = 30.0, 20.0
-"""The report is written anew every half minute, or less often where that would take more than 5 % of the time."""
+"""The report is written anew every half minute, or less often where that took more than 5 % of the time."""
 
 
 class Runner(Protocol):

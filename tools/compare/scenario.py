@@ -46,8 +46,8 @@ HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class Point:
     """One run: a place in the grid, and the number of the repetition.
 
-    In a campaign over a fleet `host` is the kind of host that it runs on; between a pair of hosts `host` sends
-    to `to_host`.
+    In a campaign over a fleet `host` is the kind of host that it runs on; of a pair of hosts `host` sends to
+    `to_host`.
     """
 
     method: str

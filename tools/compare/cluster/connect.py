@@ -24,6 +24,7 @@ MAX_LOCAL = 64
 CONNECT_SECONDS = 20.0
 START_SECONDS = 60.0
 LOCAL = "local"
+NO_OTHER_HOST = "127.0.0.1:0"
 TLS_FILES = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
 
 
@@ -104,8 +105,8 @@ def _own_cluster(count: int) -> Iterator[Client]:
                 threads_per_worker=1,
                 resources={"ramferry": 1},
                 security=Security.temporary(),
-                dashboard_address=None,
-                worker_dashboard_address=None,
+                dashboard_address=NO_OTHER_HOST,
+                worker_dashboard_address=NO_OTHER_HOST,
                 silence_logs=logging.CRITICAL,
                 local_directory=folder,
                 memory_limit=0,

@@ -1,4 +1,4 @@
-"""What the workers of one machine share: a lock, so that it runs one point at a time, and a campaign's folder.
+"""What the workers of one machine share: a lock, so that it runs one point at a time, and a folder.
 
 Both lie in a folder of the user's own. The lock is the kernel's (flock), so it goes with the process that has
 it. A campaign's folder has its images, and a lease that every worker which uses it holds open (a shared

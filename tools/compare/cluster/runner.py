@@ -1,9 +1,9 @@
 """Runs the points of a comparison on a fleet: one at a time on each machine, and none of them twice.
 
 The order is kept here, not at the scheduler: a task is handed to a worker only when its machine is free, so
-nothing waits in a worker for a lock, and a pair of hosts is taken both at once or not at all. A worker that is
-gone, or a host that fails, costs its point another try, elsewhere if there is an elsewhere; after MAX_TRIES, or
-where no host of its kind has been there for a while, the point's result says so.
+nothing waits in a worker for a lock, and a pair of hosts is taken both at once or not at all. A worker that
+is gone, or a host that fails, costs its point another try, elsewhere if there is an elsewhere; after
+MAX_TRIES, or where no host of its kind has been there for a while, the point's result says so.
 """
 
 from __future__ import annotations
@@ -99,10 +99,11 @@ class FleetRunner:
     def _start(self, topic: str) -> None:
         """Give work to the machines that are free."""
         busy = set().union(*(attempt.machines for attempt in self._running.values()))
-        for ends, waiting in self._waiting.items():
+        for ends, waiting in list(self._waiting.items()):
             while waiting and (workers := self._choose(ends, busy, waiting[0].failed_on)):
                 self._begin(waiting.popleft(), workers, topic)
                 busy |= {worker.machine for worker in workers}
+                self._waiting[ends] = self._waiting.pop(ends)  # others are first the next time
 
     def _choose(self, ends: Ends, busy: set[str], failed_on: set[str]) -> tuple[Worker, ...]:
         """A free worker for each end, on machines where the point did not fail if there are any."""
