@@ -55,11 +55,8 @@ def which_host(all_places: list[Place]) -> Rows:
         link = replace(link_of(place.point), hosts="")
         by_method.setdefault(place.point.method_name, {}).setdefault(link, []).append(place)
     columns = {method: _column(hosts, list(links.values())) for method, links in by_method.items()}
-    head = ["host", *columns]
-    return [
-        head,
-        *([host, *(column[number] for column in columns.values())] for number, host in enumerate(hosts)),
-    ]
+    cells = [[column[number] for column in columns.values()] for number in range(len(hosts))]
+    return [["host", *columns], *([host, *cells[number]] for number, host in enumerate(hosts))]
 
 
 def _column(hosts: list[str], links: list[list[Place]]) -> list[str]:
