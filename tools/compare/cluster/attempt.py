@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import queue
 from dataclasses import dataclass, field
-from typing import Any
-
-from distributed import Client, Future
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import one_line
 from tools.compare.cluster import on_host
 from tools.compare.cluster.fleet import RESOURCE, Worker
 from tools.compare.cluster.job import Certificates, Job, Outcome
 from tools.compare.scenario import Point
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import HostError, RunFailed, UsageError, one_line
+from pipeline.processes.signals import ENDING
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -99,6 +101,8 @@ def _own_cluster(count: int) -> Iterator[Client]:
     from distributed.security import Security
 
     with tempfile.TemporaryDirectory(prefix="ramferry-dask-") as folder:
+        # What starts workers, now and when one has died, inherits this; so do they (`own_worker`).
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             cluster = LocalCluster(
                 n_workers=count,
@@ -110,9 +114,12 @@ def _own_cluster(count: int) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
                 local_directory=folder,
                 memory_limit=0,
+                preload=["tools.compare.cluster.own_worker"],
             )
         except Exception as error:  # whatever it is: no cluster
             raise RunFailed(f"--cluster {LOCAL}:{count}: {_first_line(error)}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with cluster, Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=START_SECONDS)
             yield client

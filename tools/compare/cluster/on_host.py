@@ -19,10 +19,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from distributed import get_worker
-from distributed.comm import get_address_host
-from distributed.core import Status
-
 from pipeline import __version__
 from pipeline.codecs import library_versions
 from pipeline.errors import FerryError, HostError, RunFailed, one_line
@@ -89,6 +85,9 @@ def run_point(job: Job) -> Outcome:
 
 def receive(job: Job, certificates: Certificates, topic: str) -> Outcome:
     """The receiving end; under the topic it tells at which address it listens."""
+    from distributed import get_worker
+    from distributed.comm.addressing import get_address_host
+
     worker, check = get_worker(), _interest()
     listen = get_address_host(worker.contact_address or worker.address)
     arguments = ["--listen", f"[{listen}]:0" if ":" in listen else f"{listen}:0", "--once"]
@@ -133,6 +132,9 @@ def _outcome(measure: Callable[[], dict[str, Any]]) -> Outcome:
 
 def _interest() -> Callable[[], None]:
     """What raises NobodyWaits once the task that calls this is wanted no more."""
+    from distributed import get_worker
+    from distributed.core import Status
+
     worker = get_worker()
     key = worker.get_current_task()
 

@@ -13,17 +13,19 @@ import queue
 import secrets
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distributed import Client
-
+from pipeline.errors import FerryError, RunFailed
 from tools.compare.cluster import machine, on_host
 from tools.compare.cluster.attempt import Attempt, Event, Events, Work
-from tools.compare.cluster.fleet import Fleet, Worker
+from tools.compare.cluster.fleet import SCHEDULER_GONE, Fleet, Worker
 from tools.compare.cluster.job import Certificates, ImageOf, Job, Outcome
 from tools.compare.runner import Keep, arguments_of, now
 from tools.compare.scenario import Point, Scenario
 from tools.measuring.progress import say
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 MAX_TRIES = 3
 PATIENCE_SECONDS = 30.0
@@ -65,6 +67,12 @@ class FleetRunner:
             self._client.subscribe_topic(topic, self._heard)
         try:
             self._go(keep, topic)
+        except (FerryError, OSError):
+            raise
+        except Exception as error:  # whatever a client says that has lost its scheduler
+            if self._fleet.is_connected():
+                raise
+            raise RunFailed(SCHEDULER_GONE) from error
         finally:
             self._clean_up()
 
@@ -174,6 +182,8 @@ class FleetRunner:
 
     def _clean_up(self) -> None:
         """Nothing of ours is left running on a worker, and no file."""
+        if not self._fleet.is_connected():
+            return
         for attempt in self._running.values():
             attempt.cancel()
         until = time.monotonic() + END_SECONDS
