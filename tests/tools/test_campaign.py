@@ -197,6 +197,18 @@ def test_pairs_of_workers_of_our_own(tmp_path: Path) -> None:
     nothing_is_left()
 
 
+def test_a_pair_that_does_not_converge_is_a_row(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    text = 'title = "t"\nsize = "8M"\nmethods = ["none"]\nbandwidths = ["8M"]\ndirty_rates = ["64M"]\n'
+    text += 'pairs = [["local-1", "local-2"]]\nrepetitions = 1'
+    running = campaign(write(tmp_path, text), "--output", str(output), "--cluster", "local:2")
+    ended = running.end(SECONDS)
+    assert ended.code == 0, ended.err
+    assert "tried again" not in ended.err
+    assert statuses(output) == ["not-converged"]
+    assert_clean(running.session, set())
+
+
 # ---------------------------------------------------------------- started by hand
 
 
@@ -320,7 +332,7 @@ def test_tls(tmp_path: Path) -> None:
         (("--cluster", "10.0.0.1:8786"), "tcp://HOST:PORT"),
         (("--cluster", "tcp://10.0.0.1:99999"), "tcp://HOST:PORT"),
         (("--cluster", "tls://10.0.0.1:8786"), "go together"),
-        (("--cluster", "tls://10.0.0.1:8786", "--cluster-tls", "nowhere"), "has no ca-cert.pem"),
+        (("--cluster", "tls://10.0.0.1:8786", "--cluster-tls", "nowhere"), "ca-cert.pem cannot be read"),
         (("--cluster-tls", "nowhere"), "is for --cluster"),
         (("--hosts", "a"), "is for --cluster"),
         (("--cluster", "local:1", "--hosts", "a b"), "letters"),

@@ -50,6 +50,7 @@ class Attempt:
         self._events = events
         self._futures: list[Future[Any]] = []
         self._sent: Outcome | None = None
+        self._received: Outcome | None = None
 
     @property
     def machines(self) -> set[str]:
@@ -66,19 +67,24 @@ class Attempt:
         shares = len(self.machines) == 1
         self._submit(self.workers[0], on_host.send, self.job, certificates, address, shares)
 
-    def ended(self, future: Future[Any]) -> Outcome | None:
-        """What came of the attempt, if this task's end decides it: the sender's, or the first failure."""
-        outcome = _outcome_of(future)
-        if len(self.workers) == 1 or outcome.result is None:
-            return outcome
-        if len(self._futures) > 1 and future is self._futures[1]:
-            self._sent = outcome
-        done = self._sent is not None and all(one.done() for one in self._futures)
-        return self._sent if done else None
+    def ended(self, future: Future[Any]) -> tuple[Outcome, Worker] | None:
+        """What came of the attempt and on which worker, if this task's end decides it.
 
-    def blamed(self, future: Future[Any]) -> Worker:
-        """The worker that a task ran on."""
-        return self.workers[0] if future is not self._futures[0] else self.workers[-1]
+        Of a pair the sender's end does, since it knows more: a receiver whose sender gave up has failed too.
+        """
+        outcome = _outcome_of(future)
+        receiver = self._futures[0]
+        if len(self.workers) == 1 or len(self._futures) == 1:
+            return outcome, self.workers[-1]
+        if future is receiver:
+            self._received = outcome
+        else:
+            self._sent = outcome
+        if self._sent is None or (self._sent.result is not None and not receiver.done()):
+            return None
+        if self._sent.result is None and self._received is not None and self._received.result is None:
+            return self._received, self.workers[1]
+        return self._sent, self.workers[0]
 
     def cancel(self) -> None:
         """Nobody waits for its tasks: their workers end them."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import HostError, RunFailed, UsageError, one_line
+from pipeline.net.tls import CLIENT, Tls
 from pipeline.processes.signals import ENDING
 
 if TYPE_CHECKING:
@@ -53,10 +54,18 @@ def read_cluster(text: str, tls: str | None) -> ClusterAddress:
         raise UsageError(f"--cluster {text}: must be {LOCAL}:N, tcp://HOST:PORT or tls://HOST:PORT")
     if (found[1] == "tls") != (tls is not None):
         raise UsageError(f"--cluster {text}: tls:// and --cluster-tls DIR go together")
-    for name in TLS_FILES if tls is not None else ():
-        if not Path(tls or "", name).is_file():
-            raise UsageError(f"--cluster-tls {tls}: has no {name}")
+    if tls is not None:
+        _check_tls(tls)
     return ClusterAddress(0, text, None if tls is None else Path(tls))
+
+
+def _check_tls(folder: str) -> None:
+    """Raises UsageError for certificates that do not do, as `send` does."""
+    try:
+        Tls(folder, ()).context(CLIENT)
+    except UsageError as error:
+        why = str(error).removeprefix(f"--tls-dir {folder}: ").partition("; tools/")[0].partition("; sh ")[0]
+        raise UsageError(f"--cluster-tls {folder}: {why}") from error
 
 
 def check_dask() -> None:

@@ -155,11 +155,12 @@ class FleetRunner:
             if self._certificates is not None:
                 attempt.start_sender(self._certificates, event.address)
             return
-        outcome = attempt.ended(event.future)
-        if outcome is None:
+        decided = attempt.ended(event.future)
+        if decided is None:
             return
+        outcome, worker = decided
         if outcome.result is None:
-            self._failed(event.name, outcome, attempt.blamed(event.future), keep)
+            self._failed(event.name, outcome, worker, keep)
             return
         del self._running[event.name]
         keep(attempt.work.point, outcome.result)
