@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 from pipeline.errors import UsageError
 from tests.support.dask_fleet import HandFleet, hand_fleet
 from tests.support.harness import Run, assert_clean, leftovers, session_pids, tool
-from tools.compare import hosts
+from tools.compare import hosts, page, report
 from tools.compare.cluster import machine
 from tools.compare.cluster.connect import read_cluster
+from tools.compare.cluster.runner import failure
 from tools.compare.comparison import Place, places
-from tools.compare.points_table import COLUMNS
+from tools.compare.points_table import COLUMNS, csv_text, has_parquet, write_parquet
 from tools.compare.scenario import Point, Scenario, load
 
 pytest.importorskip("distributed")
@@ -357,7 +359,10 @@ def test_a_command_line_that_is_wrong_is_refused(
         ('pairs = ["a", "b"]', "two hosts"),
         ('pairs = [["a"]]', "two hosts"),
         ('pairs = [["a", "a"]]', "two hosts"),
-        ('pairs = [["a", 3]]', "letters"),
+        ('pairs = [["a", 3]]', "two hosts"),
+        ('pairs = [["a", ["b"]]]', "two hosts"),
+        ('pairs = [["a", "b", "a"]]', "two hosts"),
+        ("hosts = [3]", "letters"),
         ('pairs = [["a", "../b"]]', "letters"),
         ('hosts = "a"', "must be a list"),
         ('hosts = ["a/b"]', "letters"),
@@ -400,6 +405,22 @@ def place(host: str, *total_ms: float, to: str = "", method: str = "none") -> Pl
         {**result, "time": {"total_ms": ms}, "traffic": {"throughput_mbps": 1e6 / ms}} for ms in total_ms
     ]
     return places(zip(points, results, strict=True))[0]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_campaign_of_failures_is_reported(tmp_path: Path, published: bool) -> None:
+    scenario = Scenario(title="t", size="4M", methods=("none", "zstd"), bandwidths=("0", "8M"), pairs="all")
+    points = [
+        {"point": asdict(point), "result": failure("no worker of the host <a> is there")}
+        for point in scenario.points_on(["a", "b"])
+    ]
+    document = {"scenario": asdict(scenario), "host": {}, "hosts": {}, "points": points, "command": []}
+    text = report.markdown(document, published=published)
+    assert "12 points on a to b: no worker of the host <a> is there" in text
+    assert "<a>" not in page.page(document, published=published)
+    assert csv_text(document).count("failed") == len(points)
+    if has_parquet():
+        write_parquet(document, tmp_path / "points.parquet")
 
 
 def test_which_host_for_which_method() -> None:

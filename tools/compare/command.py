@@ -33,6 +33,8 @@ from tools.compare.scenario import AXES, Point, Scenario, check, load, names
 from tools.measuring.progress import say
 
 SCHEMA_VERSION = 1
+MOST_SHOWN = 2000
+"""Points of which the whole report is printed too; that of more fills a terminal for long."""
 
 
 def build_parser(program: str) -> Parser:
@@ -189,7 +191,8 @@ class _Report:
     def show(self) -> int:
         """Print the report; the exit code."""
         document = self._document()
-        show(report.markdown(document, published=self.published))
+        if len(document["points"]) <= MOST_SHOWN:
+            show(report.markdown(document, published=self.published))
         parquet = has_parquet()
         if not parquet:
             say(WITHOUT_PYARROW)

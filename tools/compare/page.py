@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from tools.compare import hosts
-from tools.compare.comparison import Place, by_link, doubts, failures, link_of, winner, wins_words
+from tools.compare.comparison import Place, by_link, completed, doubts, failures, link_of, winner, wins_words
 from tools.compare.paged_table import STYLE as PAGED_STYLE
 from tools.compare.paged_table import paged_table
 from tools.compare.pictures import pictures, thinned
@@ -80,7 +80,7 @@ def page(document: dict[str, Any], *, published: bool) -> str:
         *_pictures(document),
         *_tables(all_places),
         _noise(all_places),
-        *(_published(all_places) if published else ()),
+        *(_published(all_places) if published and any(map(completed, all_places)) else ()),
     ]
     return "\n".join([*parts, "</body></html>", ""])
 

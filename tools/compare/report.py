@@ -8,7 +8,17 @@ from typing import Any
 from pipeline.options import AUTO
 from pipeline.report.markdown import table
 from tools.compare import hosts
-from tools.compare.comparison import Link, Place, by_link, completed, doubts, failures, places, winner
+from tools.compare.comparison import (
+    Link,
+    Place,
+    by_link,
+    completed,
+    doubts,
+    failures,
+    has_figures,
+    places,
+    winner,
+)
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
 from tools.measuring.break_even import Crossing, Lines, break_evens
@@ -85,7 +95,7 @@ def markdown(document: dict[str, Any], *, published: bool) -> str:
         parts += ["", "## What failed", "", *(f"- {one}" for one in failed)]
     if uncertain := doubts(all_places):
         parts += ["", "## Noise", "", *(f"- {doubt}" for doubt in uncertain)]
-    if published:
+    if published and any(map(completed, all_places)):
         parts += ["", *published_text(all_places)]
     return "\n".join(parts)
 
@@ -134,7 +144,7 @@ def published_text(all_places: list[Place]) -> list[str]:
 
 def published_words(all_places: list[Place]) -> str:
     """What is compared, and where both sides were measured."""
-    host = all_places[0].results[0]["host"]
+    host = next(one["host"] for place in all_places for one in place.results if has_figures(one))
     days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
     return (
         f"Ratios to {BASE} of the same host and link: absolute figures of other hosts do not transfer. "

@@ -14,6 +14,9 @@ from tools.compare.scenario import Point, Scenario
 READABLE_VERSIONS = (1, 2)
 """Versions of result documents. They differ in names within `auto` and `transport`: not used here."""
 
+NOT_THE_POINTS = {"repetitions", "title", "hosts"}
+"""Keys of a scenario that may change: a point's file is named by its repetition and host."""
+
 Records = dict[str, dict[str, Any]]
 """The host record of each kind of host of a fleet."""
 
@@ -33,7 +36,7 @@ class ResultsFolder:
             raise UsageError(f"--output {folder}: is not a folder")
         if kept.exists():
             before = {"hosts": [], "pairs": None, "fleet": False, **json.loads(kept.read_text())}
-            differs = {name for name in said if said[name] != before.get(name)} - {"repetitions", "title"}
+            differs = {name for name in said if said[name] != before.get(name)} - NOT_THE_POINTS
             if differs and not force:
                 raise UsageError(
                     f"--output {folder}: holds another comparison ({', '.join(sorted(differs))} differ); "

@@ -142,7 +142,7 @@ class Scenario:
         if self.pairs == ALL_PAIRS:
             ends = list(itertools.permutations(hosts, 2))
         elif self.pairs is not None:
-            ends = [(pair[0], pair[1]) for pair in self.pairs]
+            ends = list(dict.fromkeys((pair[0], pair[1]) for pair in self.pairs))
         return [replace(point, host=a, to_host=b) for point in self.points() for a, b in ends]
 
     def _grid(self) -> list[Point]:
@@ -233,7 +233,8 @@ def _check_hosts(scenario: Scenario) -> None:
         if not isinstance(pairs, tuple) or not pairs:
             raise UsageError(f'pairs: {pairs} must be "all" or a list of pairs, as in [["xeon", "epyc"]]')
         for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[0] == pair[1]:
+            named = isinstance(pair, list | tuple) and all(isinstance(name, str) for name in pair)
+            if not named or len(set(pair)) != 2 or len(pair) != 2:
                 raise UsageError(f"pairs: {pair} must be two hosts: from where, and to where")
         if scenario.hosts:
             raise UsageError("hosts: the pairs name the hosts; leave it out")

@@ -36,6 +36,9 @@ LOCK_SECONDS = 2 * TIMEOUT_SECONDS
 SECOND_LOCK_SECONDS = 60.0
 """The sender waits for its machine while the receiver holds the other: two campaigns must not for ever."""
 
+DASKS_MALLOC = "MALLOC_TRIM_THRESHOLD_"
+"""Dask's nanny sets it for its workers; a migration shall have the memory that it has without Dask."""
+
 LISTENS = "waiting for a sender at "
 
 MAKE_IMAGE = """
@@ -211,7 +214,8 @@ def _run_to_end(
     Raises FerryError when it took too long, or is wanted no more: then it is ended first.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
-        process = start_command(command, stdin=subprocess.DEVNULL, stdout=out, stderr=said)
+        environment = {name: value for name, value in os.environ.items() if name != DASKS_MALLOC}
+        process = start_command(command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, env=environment)
         running.add(process.pid)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         try:
