@@ -134,7 +134,8 @@ def run(given: Given, command: list[str]) -> int:
             from tools.compare.cluster.campaign import campaign
 
             with campaign(where, scenario, output.hosts()) as fleet:
-                report_of.points = _filtered(scenario.points_on(list(output.add_hosts(fleet.hosts))), given)
+                output.add_hosts(fleet.hosts)
+                report_of.points = _filtered(scenario.points_on(list(fleet.hosts)), given)
                 _carry_out(fleet.runner, report_of)
     except OSError as error:
         raise RunFailed(one_line(error)) from error

@@ -57,11 +57,9 @@ class ResultsFolder:
         """The kinds of host that were there so far."""
         return dict(json.loads(self._hosts.read_text())) if self._hosts.exists() else {}
 
-    def add_hosts(self, records: Records) -> Records:
-        """Note kinds of host; all that were there so far. Raises OSError."""
-        together = {**self.hosts(), **records}
-        save_text(json.dumps(together, indent=1) + "\n", self._hosts)
-        return together
+    def add_hosts(self, records: Records) -> None:
+        """Note kinds of host that are there. Raises OSError."""
+        save_text(json.dumps({**self.hosts(), **records}, indent=1) + "\n", self._hosts)
 
     def result(self, point: Point) -> dict[str, Any] | None:
         """A finished point's result, of this version or of one before. Raises UsageError."""
