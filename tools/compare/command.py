@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,12 @@ def run(given: Given, command: list[str]) -> int:
     name = given.text("scenario") or ""
     scenario = _overridden(load(name), given)
     where = _cluster(given, scenario)
+    points = _filtered(scenario.points(), given) if where is None else []
     folder = Path(given.text("output") or f"compare-{Path(name).stem}")
     try:
         output = ResultsFolder(folder, scenario, given.flag("force"), fleet=where is not None)
-        report_of = _Report(output, scenario, command, given.flag("published"))
+        report_of = _Report(output, scenario, command, given.flag("published"), points)
         if where is None:
-            report_of.points = _filtered(scenario.points(), given)
             _carry_out(LocalRunner(scenario), report_of)
         else:
             from tools.compare.cluster.campaign import campaign
@@ -181,7 +181,7 @@ class _Report:
     scenario: Scenario
     command: list[str]
     published: bool
-    points: list[Point] = field(default_factory=list)
+    points: list[Point]
 
     def write(self) -> None:
         """The files, if there is a point. Raises OSError."""
