@@ -46,9 +46,7 @@ class HandFleet:
 
     def kill(self, name: str) -> None:
         """A worker with its nanny, and with what they run: a host that loses its power."""
-        process = self.workers.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(self.workers.pop(name))
 
     def commands(self) -> list[int]:
         """Processes that the workers have started."""
@@ -57,11 +55,7 @@ class HandFleet:
 
     def close(self) -> None:
         for process in (*self.workers.values(), self.scheduler):
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+            _kill(process)
 
     def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments, *self._options]
@@ -74,6 +68,17 @@ class HandFleet:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """A session's processes, but for the one that removes the semaphores of the others once they are gone."""
+    for pid in session_pids(process.pid):
+        if b"resource_tracker" not in _command(pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    process.wait()
 
 
 def _command(pid: int) -> bytes:

@@ -15,7 +15,7 @@ from tests.support.harness import tool
 from tests.tools.browser import dump, faults
 from tools.compare.page import MOST_PICTURES, page
 
-POINTS = {
+POINTS: dict[str, list[Any]] = {
     "host": ["xeon-qat", "epyc", "arm"],
     "method": ["none", "zstd", "lz4"],
     "channels": [1, 2, 4],
