@@ -2,6 +2,7 @@
 
     python -m tools.compare quick --output quick/          ends within two minutes; open quick/report.html
     python -m tools.compare my.toml --output DIR --filter 'zstd*'
+    python -m tools.compare quick --output fleet/ --cluster tcp://10.0.0.1:8786
     python -m qat.emulator -- python -m tools.compare quick --output emulated/
 
 Every run's result document is kept under DIR/points, so that a comparison that was broken off goes
@@ -10,12 +11,9 @@ on where it stood. DIR then holds report.html (needs no network), report.md, poi
 
 from __future__ import annotations
 
-import datetime
 import fnmatch
 import json
-import tempfile
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,16 @@ from pipeline.errors import Cancelled, RunFailed, UsageError, one_line
 from pipeline.report.files import save_text
 from pipeline.report.host import host_record
 from tools.compare import page, report
+from tools.compare.cluster.connect import ClusterAddress, check_dask, read_cluster
+from tools.compare.points_table import PARQUET, WITHOUT_PYARROW, csv_text, has_parquet, write_parquet
+from tools.compare.results import ResultsFolder
+from tools.compare.runner import LocalRunner, Runner, run_points
 from tools.compare.scenario import AXES, Point, Scenario, check, load, names
-from tools.measuring.images import KINDS, write_image
 from tools.measuring.progress import say
-from tools.measuring.trial import run_ours
 
 SCHEMA_VERSION = 1
-READABLE_VERSIONS = (1, 2)
-"""Versions of result documents. They differ in names within `auto` and `transport`: not used here."""
+MOST_SHOWN = 2000
+"""Points of which the whole report is printed too; that of more fills a terminal for long."""
 
 
 def build_parser(program: str) -> Parser:
@@ -64,6 +64,19 @@ def build_parser(program: str) -> Parser:
     add("--size", metavar="SIZE", help="RAM of the guest (default the scenario's)")
     add("--fill", metavar="PATH", help="corpus of the images (default the scenario's)")
     add("--repetitions", metavar="N", help="times each point is run (default the scenario's)")
+    add(
+        "--cluster",
+        metavar="WHERE",
+        help="run on a Dask cluster, every point on every kind of host: "
+        "local:N for N workers here, or its scheduler, as in tcp://10.0.0.1:8786 (default: this host alone)",
+    )
+    add(
+        "--cluster-tls",
+        metavar="DIR",
+        help="certificates for a scheduler at tls://: ca-cert.pem, "
+        "client-cert.pem, client-key.pem (default: none)",
+    )
+    add("--hosts", metavar="LIST", help="kinds of host of the cluster, with commas between (default all)")
     for axis in AXES:
         add(
             f"--{axis.replace('_', '-')}", metavar="LIST", help="replaces the scenario's, with commas between"
@@ -84,6 +97,8 @@ def _overridden(scenario: Scenario, given: Given) -> Scenario:
         if text is not None:
             parts = [part.strip() for part in text.split(",") if part.strip()]
             changes[axis] = tuple(_typed(axis, part) for part in parts)
+    if given.has("hosts"):
+        changes["hosts"] = tuple(part.strip() for part in (given.text("hosts") or "").split(","))
     if any(axis in AXES for axis in changes):
         changes["extra"] = ()
     scenario = replace(scenario, **changes)
@@ -103,139 +118,107 @@ def _typed(axis: str, text: str) -> Any:
     return text
 
 
-class ResultsFolder:
-    """The folder of one comparison. A finished point is a file that is there."""
-
-    def __init__(self, folder: Path, scenario: Scenario, force: bool) -> None:
-        """Raises UsageError when it holds another comparison, or something else."""
-        self.folder = folder
-        self.points = folder / "points"
-        said = json.loads(json.dumps(asdict(scenario)))
-        kept = folder / "scenario.json"
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--output {folder}: is not a folder")
-        if kept.exists():
-            before = json.loads(kept.read_text())
-            differs = {name for name in said if said[name] != before.get(name)} - {"repetitions", "title"}
-            if differs and not force:
-                raise UsageError(
-                    f"--output {folder}: holds another comparison ({', '.join(sorted(differs))} differ); "
-                    "choose another folder, or --force to throw it away"
-                )
-            if differs:
-                for path in self.points.glob("*.json"):
-                    path.unlink()
-        elif folder.exists() and any(folder.iterdir()) and not force:
-            raise UsageError(f"--output {folder}: is not empty; choose another folder, or --force")
-        try:
-            self.points.mkdir(parents=True, exist_ok=True)
-            save_text(json.dumps(said, indent=2) + "\n", kept)
-        except OSError as error:
-            raise UsageError(f"--output {folder}: {error.strerror}") from error
-
-    def result(self, point: Point) -> dict[str, Any] | None:
-        """A finished point's result, of this version or of one before. Raises UsageError."""
-        path = self.points / f"{point.key}.json"
-        if not path.exists():
-            return None
-        document: dict[str, Any] = json.loads(path.read_text())
-        if document["schema_version"] not in READABLE_VERSIONS:
-            raise UsageError(
-                f"--output {self.folder}: {path.name} has schema_version {document['schema_version']}, and "
-                f"this program reads {' and '.join(map(str, READABLE_VERSIONS))}; choose another folder"
-            )
-        return document
-
-    def keep(self, point: Point, result: dict[str, Any]) -> None:
-        """Write a point's result, whole or not at all."""
-        save_text(json.dumps(result, indent=1) + "\n", self.points / f"{point.key}.json")
-
-
-def run_points(scenario: Scenario, points: list[Point], output: ResultsFolder) -> None:
-    """Run what is not there yet, showing the time left. Raises FerryError, OSError."""
-    left = [point for point in points if output.result(point) is None]
-    if len(left) < len(points):
-        say(f"{len(points) - len(left)} of {len(points)} points are there already")
-    took: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="ramferry-compare-") as folder:
-        images = {name: _image(name, scenario, Path(folder)) for name in {point.image for point in left}}
-        for number, point in enumerate(left, 1):
-            began = time.monotonic()
-            result = _run(point, images[point.image])
-            output.keep(point, result)
-            took.append(time.monotonic() - began)
-            rest = sum(took) / len(took) * (len(left) - number)
-            say(
-                f"[{number}/{len(left)}] {point.key}: {_outcome(result)}; "
-                f"{'done' if number == len(left) else f'about {_duration(rest)} left'}"
-            )
-
-
-def _image(name: str, scenario: Scenario, folder: Path) -> Path:
-    if name not in KINDS:
-        return Path(name)
-    say(f"making the {name} image")
-    return write_image(
-        name, scenario.size_bytes, None if scenario.fill is None else Path(scenario.fill), folder
-    )
-
-
-def _run(point: Point, image: Path) -> dict[str, Any]:
-    arguments = ["--image", str(image), "--method", point.method, "--channels", str(point.channels)]
-    arguments += ["--max-bandwidth", point.bandwidth, "--dirty-rate", point.dirty_rate]
-    if point.level is not None:
-        arguments += ["--level", str(point.level)]
-    if point.prealloc:
-        arguments.append("--prealloc")
-    trial = run_ours(arguments, may_not_converge=True)
-    return {**trial.result, "measured_at": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
-
-
-def _outcome(result: dict[str, Any]) -> str:
-    total = result["time"]["total_ms"]
-    return f"{total:.0f} ms" if result["status"] == "completed" else str(result["status"])
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
 def run(given: Given, command: list[str]) -> int:
     """Run, write, and return the exit code."""
-    name, pattern = given.text("scenario") or "", given.text("filter") or "*"
+    name = given.text("scenario") or ""
     scenario = _overridden(load(name), given)
-    points = [point for point in scenario.points() if fnmatch.fnmatch(point.key, pattern)]
-    if not points:
-        raise UsageError(f"--filter {pattern}: matches no point of the scenario")
-    published = given.flag("published")
+    where = _cluster(given, scenario)
+    points = _filtered(scenario.points(), given) if where is None else []
     folder = Path(given.text("output") or f"compare-{Path(name).stem}")
     try:
-        output = ResultsFolder(folder, scenario, given.flag("force"))
-        run_points(scenario, points, output)
-        document = {**_document(scenario, points, output), "command": command}
-        _write(output.folder, document, published)
+        output = ResultsFolder(folder, scenario, given.flag("force"), fleet=where is not None)
+        report_of = _Report(output, scenario, command, given.flag("published"), points)
+        if where is None:
+            _carry_out(LocalRunner(scenario), report_of)
+        else:
+            from tools.compare.cluster.campaign import campaign
+
+            with campaign(where, scenario, output.hosts()) as fleet:
+                output.add_hosts(fleet.hosts)
+                report_of.points = _filtered(scenario.points_on(list(fleet.hosts)), given)
+                _carry_out(fleet.runner, report_of)
     except OSError as error:
         raise RunFailed(one_line(error)) from error
     except Cancelled as error:
         raise Cancelled(f"{error}; the same command goes on from here") from error
-    show(report.markdown(document, published=published))
-    show(f"\nwritten to {output.folder}: report.html, report.md, points.csv, compare.json")
-    return 0
+    return report_of.show()
 
 
-def _document(scenario: Scenario, points: list[Point], output: ResultsFolder) -> dict[str, Any]:
-    done = [(point, output.result(point)) for point in points]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": asdict(scenario),
-        "host": host_record(library_versions()),
-        "points": [{"point": asdict(point), "result": result} for point, result in done if result],
-    }
+def _cluster(given: Given, scenario: Scenario) -> ClusterAddress | None:
+    """The cluster that was asked for. Raises UsageError, HostError."""
+    text = given.text("cluster")
+    if text is None:
+        given.refuse(("cluster_tls", "hosts"), "is for --cluster")
+        if scenario.hosts or scenario.pairs is not None:
+            raise UsageError(f"{'hosts' if scenario.hosts else 'pairs'}: is for --cluster")
+        return None
+    where = read_cluster(text, given.text("cluster_tls"))
+    check_dask()
+    return where
+
+
+def _filtered(points: list[Point], given: Given) -> list[Point]:
+    pattern = given.text("filter") or "*"
+    found = [point for point in points if fnmatch.fnmatch(point.key, pattern)]
+    if not found:
+        raise UsageError(f"--filter {pattern}: matches no point of the scenario")
+    return found
+
+
+def _carry_out(runner: Runner, report_of: _Report) -> None:
+    """Run the points; whatever ends it, what was measured is in the report. Raises FerryError, OSError."""
+    try:
+        run_points(runner, report_of.points, report_of.output, report_of.write)
+    finally:
+        report_of.write()
+
+
+@dataclass
+class _Report:
+    """What is made of the points that are there."""
+
+    output: ResultsFolder
+    scenario: Scenario
+    command: list[str]
+    published: bool
+    points: list[Point]
+
+    def write(self) -> None:
+        """The files, if there is a point. Raises OSError."""
+        document = self._document()
+        if document["points"]:
+            _write(self.output.folder, document, self.published)
+
+    def show(self) -> int:
+        """Print the report; the exit code."""
+        document = self._document()
+        if len(document["points"]) <= MOST_SHOWN:
+            show(report.markdown(document, published=self.published))
+        parquet = has_parquet()
+        if not parquet:
+            say(WITHOUT_PYARROW)
+        files = ["report.html", "report.md", "points.csv", *([PARQUET] if parquet else []), "compare.json"]
+        show(f"\nwritten to {self.output.folder}: {', '.join(files)}")
+        measured = any(entry["result"]["status"] != "failed" for entry in document["points"])
+        return 0 if measured else RunFailed.exit_code
+
+    def _document(self) -> dict[str, Any]:
+        done = [(point, self.output.result(point)) for point in self.points]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "scenario": asdict(self.scenario),
+            "host": host_record(library_versions()),
+            "hosts": self.output.hosts(),
+            "points": [{"point": asdict(point), "result": result} for point, result in done if result],
+            "command": self.command,
+        }
 
 
 def _write(folder: Path, document: dict[str, Any], published: bool) -> None:
     save_text(json.dumps(document, indent=1) + "\n", folder / "compare.json")
-    save_text(report.csv_text(document), folder / "points.csv")
+    save_text(csv_text(document), folder / "points.csv")
+    if has_parquet():
+        write_parquet(document, folder / PARQUET)
     save_text(report.markdown(document, published=published) + "\n", folder / "report.md")
     save_text(page.page(document, published=published), folder / "report.html")
 

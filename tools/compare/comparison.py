@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class Place:
     @property
     def method_name(self) -> str:
         """Method and level, and who did the work of a device: `qatzip 1 (software)`."""
-        return self.point.method_name + who_worked(self.results[0])
+        worked = next((who_worked(result) for result in self.results if has_figures(result)), "")
+        return self.point.method_name + worked
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Link:
     prealloc: bool
     dirty_rate: str
     image: str
+    hosts: str = ""
 
     @property
     def bandwidth_bytes(self) -> int:
@@ -61,7 +64,13 @@ class Link:
         wire = "no bandwidth limit" if self.bandwidth_bytes == 0 else show_rate(self.bandwidth)
         rate = "idle guest" if self.dirty_rate == "0" else f"guest writes {show_rate(self.dirty_rate)}"
         prealloc = "prealloc" if self.prealloc else "no prealloc"
-        return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}"
+        hosts = f", {self.hosts}" if self.hosts else ""
+        return f"{wire}, {self.channels_words}, {prealloc}, {rate}, {self.image}{hosts}"
+
+    @property
+    def short_title(self) -> str:
+        """Channels, image and hosts: where bandwidths are told apart by other means."""
+        return f"{self.channels_words}, {self.image}{f', {self.hosts}' if self.hosts else ''}"
 
     @property
     def channels_words(self) -> str:
@@ -80,14 +89,33 @@ def by_link(all_places: list[Place]) -> dict[Link, list[Place]]:
     """Group the places that differ only in method and level."""
     found: dict[Link, list[Place]] = {}
     for place in all_places:
-        p = place.point
-        found.setdefault(Link(p.channels, p.bandwidth, p.prealloc, p.dirty_rate, p.image), []).append(place)
+        found.setdefault(link_of(place.point), []).append(place)
     return found
+
+
+def link_of(p: Point) -> Link:
+    """A point's link."""
+    return Link(p.channels, p.bandwidth, p.prealloc, p.dirty_rate, p.image, p.hosts_words)
+
+
+def has_figures(result: dict[str, Any]) -> bool:
+    """Whether a run came so far that it was measured: not where its host failed."""
+    return "time" in result
 
 
 def completed(place: Place) -> bool:
     """Whether every repetition completed."""
     return all(result["status"] == "completed" for result in place.results)
+
+
+def clear_winner(group: list[Place]) -> Place | None:
+    """The fastest place, if it is the fastest by more than the noise, which takes repetitions to know."""
+    if any(len(place.results) < 2 for place in group):
+        return None
+    ended = sorted((place for place in group if completed(place)), key=lambda p: p.total_ms.median)
+    if not ended or any(place.total_ms.overlaps(ended[0].total_ms) for place in ended[1:]):
+        return None
+    return ended[0]
 
 
 def winner(group: list[Place]) -> str:
@@ -106,16 +134,40 @@ def winner(group: list[Place]) -> str:
     return f"{best.method_name}, {factor:.2f} x faster than {ended[1].method_name}"
 
 
+def wins_words(winners: Iterable[str]) -> str:
+    """How often each method was the fastest: `over all 120 links: zstd 1 on 80, none on 30, no one on 10`."""
+    counts: Counter[str] = Counter()
+    for words in winners:
+        clear = "cannot be told apart" not in words and not words.startswith("no method")
+        counts[words.partition(",")[0] if clear else "no one"] += 1
+    said = ", ".join(f"{name} on {count}" for name, count in counts.most_common())
+    return f"over all {counts.total()} links: {said}"
+
+
 def doubts(all_places: list[Place]) -> list[str]:
     """Reasons not to trust these figures: too few repetitions, or too wide a spread."""
     found = []
     few = sum(len(place.results) < ENOUGH_REPETITIONS for place in all_places)
     if few:
         found.append(f"{few} of {len(all_places)} places have fewer than {ENOUGH_REPETITIONS} repetitions.")
-    wide = [place for place in all_places if place.total_ms.noise > WIDE_SPREAD]
+    measured = [place for place in all_places if all(map(has_figures, place.results))]
+    wide = [place for place in measured if place.total_ms.noise > WIDE_SPREAD]
     for place in wide:
         found.append(
             f"{place.method_name}, {place.point.place}: total ms spreads over {place.total_ms.noise:.0%}; "
             "repeat it on a quieter host."
         )
     return found
+
+
+def failures(all_places: list[Place]) -> list[str]:
+    """What points failed, and why: a line a reason and host."""
+    found: Counter[tuple[str, str]] = Counter()
+    for place in all_places:
+        for result in place.results:
+            if result["status"] == "failed":
+                found[place.point.hosts_words, str(result["error"])] += 1
+    return [
+        f"{'1 point' if count == 1 else f'{count} points'}{f' on {hosts}' if hosts else ''}: {error}"
+        for (hosts, error), count in found.most_common()
+    ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tools.compare.comparison import Place, completed
+from tools.compare.comparison import Place, completed, has_figures, link_of
 from tools.compare.report import lines_of, places_of
 from tools.measuring import charts
 from tools.measuring.bandwidth_chart import bandwidth_chart
@@ -15,6 +16,7 @@ Picture = tuple[str, Callable[[charts.Size], str]]
 """A title, and what draws the picture in a size."""
 
 MOST_BARS = 24
+BY_BANDWIDTH = "Total time by bandwidth"
 
 
 def pictures(document: dict[str, Any]) -> list[Picture]:
@@ -28,6 +30,16 @@ def pictures(document: dict[str, Any]) -> list[Picture]:
     ]
 
 
+def thinned(drawn: list[Picture], most: int) -> list[Picture]:
+    """At most so many pictures: the last ones, which there is one of each, and of the others evenly many."""
+    if len(drawn) <= most:
+        return drawn
+    singles = [one for one in drawn if not one[0].startswith(BY_BANDWIDTH)]
+    many = [one for one in drawn if one[0].startswith(BY_BANDWIDTH)]
+    count = most - len(singles)
+    return [*(many[index * len(many) // count] for index in range(count)), *singles]
+
+
 Lines = dict[str, list[tuple[float, float]]]
 
 
@@ -36,12 +48,12 @@ def _lines(title: str, x: charts.Axis, y: charts.Axis, lines: Lines) -> Picture:
 
 
 def _by_bandwidth(document: dict[str, Any]) -> list[Picture]:
-    rates = [place.point.bandwidth for place in places_of(document)]
+    rates = list(dict.fromkeys(place.point.bandwidth for place in places_of(document)))
     found: list[Picture] = []
     for link, lines in lines_of(document).items():
         chart = bandwidth_chart(lines, rates)
         if chart is not None:
-            title = f"Total time by bandwidth: {link.channels_words}, {link.image}"
+            title = f"{BY_BANDWIDTH}: {link.short_title}"
             found.append((title, partial(chart.draw, title)))
     return found
 
@@ -55,8 +67,7 @@ def _by_channels(all_places: list[Place]) -> list[Picture]:
     chosen = [
         place
         for place in ended
-        if (place.point.bandwidth, place.point.prealloc, place.point.dirty_rate, place.point.image)
-        == (fastest.bandwidth, fastest.prealloc, fastest.dirty_rate, fastest.image)
+        if replace(link_of(place.point), channels=0) == replace(link_of(fastest), channels=0)
     ]
     found = []
     for title, unit in (("Time by channels", "total ms"), ("CPU of both sides by channels", "CPU s")):
@@ -91,7 +102,7 @@ def _prealloc(all_places: list[Place]) -> list[Picture]:
 
 def _but_prealloc(place: Place) -> tuple[Any, ...]:
     p = place.point
-    return p.method, p.level, p.channels, p.bandwidth, p.dirty_rate, p.image
+    return p.method_name, replace(link_of(p), prealloc=True)
 
 
 def _names_apart(places: list[Place]) -> list[str]:
@@ -102,6 +113,7 @@ def _names_apart(places: list[Place]) -> list[str]:
         lambda place: place.point.bandwidth if place.point.bandwidth != "0" else "no limit",
         lambda place: f"writes {place.point.dirty_rate}",
         lambda place: place.point.image.rpartition("/")[2],
+        lambda place: place.point.hosts_words,
     ]
     told = [key for number, key in enumerate(keys) if not number or len(set(map(key, places))) > 1]
     return [", ".join(key(place) for key in told) for place in places]
@@ -109,7 +121,7 @@ def _names_apart(places: list[Place]) -> list[str]:
 
 def _rounds(all_places: list[Place]) -> list[Picture]:
     """The run with the most rounds: the pages left to send at its start and after each round."""
-    results = [result for place in all_places for result in place.results]
+    results = [result for place in all_places for result in place.results if has_figures(result)]
     longest = max(results, key=lambda result: len(result["rounds"]), default=None)
     if longest is None or len(longest["rounds"]) < 2:
         return []

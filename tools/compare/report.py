@@ -1,14 +1,24 @@
-"""A comparison as Markdown and CSV, in the columns and the grouping of the published tables."""
+"""A comparison as Markdown, in the columns and the grouping of the published tables."""
 
 from __future__ import annotations
 
-import csv
-import io
+from dataclasses import replace
 from typing import Any
 
 from pipeline.options import AUTO
 from pipeline.report.markdown import table
-from tools.compare.comparison import Link, Place, by_link, completed, doubts, places, winner
+from tools.compare import hosts
+from tools.compare.comparison import (
+    Link,
+    Place,
+    by_link,
+    completed,
+    doubts,
+    failures,
+    has_figures,
+    places,
+    winner,
+)
 from tools.compare.published import TABLES, PublishedTable
 from tools.compare.scenario import Point
 from tools.measuring.break_even import Crossing, Lines, break_evens
@@ -40,7 +50,7 @@ def lines_of(document: dict[str, Any]) -> dict[Link, Lines]:
     """Total ms over bandwidth, a line a method, for everything else that was compared."""
     found: dict[Link, Lines] = {}
     for link, group in by_link(places_of(document)).items():
-        whole = Link(link.channels, "0", link.prealloc, link.dirty_rate, link.image)
+        whole = replace(link, bandwidth="0")
         for place in group:
             if completed(place):
                 line = found.setdefault(whole, {}).setdefault(place.method_name, [])
@@ -59,14 +69,15 @@ def crossings_of(document: dict[str, Any]) -> list[tuple[Link, Crossing]]:
 
 def markdown(document: dict[str, Any], *, published: bool) -> str:
     """The whole report as Markdown."""
-    host, scenario = document["host"], document["scenario"]
+    scenario = document["scenario"]
     parts = [
         f"# {scenario['title']}",
         "",
-        f"{host['cpus']} CPUs, {host['cpu_model']}, Linux {host['kernel']}; guest of {scenario['size']}; "
+        f"{where_words(document)}guest of {scenario['size']}; "
         f"measured {measured_at(document)}; medians, with the minimum and maximum of total ms.",
     ]
     all_places = places_of(document)
+    parts += _about_hosts(document, all_places)
     for link, group in by_link(all_places).items():
         parts += [
             "",
@@ -79,47 +90,40 @@ def markdown(document: dict[str, Any], *, published: bool) -> str:
     found = crossings_of(document)
     if found:
         parts += ["", "## Break-even bandwidths", ""]
-        parts += [f"- {one.words} ({link.channels_words}, {link.image})." for link, one in found]
+        parts += [f"- {one.words} ({link.short_title})." for link, one in found]
+    if failed := failures(all_places):
+        parts += ["", "## What failed", "", *(f"- {one}" for one in failed)]
     if uncertain := doubts(all_places):
         parts += ["", "## Noise", "", *(f"- {doubt}" for doubt in uncertain)]
-    if published:
+    if published and any(map(completed, all_places)):
         parts += ["", *published_text(all_places)]
     return "\n".join(parts)
+
+
+def where_words(document: dict[str, Any]) -> str:
+    """This host, where it ran the points: a campaign's hosts have a list of their own."""
+    host = document["host"]
+    if document["points"][0]["point"].get("host"):
+        return ""
+    return f"{host['cpus']} CPUs, {host['cpu_model']}, Linux {host['kernel']}; "
+
+
+def _about_hosts(document: dict[str, Any], all_places: list[Place]) -> list[str]:
+    """Of a campaign: its hosts, which of them for which method, and the links between them."""
+    parts: list[str] = []
+    if lines := hosts.host_lines(document):
+        parts += ["", "## Hosts", "", *(f"- {line}" for line in lines)]
+    if rows := hosts.which_host(all_places):
+        parts += ["", f"## {hosts.WHICH_HOST}", "", hosts.HOW_TO_READ, "", table(rows)]
+    if rows := hosts.link_matrix(all_places):
+        parts += ["", f"## {hosts.LINKS}", "", hosts.LINKS_WORDS, "", table(rows)]
+    return parts
 
 
 def measured_at(document: dict[str, Any]) -> str:
     """The days on which the points were measured."""
     days = sorted({entry["result"]["measured_at"][:10] for entry in document["points"]})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
-def csv_text(document: dict[str, Any]) -> str:
-    """The raw figures as CSV, one line per point."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    groups = {
-        "time": ("total_ms", "downtime_ms", "prealloc_ms"),
-        "traffic": (
-            *("guest_bytes", "wire_bytes", "compression_ratio", "throughput_mbps"),
-            "pages_per_second_mean",
-        ),
-        "send": ("cpu_seconds", "cpu_percent", "minor_faults"),
-        "recv": ("cpu_seconds", "cpu_percent", "minor_faults"),
-        "qat": ("hardware_requests", "software_requests", "simulated"),
-    }
-    point_columns = list(document["points"][0]["point"])
-    columns = [(group, key) for group, keys in groups.items() for key in keys]
-    writer.writerow([*point_columns, "status", "rounds", "measured_at", *(f"{g}_{k}" for g, k in columns)])
-    for entry in document["points"]:
-        result = entry["result"]
-        writer.writerow(
-            [
-                *(entry["point"][name] for name in point_columns),
-                *(result["status"], len(result["rounds"]), result["measured_at"]),
-                *(result[group][key] for group, key in columns),
-            ]
-        )
-    return out.getvalue()
 
 
 # ---------------------------------------------------------------- beside what was published
@@ -140,7 +144,7 @@ def published_text(all_places: list[Place]) -> list[str]:
 
 def published_words(all_places: list[Place]) -> str:
     """What is compared, and where both sides were measured."""
-    host = all_places[0].results[0]["host"]
+    host = next(one["host"] for place in all_places for one in place.results if has_figures(one))
     days = sorted({result["measured_at"][:10] for place in all_places for result in place.results})
     return (
         f"Ratios to {BASE} of the same host and link: absolute figures of other hosts do not transfer. "

@@ -6,6 +6,8 @@
     methods = ["none", "zstd"]        levels = [1, 3]        channels = [2]
     bandwidths = ["100M", "0"]        prealloc = [true]      dirty_rates = ["0", "32M"]
     images = ["corpus"]               kinds of `tools.measuring.images`, or paths of raw RAM images
+    hosts = ["xeon", "epyc"]          kinds of host of a fleet (--cluster); default all that are there
+    pairs = "all"                     or [["xeon", "epyc"], ...]: from the first to the second of each pair
     [[extra]]                         more points: axes that are named replace the scenario's
 
 A level that a method does not have is left out for it; a method without levels counts once.
@@ -14,7 +16,9 @@ A level that a method does not have is left out for it; a method without levels 
 from __future__ import annotations
 
 import itertools
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +38,17 @@ else:
 
 OURS = Path(__file__).with_name("scenarios")
 AXES = ("methods", "levels", "channels", "bandwidths", "prealloc", "dirty_rates", "images")
+ALL_PAIRS = "all"
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run: a place in the grid, and the number of the repetition."""
+    """One run: a place in the grid, and the number of the repetition.
+
+    In a campaign over a fleet `host` is the kind of host that it runs on; of a pair of hosts `host` sends to
+    `to_host`.
+    """
 
     method: str
     level: int | None
@@ -48,6 +58,8 @@ class Point:
     dirty_rate: str
     image: str
     repetition: int
+    host: str = ""
+    to_host: str = ""
 
     @property
     def key(self) -> str:
@@ -60,8 +72,17 @@ class Point:
         """The point without its repetition: `zstd-3_c2_b100M_prealloc_d0_corpus`."""
         return (
             f"{self.method_name.replace(' ', '.')}_c{self.channels}_b{self.bandwidth}_"
-            f"{'prealloc' if self.prealloc else 'lazy'}_d{self.dirty_rate}_{self.image}"
+            f"{'prealloc' if self.prealloc else 'lazy'}_d{self.dirty_rate}_{self.image}{self._hosts}"
         )
+
+    @property
+    def _hosts(self) -> str:
+        return "_h" + self.host + ("+" + self.to_host if self.to_host else "") if self.host else ""
+
+    @property
+    def hosts_words(self) -> str:
+        """`xeon`, or `xeon to epyc`; nothing where all points run on this host."""
+        return f"{self.host} to {self.to_host}" if self.to_host else self.host
 
     @property
     def method_name(self) -> str:
@@ -90,6 +111,8 @@ class Scenario:
     repetitions: int = 3
     filled: float = 0.9375
     fill: str | None = None
+    hosts: tuple[str, ...] = ()
+    pairs: str | tuple[Any, ...] | None = None
     extra: tuple[dict[str, Any], ...] = field(default=())
 
     @property
@@ -105,6 +128,22 @@ class Scenario:
                 places.setdefault(point.place, point)
         turns = range(1, self.repetitions + 1)
         return [replace(point, repetition=turn) for turn in turns for point in places.values()]
+
+    def named_hosts(self) -> tuple[str, ...]:
+        """The kinds of host that the scenario names; none is all that are there."""
+        if isinstance(self.pairs, tuple):
+            return tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
+        return self.hosts
+
+    def points_on(self, hosts: Sequence[str]) -> list[Point]:
+        """Every point on each of these kinds of host, or between pairs of them; hosts innermost, so that all
+        of them have work."""
+        ends: list[tuple[str, str]] = [(name, "") for name in hosts]
+        if self.pairs == ALL_PAIRS:
+            ends = list(itertools.permutations(hosts, 2))
+        elif self.pairs is not None:
+            ends = list(dict.fromkeys((pair[0], pair[1]) for pair in self.pairs))
+        return [replace(point, host=a, to_host=b) for point in self.points() for a, b in ends]
 
     def _grid(self) -> list[Point]:
         found = []
@@ -156,7 +195,7 @@ def _frozen(text: str, raw: dict[str, Any], known: Any) -> dict[str, Any]:
     for name in raw:
         if name not in known:
             raise UsageError(f"scenario {text}: {name} is not known here")
-        if name in AXES and not isinstance(raw[name], list):
+        if name in (*AXES, "hosts") and not isinstance(raw[name], list):
             raise UsageError(f"scenario {text}: {name} must be a list")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
 
@@ -183,8 +222,27 @@ def check(scenario: Scenario) -> None:
         raise UsageError(f"size: {scenario.size} must be 1M or more, a multiple of 4K")
     if not isinstance(scenario.repetitions, int) or not 1 <= scenario.repetitions <= 100:
         raise UsageError(f"repetitions: {scenario.repetitions} must be 1 to 100")
+    _check_hosts(scenario)
     if not scenario.points():
         raise UsageError("the scenario has no point: no method has one of its levels")
+
+
+def _check_hosts(scenario: Scenario) -> None:
+    pairs = scenario.pairs
+    if pairs is not None and pairs != ALL_PAIRS:
+        if not isinstance(pairs, tuple) or not pairs:
+            raise UsageError(f'pairs: {pairs} must be "all" or a list of pairs, as in [["xeon", "epyc"]]')
+        for pair in pairs:
+            named = isinstance(pair, list | tuple) and all(isinstance(name, str) for name in pair)
+            if not named or len(set(pair)) != 2 or len(pair) != 2:
+                raise UsageError(f"pairs: {pair} must be two hosts: from where, and to where")
+        if scenario.hosts:
+            raise UsageError("hosts: the pairs name the hosts; leave it out")
+    for name in scenario.named_hosts():
+        if not isinstance(name, str) or not HOST_NAME.fullmatch(name):
+            raise UsageError(f"host {name}: must be letters, digits, dots, dashes, 63 at most")
+    if len(set(scenario.hosts)) < len(scenario.hosts):
+        raise UsageError("hosts: one of them is named twice")
 
 
 def _checked_rate(rate: object) -> None:

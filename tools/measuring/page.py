@@ -46,14 +46,14 @@ pre {{ background: var(--soft); padding: .6rem .8rem; white-space: pre-wrap; fon
 """
 
 
-def opening(title: str) -> str:
-    """The beginning of a page, with its title as its headline."""
+def opening(title: str, more_style: str = "") -> str:
+    """The beginning of a page, with its title as its headline, and style of its own."""
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
+            f"<title>{html.escape(title)}</title><style>{STYLE}{more_style}</style></head><body>",
             f"<h1>{html.escape(title)}</h1>",
         ]
     )
