@@ -72,6 +72,9 @@ class Outlet(Protocol):
     def put(self, number: int) -> None:
         """Hand a filled slot on."""
 
+    def interrupted(self, number: int) -> bool:
+        """Whether there was no way out for a while before this free slot was had; then it is given back."""
+
 
 class QueueOutlet:
     """The bounded queue."""
@@ -90,6 +93,9 @@ class QueueOutlet:
         number = self._free.get()
         assert number is not None, "nobody ends this side"
         return number
+
+    def interrupted(self, number: int) -> bool:
+        return False
 
 
 def run_channel(connection: Connection, plan: ChannelPlan, queue: PacketQueue) -> None:
@@ -167,15 +173,22 @@ class Channel:
             if not len(claimed := plan.rounds.claim(size)):
                 break
             for start in range(0, len(claimed), size):
-                self._send(claimed[start : start + size])
+                if not self._send(claimed[start : start + size]):
+                    break
         while self._crossing:
             self._deliver_first()
         return round_number
 
-    def _send(self, pages: npt.NDArray[np.uint32]) -> None:
-        """One packet: compressed from a snapshot, copied into its slot, or left where it is in RAM."""
+    def _send(self, pages: npt.NDArray[np.uint32]) -> bool:
+        """One packet: compressed from a snapshot, copied into its slot, or left where it is in RAM.
+
+        False where the channel was without a connection meanwhile: then the round may have ended without it,
+        and what it has claimed is missing there and goes again, in the next one.
+        """
         self._packet += 1
         number = self._free_slot()
+        if self._outlet.interrupted(number):
+            return False
         slot = self._outlet.slot(number)
         method = self._picker.pick(len(pages))
         if self._keeper is not None and self._keeper.has_any(pages):
@@ -186,6 +199,7 @@ class Channel:
             self._leave_in_ram(number, slot, pages)
         else:
             self._send_copied(number, slot, pages)
+        return True
 
     def _send_compressed(
         self, number: int, slot: Slot, pages: npt.NDArray[np.uint32], method: Method

@@ -89,14 +89,15 @@ def test_what_cannot_be_is_said_in_a_line(arguments: tuple[str, ...], said: str)
 def breaks(network: Proxy, chance: random.Random, done: threading.Event) -> None:
     """Cut some connection, again and again."""
     while not done.is_set():
-        time.sleep(chance.uniform(0.02, 0.4))
+        time.sleep(chance.uniform(0.05, 0.5))
         pipes = network.pipes[:]
         if pipes:
             chance.choice(pipes).cut(reset=chance.random() < 0.5)
 
 
-def migrate_over_breaks(seed: int, *more: str) -> int:
-    """A run over a link that breaks; how many pages went as deltas."""
+def migrate_over_breaks(seed: int, *more: str) -> int | None:
+    """A run over a link that breaks; how many pages went as deltas. None where it did not converge, or was
+    never called back: that ends a run in a line, and makes no wrong page."""
     chance, done = random.Random(seed), threading.Event()
     with receiver(*more) as here, proxy(here.port) as network:
         running = send(
@@ -110,23 +111,25 @@ def migrate_over_breaks(seed: int, *more: str) -> int:
         finally:
             done.set()
             breaker.join()
-        assert ended.code in (0, 3), ended.err
-        if ended.code == 0:
-            assert ended.result["verified"] is True
-            assert here.end().code == 0
-            return int(ended.result["delta"]["pages"])
-    return 0
+        if ended.code:
+            assert ended.code == 3 or "no connection within" in ended.err, ended.err
+            return None
+        assert ended.result["verified"] is True
+        assert here.end().code == 0
+        return int(ended.result["delta"]["pages"])
 
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_link_that_breaks_again_and_again(secure: bool, tmp_path: Path) -> None:
     more = ("--tls-dir", str(certificates(tmp_path / "certs", "127.0.0.1"))) if secure else ()
-    migrate_over_breaks(1, *more)
+    assert migrate_over_breaks(1, *more) is not None
 
 
 @pytest.mark.long
 def test_a_hundred_migrations_with_random_breaks_have_no_wrong_page() -> None:
-    assert sum(migrate_over_breaks(seed) > 0 for seed in range(100)) > 50
+    found = [migrate_over_breaks(seed) for seed in range(100)]
+    assert sum(pages is not None for pages in found) >= 90
+    assert sum(bool(pages) for pages in found) > 50
 
 
 def a_trace(path: Path) -> Path:

@@ -78,6 +78,7 @@ def _work(coordinator: Connection, channel: Channel, outlet: ConnectionOutlet) -
         coordinator.send({"kind": "sent", "round": channel.send_round()})
         outlet.settle()
         outlet.mend()
+        outlet.has_no_claims()
 
 
 class ConnectionOutlet:
@@ -103,6 +104,7 @@ class ConnectionOutlet:
         self._slots = [_new_slot(plan) for _ in range(SLOTS)]
         self._free = list(range(SLOTS))
         self._broken = ""
+        self._called = False
         self._pages, self._most = SMALL_PAGES, max(SMALL_PAGES, plan.channel.packet_pages)
         self._carried = 0
 
@@ -122,6 +124,12 @@ class ConnectionOutlet:
     def slot(self, number: int) -> Slot:
         return self._slots[number]
 
+    def interrupted(self, number: int) -> bool:
+        interrupted, self._called = self._called, False
+        if interrupted:
+            self._free.append(number)
+        return interrupted
+
     def put(self, number: int) -> None:
         """Send it, unless the connection is broken: then it is lost, as the barrier will find."""
         if not self._broken:
@@ -130,6 +138,10 @@ class ConnectionOutlet:
             self._fit(time.monotonic() - began)
         self.connection.count_carried()
         self._free.append(number)
+
+    def has_no_claims(self) -> None:
+        """What was interrupted until now harms nothing."""
+        self._called = False
 
     def settle(self) -> None:
         """Wait until nothing of this process is under way; where that does not end, the connection is
@@ -140,6 +152,7 @@ class ConnectionOutlet:
         """Where the connection broke, call until there is one again. Raises RunFailed, Finished."""
         if self._broken:
             why, self._broken = self._broken, ""
+            self._called = True
             self.connection.again(why)
 
     def _fit(self, took_seconds: float) -> None:
