@@ -1,0 +1,117 @@
+"""The plan: several schedules are played through, and the shortest is taken.
+
+A link that is shared by more VMs than fill it makes each of them slower, and a slow VM is sent more often what
+it rewrites. So VMs start only while the links and CPUs on their way have room for them at full speed, as many
+as that are, the ones on the most loaded link first. How full is best depends on how much time of a migration
+carries nothing, so several degrees are tried, with the named baselines beside.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tools.evacuate.baselines import BASELINES, baselines_of, longest_first
+from tools.evacuate.bound import Bound, bound_of
+from tools.evacuate.fabric import Fabric
+from tools.evacuate.methods import chosen
+from tools.evacuate.placement import placed
+from tools.evacuate.plan_file import Plan
+from tools.evacuate.simulation import NO_LIMIT, Played, Question, Strategy, play
+from tools.evacuate.work import options_of
+
+FILLS = (1.0, 1.15, 1.4, 2.0, 3.0)
+MANY_JOBS, FEW_FILLS = 2000, (1.0, 1.4)
+"""From so many jobs on fewer degrees are tried."""
+
+SEARCH_MOVES = 2400
+"""Jobs that the search for a better order may play: many tries for few VMs, none for many."""
+
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The chosen schedule, the baselines that were played, and what nobody can beat."""
+
+    question: Question
+    chosen: Played
+    baselines: dict[str, Played]
+    bound: Bound
+
+
+def make_plan(plan: Plan, *, baselines: bool = True) -> Planned:
+    """Without `baselines` only LPT is played beside. Raises UsageError where a VM has nowhere to go."""
+    question = question_of(plan)
+    bound = bound_of(question)
+    asked = baselines_of(question)
+    names = BASELINES if baselines else ("lpt",)
+    beside = {name: play(question, asked[name]) for name in names}
+    tried = [play(question, strategy) for strategy in candidates_of(question)]
+    best = min([*tried, *beside.values()], key=_worth)
+    best = _searched(question, best, bound)
+    return Planned(question, _named(best), beside, bound)
+
+
+def question_of(plan: Plan) -> Question:
+    """Placement, then methods."""
+    fabric = Fabric(plan)
+    sizes = []
+    for vm in plan.vms:
+        source = plan.hosts[vm.host]
+        shares = (option.cost.wire_share for option in options_of(vm, source, source))
+        sizes.append(vm.size_bytes * (1 - vm.zero_share) * min(shares))
+    return Question(plan, fabric, chosen(plan, fabric, placed(plan, fabric, sizes)))
+
+
+def candidates_of(question: Question) -> list[Strategy]:
+    """Two orders, each with several degrees of filling."""
+    streams = question.plan.limits.streams_a_host
+    fills = FILLS if len(question.jobs) < MANY_JOBS else FEW_FILLS
+    orders = [_most_loaded_first(question), longest_first(question)]
+    return [
+        Strategy("ramferry", order, fill, streams, streams, NO_LIMIT) for order in orders for fill in fills
+    ]
+
+
+def _most_loaded_first(question: Question) -> tuple[int, ...]:
+    """By priority; then by the load of the fullest resource on the way; then the longest."""
+    load = [0.0] * len(question.fabric.capacity)
+    for job in question.jobs:
+        for link in job.path:
+            load[link] += job.alone_wire_bytes / question.fabric.capacity[link]
+
+    def key(at: int) -> tuple[float, ...]:
+        job = question.jobs[at]
+        fullest = max((load[link] for link in job.path), default=0.0)
+        return (not job.converges, -job.vm.priority, -fullest, -job.alone_seconds, at)
+
+    return tuple(sorted(range(len(question.jobs)), key=key))
+
+
+def _worth(played: Played) -> tuple[float, ...]:
+    return (played.left, round(played.total_seconds, 6), played.sum_seconds)
+
+
+def _named(played: Played) -> Played:
+    return replace(played, strategy=replace(played.strategy, name="ramferry"))
+
+
+def _searched(question: Question, best: Played, bound: Bound) -> Played:
+    """Other orders near the best one, as many as its size allows: one job is put elsewhere at a time."""
+    count = len(question.jobs)
+    chance = random.Random(SEED)
+    for _ in range(SEARCH_MOVES // count if count > 1 else 0):
+        if best.total_seconds <= bound.seconds * 1.002:
+            break
+        tried = play(question, replace(best.strategy, order=_moved(question, best.strategy.order, chance)))
+        best = min(best, tried, key=_worth)
+    return best
+
+
+def _moved(question: Question, order: Sequence[int], chance: random.Random) -> tuple[int, ...]:
+    """Priorities stay in order."""
+    changed = list(order)
+    changed.insert(chance.randrange(len(order)), changed.pop(chance.randrange(len(order))))
+    return tuple(sorted(changed, key=lambda at: -question.jobs[at].vm.priority))

@@ -1,0 +1,180 @@
+"""A schedule, played through: every round of every VM, over shared links, in SimPy's time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+import simpy
+
+from guestmem.page import PAGE_BYTES
+from pipeline.forecast.rounds import Steps
+from tools.evacuate.admission import Admission
+from tools.evacuate.fabric import Fabric
+from tools.evacuate.network import Flow, Network
+from tools.evacuate.plan_file import Plan
+from tools.evacuate.work import Job, demand_of
+
+NO_LIMIT = float("inf")
+Watch = Callable[[int, float, float], None]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """In which order jobs start, and when one may: links and CPUs filled up to `fill` times what they carry
+    (infinite: never asked), streams out of and into a host, and migrations in all."""
+
+    name: str
+    order: tuple[int, ...]
+    fill: float
+    out_of_a_host: float
+    into_a_host: float
+    in_all: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """What became of a job. Seconds since the plan began; `attempts` 2 where the first did not converge."""
+
+    job: int
+    start_seconds: float
+    end_seconds: float
+    downtime_start_seconds: float
+    downtime_seconds: float
+    wire_bytes: float
+    cpu_seconds: float
+    moved: bool
+    attempts: int
+
+    @property
+    def seconds(self) -> float:
+        return self.end_seconds - self.start_seconds
+
+
+@dataclass(frozen=True)
+class Played:
+    """All moves, in the order in which they started."""
+
+    strategy: Strategy
+    total_seconds: float
+    moves: tuple[Move, ...]
+
+    @property
+    def sum_seconds(self) -> float:
+        return sum(move.seconds for move in self.moves)
+
+    @property
+    def left(self) -> int:
+        """Jobs that could not be moved."""
+        return sum(not move.moved for move in self.moves)
+
+
+class Question:
+    """Jobs of a plan, with what each needs to start; made once, played often."""
+
+    def __init__(self, plan: Plan, fabric: Fabric, jobs: Sequence[Job]) -> None:
+        self.plan, self.fabric, self.jobs = plan, fabric, jobs
+        at = len(fabric.capacity)
+        self._host_slot = {name: at + number for number, name in enumerate(plan.hosts)}
+        self._slots = at + len(plan.hosts) + 1
+        self.needs = [self._needs(job) for job in jobs]
+
+    def _needs(self, job: Job) -> list[tuple[int, float]]:
+        work = Steps(job.case).work()
+        demand = demand_of(job, work, self.fabric, job.vm.size_bytes)
+        streams = [(self._host_slot[host.name], 1.0) for host in (job.source, job.destination)]
+        carried = [(one, amount * demand.most_bytes_per_second) for one, amount in demand.uses]
+        return [(self._slots - 1, 1.0), *streams, *carried]
+
+    def admission(self, strategy: Strategy) -> Admission:
+        """The strategy's limits on these jobs."""
+        limits = [strategy.fill * one for one in self.fabric.capacity]
+        for host in self.plan.hosts.values():
+            limits.append(strategy.out_of_a_host if host.empty else strategy.into_a_host)
+        return Admission(self.needs, [*limits, strategy.in_all], strategy.order)
+
+
+class _Run:
+    def __init__(
+        self, question: Question, strategy: Strategy, jobs: Sequence[Job], link: float, watch: Watch | None
+    ) -> None:
+        self._question, self._jobs = question, jobs
+        self._limits = question.plan.limits
+        self._clock = simpy.Environment()
+        capacity = [
+            one.capacity * (link if one.kind in ("up", "down") else 1.0)
+            for one in question.fabric.resources
+        ]
+        self._network = Network(self._clock, capacity, watch)
+        self._admission = question.admission(strategy)
+        self._strategy = strategy
+        self._moves: list[Move] = []
+        self._again: list[Move] = []
+
+    def play(self) -> Played:
+        self._begin(self._admission.first())
+        self._clock.run()
+        for failed in sorted(self._again, key=lambda move: move.job):
+            self._clock.process(self._once_more(failed))
+            self._clock.run()
+        moves = sorted(self._moves, key=lambda move: (move.start_seconds, move.job))
+        return Played(self._strategy, max((one.end_seconds for one in moves), default=0.0), tuple(moves))
+
+    def _begin(self, jobs: list[int]) -> None:
+        for job in jobs:
+            self._clock.process(self._in_turn(job))
+
+    def _in_turn(self, job: int) -> Generator[simpy.Event, None, None]:
+        move = yield from self._migrate(job, self._jobs[job], attempts=1)
+        if move.moved or self._limits.policy.converge == "throttle":
+            self._moves.append(move)
+        else:
+            self._again.append(move)
+        self._begin(self._admission.release(job))
+
+    def _once_more(self, failed: Move) -> Generator[simpy.Event, None, None]:
+        """When all others are through, with nobody beside it, and throttled: as execution does it."""
+        job = self._jobs[failed.job]
+        policy = replace(job.case.policy, converge="throttle")
+        slowed = replace(job, case=replace(job.case, policy=policy))
+        move = yield from self._migrate(failed.job, slowed, attempts=2)
+        self._moves.append(replace(move, wire_bytes=move.wire_bytes + failed.wire_bytes))
+
+    def _migrate(self, number: int, job: Job, attempts: int) -> Generator[simpy.Event, None, Move]:
+        clock, flow, steps = self._clock, Flow(job.option.channels), Steps(job.case)
+        started = first_page = clock.now
+        if self._limits.start_seconds:
+            yield clock.timeout(self._limits.start_seconds)
+            first_page = clock.now
+        scanned: float = job.vm.size_bytes
+        while not steps.over:
+            work = steps.work()
+            begun = clock.now
+            yield self._network.carry(flow, demand_of(job, work, self._question.fabric, scanned))
+            steps.took(work, (clock.now - begun) * 1e3, work.held_seconds)
+            scanned = PAGE_BYTES
+        self._network.leave(flow)
+        # The barriers of rounds and the switchover carry nothing.
+        yield clock.timeout(max(0.0, steps.elapsed_ms / 1e3 - (clock.now - first_page)))
+        downtime = steps.downtime_ms / 1e3
+        ended = clock.now
+        if self._limits.end_seconds:
+            yield clock.timeout(self._limits.end_seconds)
+        cpu = steps.send_cpu_seconds + steps.recv_cpu_seconds
+        return Move(
+            *(number, started, ended, ended - downtime, downtime, steps.wire_bytes, cpu),
+            *(steps.converged, attempts),
+        )
+
+
+def play(
+    question: Question,
+    strategy: Strategy,
+    jobs: Sequence[Job] | None = None,
+    link: float = 1.0,
+    watch: Watch | None = None,
+) -> Played:
+    """`jobs` stand for the question's (a draw), `link` for what links carry beside what the plan says."""
+    return _Run(question, strategy, question.jobs if jobs is None else jobs, link, watch).play()
+
+
