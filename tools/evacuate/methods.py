@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guestmem.page import PAGE_BYTES
 from pipeline.forecast.rounds import Steps
 from tools.evacuate.fabric import Fabric
 from tools.evacuate.plan_file import Host, Plan, Vm
-from tools.evacuate.work import Job, Option, case_of, demand_of, job_of, options_of
+from tools.evacuate.work import Job, Option, case_of, demand_of, job_of, options_of, seconds_about
 
 PASSES = 3
 SHARPNESS = 4
@@ -17,6 +16,9 @@ SHARPNESS = 4
 
 OWN_TIME = 0.25
 """What a second of a VM's own time counts beside a second of the fullest resource."""
+
+WORST = 20.0
+"""What is not foreseen to converge counts as so many first rounds."""
 
 TRIED = 6
 """So many options are tried for one that converges."""
@@ -65,8 +67,8 @@ def _estimates(plan: Plan, fabric: Fabric, vm: Vm, host: Host) -> list[_Estimate
         demand = demand_of(job, work, fabric, vm.size_bytes)
         links = [demand.most_bytes_per_second, *(fabric.capacity[one] for one in path)]
         first = demand.wire_bytes / min(links)
-        more = case.curve.pages_after(first) * PAGE_BYTES / max(work.normal_bytes, PAGE_BYTES)
-        whole = 1 + more / max(0.05, 1 - min(0.95, more))
+        seconds = seconds_about(case.curve, work, demand.wire_bytes, min(links))
+        whole = min(seconds / first, WORST)
         uses = tuple(
             (one, amount * demand.wire_bytes * whole / fabric.capacity[one]) for one, amount in demand.uses
         )

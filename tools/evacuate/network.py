@@ -123,9 +123,7 @@ class Network:
         """Water filling: the level rises until a flow has its most or a resource is full, one after another."""
         found: dict[Flow, float] = {}
         left = {one: self._capacity[one] for one in tight}
-        thirst = {
-            one: sum(amount * flow.weight for flow, amount in self._on[one].items()) for one in tight
-        }
+        thirst = {one: sum(amount * flow.weight for flow, amount in self._on[one].items()) for one in tight}
         levels = [(left[one] / thirst[one], one) for one in tight if thirst[one]]
         heapq.heapify(levels)
         by_most = sorted(flows, key=lambda flow: flow.demand.most_bytes_per_second / flow.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pipeline.errors import UsageError
 from pipeline.options import MAX_WORKERS
@@ -28,12 +28,16 @@ class Placement:
                 self._zones.setdefault(link, []).append((0.0, at, host.name))
         for heap in (self._everywhere, *self._zones.values()):
             heapq.heapify(heap)
+        for vm, name in plan.settled:
+            self._settle(vm, plan.hosts[name])
 
     def place(self, vm: Vm, bytes_on_wire: float) -> Host:
         """Raises UsageError where no host can take it."""
         source = self._plan.hosts[vm.host]
         found = [self._best(vm, self._everywhere, bytes_on_wire)]
-        found += [self._best(vm, self._zones[link], bytes_on_wire) for link in source.links if link in self._zones]
+        found += [
+            self._best(vm, self._zones[link], bytes_on_wire) for link in source.links if link in self._zones
+        ]
         fit = [host for host in found if host is not None]
         if not fit:
             why = f" apart from the others of {vm.apart}" if vm.apart else ""
@@ -46,12 +50,32 @@ class Placement:
 
     def put(self, vm: Vm, host: Host, bytes_on_wire: float) -> None:
         """It goes there."""
-        self._free[host.name] -= vm.size_bytes
-        if vm.apart is not None:
-            self._groups[host.name].add(vm.apart)
+        self._settle(vm, host)
         for one in self._fabric.path(self._plan.hosts[vm.host], host):
             self._load[one] += bytes_on_wire
         self._load[self._fabric.cpu[host.name]] += vm.size_bytes / 1e9
+
+    def _settle(self, vm: Vm, host: Host) -> None:
+        self._free[host.name] -= vm.size_bytes
+        if vm.apart is not None:
+            self._groups[host.name].add(vm.apart)
+
+    def take_back(self, vm: Vm, host: Host) -> None:
+        """It does not go there after all."""
+        self._free[host.name] += vm.size_bytes
+        self._groups[host.name].discard(vm.apart or "")
+
+    def other(self, vm: Vm, without: Container[str]) -> Host | None:
+        """The host with the most room among those that are not `without`; it is put there."""
+        fit = [
+            host
+            for host in self._plan.hosts.values()
+            if not host.empty and host.name not in without and self.fits(vm, host)
+        ]
+        host = max(fit, key=lambda one: self._free[one.name], default=None)
+        if host is not None:
+            self._settle(vm, host)
+        return host
 
     def fits(self, vm: Vm, host: Host) -> bool:
         return vm.size_bytes <= self._free[host.name] and (
@@ -94,6 +118,8 @@ def placed(plan: Plan, fabric: Fabric, bytes_on_wire: Iterable[float]) -> list[H
     """A destination for each VM of the plan, the largest placed first, those apart before others."""
     sizes = list(bytes_on_wire)
     placement = Placement(plan, fabric)
-    order = sorted(range(len(plan.vms)), key=lambda at: (plan.vms[at].apart is None, -plan.vms[at].size_bytes))
+    order = sorted(
+        range(len(plan.vms)), key=lambda at: (plan.vms[at].apart is None, -plan.vms[at].size_bytes)
+    )
     found = {at: placement.place(plan.vms[at], sizes[at]) for at in order}
     return [found[at] for at in range(len(plan.vms))]

@@ -114,7 +114,8 @@ class Vm:
 
 @dataclass(frozen=True)
 class Plan:
-    """The question. Names are unique, and every name that is used is there."""
+    """The question. Names are unique, and every name that is used is there. `settled` are VMs that have moved
+    before, and where to."""
 
     title: str
     limits: Limits
@@ -122,6 +123,7 @@ class Plan:
     links: dict[str, Link]
     hosts: dict[str, Host]
     vms: tuple[Vm, ...]
+    settled: tuple[tuple[Vm, str], ...] = ()
 
 
 def read_plan(path: Path) -> Plan:

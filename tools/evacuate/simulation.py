@@ -9,11 +9,11 @@ import simpy
 
 from guestmem.page import PAGE_BYTES
 from pipeline.forecast.rounds import Steps
-from tools.evacuate.admission import Admission
+from tools.evacuate.admission import Admission, Asked, Start
 from tools.evacuate.fabric import Fabric
 from tools.evacuate.network import Flow, Network
 from tools.evacuate.plan_file import Plan
-from tools.evacuate.work import Job, demand_of
+from tools.evacuate.work import Job, demand_of, seconds_about
 
 NO_LIMIT = float("inf")
 Watch = Callable[[int, float, float], None]
@@ -22,7 +22,8 @@ Watch = Callable[[int, float, float], None]
 @dataclass(frozen=True)
 class Strategy:
     """In which order jobs start, and when one may: links and CPUs filled up to `fill` times what they carry
-    (infinite: never asked), streams out of and into a host, and migrations in all."""
+    (infinite: never asked), streams out of and into a host, and migrations in all. With `patience` above 0
+    what is left of a link goes to a job with a limit (`tools.evacuate.admission`)."""
 
     name: str
     order: tuple[int, ...]
@@ -30,6 +31,7 @@ class Strategy:
     out_of_a_host: float
     into_a_host: float
     in_all: float
+    patience: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Move:
     cpu_seconds: float
     moved: bool
     attempts: int
+    limit_bytes_per_second: float | None
 
     @property
     def seconds(self) -> float:
@@ -70,28 +73,34 @@ class Played:
 
 
 class Question:
-    """Jobs of a plan, with what each needs to start; made once, played often."""
+    """Jobs of a plan, with what each asks for; made once, played often."""
 
     def __init__(self, plan: Plan, fabric: Fabric, jobs: Sequence[Job]) -> None:
         self.plan, self.fabric, self.jobs = plan, fabric, jobs
         at = len(fabric.capacity)
         self._host_slot = {name: at + number for number, name in enumerate(plan.hosts)}
         self._slots = at + len(plan.hosts) + 1
-        self.needs = [self._needs(job) for job in jobs]
+        self.asked = [self._asked(job) for job in jobs]
 
-    def _needs(self, job: Job) -> list[tuple[int, float]]:
+    def _asked(self, job: Job) -> Asked:
         work = Steps(job.case).work()
         demand = demand_of(job, work, self.fabric, job.vm.size_bytes)
-        streams = [(self._host_slot[host.name], 1.0) for host in (job.source, job.destination)]
-        carried = [(one, amount * demand.most_bytes_per_second) for one, amount in demand.uses]
-        return [(self._slots - 1, 1.0), *streams, *carried]
+        streams = (self._slots - 1, *(self._host_slot[host.name] for host in (job.source, job.destination)))
+
+        def seconds_at(rate: float) -> float:
+            return seconds_about(job.case.curve, work, demand.wire_bytes, rate)
+
+        unrest = job.alone_wire_bytes / demand.wire_bytes
+        return Asked(
+            streams, demand.uses, demand.most_bytes_per_second, job.alone_wire_bytes, unrest, seconds_at
+        )
 
     def admission(self, strategy: Strategy) -> Admission:
         """The strategy's limits on these jobs."""
         limits = [strategy.fill * one for one in self.fabric.capacity]
         for host in self.plan.hosts.values():
             limits.append(strategy.out_of_a_host if host.empty else strategy.into_a_host)
-        return Admission(self.needs, [*limits, strategy.in_all], strategy.order)
+        return Admission(self.asked, [*limits, strategy.in_all], strategy.order, strategy.patience)
 
 
 class _Run:
@@ -102,8 +111,7 @@ class _Run:
         self._limits = question.plan.limits
         self._clock = simpy.Environment()
         capacity = [
-            one.capacity * (link if one.kind in ("up", "down") else 1.0)
-            for one in question.fabric.resources
+            one.capacity * (link if one.kind in ("up", "down") else 1.0) for one in question.fabric.resources
         ]
         self._network = Network(self._clock, capacity, watch)
         self._admission = question.admission(strategy)
@@ -120,12 +128,13 @@ class _Run:
         moves = sorted(self._moves, key=lambda move: (move.start_seconds, move.job))
         return Played(self._strategy, max((one.end_seconds for one in moves), default=0.0), tuple(moves))
 
-    def _begin(self, jobs: list[int]) -> None:
-        for job in jobs:
-            self._clock.process(self._in_turn(job))
+    def _begin(self, starts: list[Start]) -> None:
+        for start in starts:
+            self._clock.process(self._in_turn(start))
 
-    def _in_turn(self, job: int) -> Generator[simpy.Event, None, None]:
-        move = yield from self._migrate(job, self._jobs[job], attempts=1)
+    def _in_turn(self, start: Start) -> Generator[simpy.Event, None, None]:
+        job = start.job
+        move = yield from self._migrate(job, self._jobs[job], start.limit, attempts=1)
         if move.moved or self._limits.policy.converge == "throttle":
             self._moves.append(move)
         else:
@@ -137,10 +146,12 @@ class _Run:
         job = self._jobs[failed.job]
         policy = replace(job.case.policy, converge="throttle")
         slowed = replace(job, case=replace(job.case, policy=policy))
-        move = yield from self._migrate(failed.job, slowed, attempts=2)
+        move = yield from self._migrate(failed.job, slowed, None, attempts=2)
         self._moves.append(replace(move, wire_bytes=move.wire_bytes + failed.wire_bytes))
 
-    def _migrate(self, number: int, job: Job, attempts: int) -> Generator[simpy.Event, None, Move]:
+    def _migrate(
+        self, number: int, job: Job, limit: float | None, attempts: int
+    ) -> Generator[simpy.Event, None, Move]:
         clock, flow, steps = self._clock, Flow(job.option.channels), Steps(job.case)
         started = first_page = clock.now
         if self._limits.start_seconds:
@@ -150,7 +161,8 @@ class _Run:
         while not steps.over:
             work = steps.work()
             begun = clock.now
-            yield self._network.carry(flow, demand_of(job, work, self._question.fabric, scanned))
+            demand = demand_of(job, work, self._question.fabric, scanned)
+            yield self._network.carry(flow, demand if limit is None else demand.limited(limit))
             steps.took(work, (clock.now - begun) * 1e3, work.held_seconds)
             scanned = PAGE_BYTES
         self._network.leave(flow)
@@ -163,7 +175,7 @@ class _Run:
         cpu = steps.send_cpu_seconds + steps.recv_cpu_seconds
         return Move(
             *(number, started, ended, ended - downtime, downtime, steps.wire_bytes, cpu),
-            *(steps.converged, attempts),
+            *(steps.converged, attempts, limit),
         )
 
 
@@ -176,5 +188,3 @@ def play(
 ) -> Played:
     """`jobs` stand for the question's (a draw), `link` for what links carry beside what the plan says."""
     return _Run(question, strategy, question.jobs if jobs is None else jobs, link, watch).play()
-
-

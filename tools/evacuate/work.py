@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +43,8 @@ SYNC_MS_A_GIB = 1.0
 SAMPLE_BYTES = 96 << 20
 
 SHORTEST_SECONDS = 1e-9
+MOST_REWRITTEN = 0.9
+"""A first round that leaves more than this share of itself has no end that could be foreseen."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,17 @@ class Demand:
     wire_bytes: float
     most_bytes_per_second: float
     uses: tuple[tuple[int, float], ...]
+
+    def limited(self, bytes_per_second: float) -> Demand:
+        """With a limit of its own."""
+        return replace(self, most_bytes_per_second=min(self.most_bytes_per_second, bytes_per_second))
+
+
+def seconds_about(curve: DirtyCurve, work: Work, wire_bytes: float, rate: float) -> float:
+    """How long all rounds take about, of which this is the first: each as its share of what it leaves."""
+    first = wire_bytes / rate
+    more = curve.pages_after(first) * PAGE_BYTES / max(work.normal_bytes, PAGE_BYTES)
+    return first * (1 + more / (1 - more)) if more < MOST_REWRITTEN else math.inf
 
 
 def demand_of(job: Job, work: Work, fabric: Fabric, scanned_bytes: float) -> Demand:
@@ -152,7 +166,9 @@ def _sampled(path: str) -> _Content:
     normal, zero_share = normal_pages(words)
     if not len(normal):
         return _Content(tuple((name, 1.0) for name in METHODS), zero_share)
-    asked = [(name, 1) for name in METHODS if name not in ("none", "qatzip") and not METHODS[name].unavailable()]
+    asked = [
+        (name, 1) for name in METHODS if name not in ("none", "qatzip") and not METHODS[name].unavailable()
+    ]
     shares = {}
     for one in candidates(asked, normal, normal[:0], 1):
         shares[one.method] = float(one.whole.payload_bytes.sum() / one.whole.plain_bytes.sum())

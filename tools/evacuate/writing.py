@@ -50,9 +50,7 @@ def _together(phases: tuple[Phase, ...], pages: int, seconds: float) -> float:
     if not cycle:
         return _distinct(phases[0], pages, seconds)
     shares = [phase.seconds / cycle for phase in phases]
-    one = sum(
-        share * _distinct(phase, pages, seconds) for phase, share in zip(phases, shares, strict=True)
-    )
+    one = sum(share * _distinct(phase, pages, seconds) for phase, share in zip(phases, shares, strict=True))
     if seconds < cycle:
         return one
     untouched = 1.0
