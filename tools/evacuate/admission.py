@@ -1,7 +1,7 @@
 """Who may start: a list in order, and slots that each takes while it runs.
 
-Slots are what links and CPUs carry, streams of a host, and migrations in all. A job that does not fit waits at
-one slot that is full, and is asked again when that one has room, so that a long list costs little.
+Slots are what links and CPUs carry, streams of a host, and migrations in all. A job that does not fit waits
+at one slot that is full, and is asked again when that one has room, so that a long list costs little.
 
 What is left of a link when the next in order does not fit need not lie idle: with `patience`, a job may start
 with a limit of so many bytes a second, the calmest first, since a slow migration sends again what its guest

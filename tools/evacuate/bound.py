@@ -1,7 +1,7 @@
 """How short no plan with these destinations and methods can be.
 
-Whatever is done, a VM sends at least what it sends with its path to itself: slower rounds leave more dirty. So
-no plan ends before the fullest resource has carried all of that, nor before the longest VM alone is through.
+Whatever is done, a VM sends at least what it sends with its path to itself: slower rounds leave more dirty.
+So no plan ends before the fullest link has carried all of that, nor before the longest VM alone is through.
 """
 
 from __future__ import annotations

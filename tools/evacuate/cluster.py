@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ def client_of(text: str | None, tls: Path | None) -> Iterator[Any]:
         return
     workers = _local(text)
     try:
-        import distributed
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise HostError("--cluster needs Dask: pip install 'ramferry[fleet]'") from error
     security = None if tls is None else _security(distributed, tls)

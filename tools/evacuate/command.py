@@ -144,9 +144,18 @@ def read(given: Given) -> Request:
     state = given.new_file("state") or f"{path}.state.json"
     draws = given.whole("draws", 0, MOST_DRAWS, 0) if given.has("draws") else None
     return Request(
-        *(path, given.new_file("json"), html, draws, given.text("cluster")),
-        *(None if tls is None else Path(tls), given.flag("exact"), not given.flag("no_baselines")),
-        *(execute, Path(state), tuple(security), given.flag("quiet")),
+        path=path,
+        json=given.new_file("json"),
+        html=html,
+        draws=draws,
+        cluster=given.text("cluster"),
+        cluster_tls=None if tls is None else Path(tls),
+        exact=given.flag("exact"),
+        baselines=not given.flag("no_baselines"),
+        execute=execute,
+        state=Path(state),
+        security=tuple(security),
+        quiet=given.flag("quiet"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -105,9 +106,8 @@ class Here:
 
 def run_on_worker(words: Sequence[str], name: str) -> Ended:
     """A task of a Dask worker's; it is told to stop by a variable of the scheduler's."""
-    from distributed import Variable, get_client
-
-    told = Variable(name, client=get_client())
+    distributed: Any = importlib.import_module("distributed")
+    told = distributed.Variable(name, client=distributed.get_client())
     looked = [0.0, 0.0]
 
     def stopped() -> bool:
@@ -127,10 +127,8 @@ STOP_LOOK_SECONDS = 0.5
 
 class _WorkerEnd:
     def __init__(self, client: Any, host: Host, words: Sequence[str], number: int) -> None:
-        from distributed import Variable
-
         name = f"ramferry-stop-{os.getpid()}-{number}"
-        self._told = Variable(name, client=client)
+        self._told: Any = importlib.import_module("distributed").Variable(name, client=client)
         self._told.set(False)
         self._future = client.submit(
             run_on_worker, list(words), name, workers=[host.worker], pure=False, retries=0

@@ -1,7 +1,7 @@
 """Carry a plan out: each migration when its place is free, each end on its host, and what became of it.
 
-Who starts is decided as in the simulation, by the same strategy, when a migration ends and not by the clock. A
-VM that does not converge, or whose destination fails, gets a second try when all others are through: alone,
+Who starts is decided as in the simulation, by the same strategy, when a migration ends and not by the clock.
+A VM that does not converge, or whose destination fails, gets a second try when all others are through: alone,
 throttled, or at another host. A guest whose migration failed or was cancelled runs on where it was.
 """
 

@@ -9,8 +9,8 @@ from tools.evacuate.plan_file import Host, Plan
 
 @dataclass(frozen=True)
 class Resource:
-    """`kind` is up or down (of a link, seen from a host outwards), cpu or qat (of a host). `capacity` is bytes
-    a second, or CPUs."""
+    """`kind` is up or down (of a link, seen from a host outwards), cpu or qat (of a host). `capacity` is
+    bytes a second, or CPUs."""
 
     kind: str
     name: str

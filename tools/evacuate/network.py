@@ -87,7 +87,7 @@ class Network:
         """After all that happens at this instant."""
         if not self._settling:
             self._settling = True
-            self._clock.timeout(0).callbacks.append(self._settle)  # type: ignore[union-attr]
+            self._clock.timeout(0).callbacks.append(self._settle)
 
     def _settle(self, _: Any) -> None:
         self._settling = False
@@ -120,7 +120,7 @@ class Network:
         return list(flows), [one for one in seen if self._over_asked(one)]
 
     def _shares(self, flows: list[Flow], tight: list[int]) -> dict[Flow, float]:
-        """Water filling: the level rises until a flow has its most or a resource is full, one after another."""
+        """Water filling: the level rises until a flow has its most or a resource is full."""
         found: dict[Flow, float] = {}
         left = {one: self._capacity[one] for one in tight}
         thirst = {one: sum(amount * flow.weight for flow, amount in self._on[one].items()) for one in tight}
@@ -174,9 +174,7 @@ class Network:
         self._wakes_at = max(self._ends[0][0], self._clock.now)
         self._alarm += 1
         number = self._alarm
-        self._clock.timeout(self._wakes_at - self._clock.now).callbacks.append(  # type: ignore[union-attr]
-            lambda _: self._finish(number)
-        )
+        self._clock.timeout(self._wakes_at - self._clock.now).callbacks.append(lambda _: self._finish(number))
 
     def _finish(self, alarm: int) -> None:
         if alarm != self._alarm:

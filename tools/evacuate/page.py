@@ -1,4 +1,4 @@
-"""A plan as one HTML page: figures, a Gantt picture of the hosts, the links' use, tables. Needs no network."""
+"""A plan as one HTML page that needs no network: figures, a Gantt picture, the links' use, tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ h1 {{ font-size: 1.5rem; line-height: 1.25; }} h2 {{ font-size: 1.15rem; margin:
 .figures b {{ display: block; font-size: 1.2rem; }} .figures span {{ color: var(--faint); font-size: 13px; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }}
-th, td {{ padding: .25rem .55rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }}
+th, td {{ padding: .25rem .55rem; border-bottom: 1px solid var(--rule); text-align: right;
+  white-space: nowrap; }}
 th {{ background: var(--soft); }} th:first-child, td:first-child, .words {{ text-align: left; }}
 svg {{ display: block; width: 100%; min-width: 46rem; height: auto; }}
 svg text {{ fill: var(--ink); font: 11px system-ui, sans-serif; }} svg .faint {{ fill: var(--faint); }}
@@ -157,8 +158,8 @@ def _bar(one: dict[str, Any], scale: _Scale, y: float, lane: int, colour: int, *
     first, last = scale.x(one["start_seconds"]), scale.x(one["end_seconds"])
     width = max(last - first - 0.5, 1.0)
     said = (
-        f"{one['vm']}: {one['from']} to {one['to']}, {one['start_seconds']:.1f} to {one['end_seconds']:.1f} s, "
-        f"{_method(one)}, {one['channels']} channels, downtime {one['downtime_ms']:.0f} ms"
+        f"{one['vm']}: {one['from']} to {one['to']}, {one['start_seconds']:.1f} to "
+        f"{one['end_seconds']:.1f} s, {_method(one)}, {one['channels']} channels, downtime {one['downtime_ms']:.0f} ms"
     )
     stopped = scale.x(one["downtime_start_seconds"])
     long = max(scale.x(one["downtime_start_seconds"] + one["downtime_ms"] / 1e3) - stopped, 2.0)
@@ -172,8 +173,8 @@ def _bar(one: dict[str, Any], scale: _Scale, y: float, lane: int, colour: int, *
     room = int((width - 8) / 6.2)
     if named and room >= min(len(one["vm"]), 4):
         parts.append(
-            f'<text class="inside" x="{first + 3:.1f}" y="{y + lane - 5:.1f}">{html.escape(_cut(label, room))}'
-            "</text>"
+            f'<text class="inside" x="{first + 3:.1f}" y="{y + lane - 5:.1f}">'
+            f"{html.escape(_cut(label, room))}</text>"
         )
     return [*parts, "</g>"]
 

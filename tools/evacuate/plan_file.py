@@ -1,11 +1,12 @@
-"""PLAN.toml: VMs, hosts, links and limits. Every key is in `tools/fleet/example.toml` and docs/evacuate.md."""
+"""PLAN.toml: VMs, hosts, links and limits. All keys: `tools/fleet/example.toml`, docs/evacuate.md."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guestmem.page import PAGE_BYTES
@@ -156,7 +157,7 @@ def _plan(raw: object, folder: Path) -> Plan:
     vms = [_vm(Keys(f"[[vm]] {at}", one), folder) for at, one in enumerate(keys.tables("vm"), 1)]
     keys.done()
     for kind, found in (("link", links), ("host", hosts), ("vm", vms)):
-        _unique(kind, (one.name for one in found))  # type: ignore[attr-defined]
+        _unique(kind, (one.name for one in found))
     plan = Plan(
         title,
         limits,
@@ -231,7 +232,7 @@ def _host(keys: Keys, folder: Path) -> Host:
 def _profile(name: str, folder: Path) -> HostProfile:
     """By name, or by path beside the plan."""
     beside = folder / name
-    return profile_named(str(beside) if beside.is_file() else name)
+    return replace(profile_named(str(beside) if beside.is_file() else name), calibration=None)
 
 
 def _ports(keys: Keys) -> tuple[int, int]:
@@ -300,7 +301,7 @@ def _curve(keys: Keys) -> tuple[tuple[float, int], ...] | None:
             raise keys.wrong("dirty_curve", "must be a list of [seconds, size]")
         point = Keys(f"{keys.where}: dirty_curve", {"seconds": row[0], "size": row[1]})
         points.append((point.number("seconds", 1e-3, MOST_SECONDS), point.size("size", 0)))
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in itertools.pairwise(points):
         if before[0] >= after[0] or before[1] > after[1]:
             raise keys.wrong("dirty_curve", "must rise in time, and never fall in size")
     return tuple(points)

@@ -1,7 +1,7 @@
 """The plan: several schedules are played through, and the shortest is taken.
 
-A link that is shared by more VMs than fill it makes each of them slower, and a slow VM is sent more often what
-it rewrites. So VMs start only while the links and CPUs on their way have room for them at full speed, as many
+A link that is shared by more VMs than fill it makes each of them slower, and of a slow VM more is sent twice,
+since it is rewritten meanwhile. So VMs start only while the links and CPUs on their way have room for them at full speed, as many
 as that are, the ones on the most loaded link first. How full is best depends on how much time of a migration
 carries nothing, so several degrees are tried, with the named baselines beside.
 """

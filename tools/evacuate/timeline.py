@@ -28,8 +28,8 @@ def _figures(document: dict[str, Any]) -> str:
         document["title"],
         f"{count} VMs in {seconds_text(document['total_seconds'])}; no plan with these destinations and "
         f"methods is shorter than {seconds_text(document['bound']['seconds'])} ({document['bound']['by']}).",
-        f"Sum of all migrations {seconds_text(document['sum_seconds'])}, {document['cpu_hours']:.3g} CPU-hours, "
-        f"{document['wire_bytes'] / 1e9:.3g} GB on the wire.",
+        f"Sum of all migrations {seconds_text(document['sum_seconds'])}, "
+        f"{document['cpu_hours']:.3g} CPU-hours, {document['wire_bytes'] / 1e9:.3g} GB on the wire.",
     ]
     if document["exact_seconds"] is not None:
         lines.append(f"The best plan with constant shares takes {seconds_text(document['exact_seconds'])}.")

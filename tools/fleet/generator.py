@@ -41,6 +41,7 @@ def generate(seed: int, shape: Shape) -> str:
     cpus = chance.choice((8, 16, 32))
     emptied = max(1, shape.uplinks // 4)
     sources, takers = _racks(shape, emptied)
+    emptied_hosts = set(sources)
     hosts_a_rack = max(1, len(sources) // emptied)
     uplink = max(1, hosts_a_rack * nic // oversubscribed)
     sizes = [chance.choices(SIZES_GIB, SIZE_WEIGHTS)[0] for _ in range(shape.vms)]
@@ -51,11 +52,11 @@ def generate(seed: int, shape: Shape) -> str:
     ]
     for rack in range(shape.uplinks):
         lines += ["", "[[link]]", f'name = "rack{rack}"', f'rate = "{uplink}Gbit"']
-    for name, rack in (*sources, *takers):
-        shared = "" if rack is None else f', "rack{rack}"'
+    for name, behind in (*sources, *takers):
+        shared = "" if behind is None else f', "rack{behind}"'
         lines += ["", "[[link]]", f'name = "{name}-nic"', f'rate = "{nic}Gbit"']
         lines += ["", "[[host]]", f'name = "{name}"', f'links = ["{name}-nic"{shared}]', f"cpus = {cpus}"]
-        lines.append("empty = true" if (name, rack) in sources else f'memory = "{memory}G"')
+        lines.append("empty = true" if (name, behind) in emptied_hosts else f'memory = "{memory}G"')
     for number, size in enumerate(sizes):
         lines += _vm(chance, number, size, chance.choice(sources)[0])
     return "\n".join(lines) + "\n"
