@@ -159,7 +159,8 @@ def _bar(one: dict[str, Any], scale: _Scale, y: float, lane: int, colour: int, *
     width = max(last - first - 0.5, 1.0)
     said = (
         f"{one['vm']}: {one['from']} to {one['to']}, {one['start_seconds']:.1f} to "
-        f"{one['end_seconds']:.1f} s, {_method(one)}, {one['channels']} channels, downtime {one['downtime_ms']:.0f} ms"
+        f"{one['end_seconds']:.1f} s, {_method(one)}, "
+        f"{one['channels']} channels, downtime {one['downtime_ms']:.0f} ms"
     )
     stopped = scale.x(one["downtime_start_seconds"])
     long = max(scale.x(one["downtime_start_seconds"] + one["downtime_ms"] / 1e3) - stopped, 2.0)

@@ -1,9 +1,10 @@
 """The plan: several schedules are played through, and the shortest is taken.
 
-A link that is shared by more VMs than fill it makes each of them slower, and of a slow VM more is sent twice,
-since it is rewritten meanwhile. So VMs start only while the links and CPUs on their way have room for them at full speed, as many
-as that are, the ones on the most loaded link first. How full is best depends on how much time of a migration
-carries nothing, so several degrees are tried, with the named baselines beside.
+A link that is shared by more VMs than fill it makes each of them slower, and of a slow VM more is sent
+twice, since it is rewritten meanwhile. So VMs start only while the links and CPUs on their way have room for
+them at full speed, as many as that are, the ones on the most loaded link first; what is left of a link may go
+to a calm one with a limit. How full is best depends on how much time of a migration carries nothing, so
+several degrees are tried, with the named baselines beside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tools.evacuate.fabric import Fabric
 from tools.evacuate.methods import chosen
 from tools.evacuate.placement import placed
 from tools.evacuate.plan_file import Plan
-from tools.evacuate.simulation import NO_LIMIT, Played, Question, Strategy, play
+from tools.evacuate.simulation import NO_LIMIT, Played, Question, Strategy, play, play_until
 from tools.evacuate.work import options_of
 
 FILLS = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.05, 0.7), (1.15, 0.5), (1.4, 0.0), (2.0, 0.0), (3.0, 0.0))
@@ -43,16 +44,24 @@ class Planned:
 
 
 def make_plan(plan: Plan, *, baselines: bool = True) -> Planned:
-    """Without `baselines` only LPT is played beside. Raises UsageError where a VM has nowhere to go."""
+    """Without `baselines` those are only played as far as they might be better. Raises UsageError where a VM
+    has nowhere to go."""
     question = question_of(plan)
     bound = bound_of(question)
     asked = baselines_of(question)
-    names = BASELINES if baselines else ("lpt",)
-    beside = {name: play(question, asked[name]) for name in names}
-    tried = [play(question, strategy) for strategy in candidates_of(question)]
-    best = min([*tried, *beside.values()], key=_worth)
-    best = _searched(question, best, bound)
-    return Planned(question, _named(best), beside, bound)
+    beside = {name: play(question, asked[name]) for name in (BASELINES if baselines else ())}
+    first, *others = candidates_of(question)
+    best = min([play(question, first), *beside.values()], key=_worth)
+    others += [] if baselines else list(asked.values())
+    for strategy in others:
+        best = _better(question, best, strategy)
+    return Planned(question, _named(_searched(question, best, bound)), beside, bound)
+
+
+def _better(question: Question, best: Played, strategy: Strategy) -> Played:
+    """The strategy, where it is better than the best so far; where that left VMs behind, time says nothing."""
+    tried = play(question, strategy) if best.left else play_until(question, strategy, best.total_seconds)
+    return best if tried is None else min(best, tried, key=_worth)
 
 
 def question_of(plan: Plan) -> Question:
@@ -108,7 +117,7 @@ def _searched(question: Question, best: Played, bound: Bound) -> Played:
     for _ in range(SEARCH_MOVES // count if count > 1 else 0):
         if best.total_seconds <= bound.seconds * NEAR_ENOUGH:
             break
-        best = min(best, play(question, _near(question, best.strategy, chance)), key=_worth)
+        best = _better(question, best, _near(question, best.strategy, chance))
     return best
 
 

@@ -119,14 +119,23 @@ class _Run:
         self._moves: list[Move] = []
         self._again: list[Move] = []
 
-    def play(self) -> Played:
+    def play(self, until: float | None) -> Played | None:
         self._begin(self._admission.first())
-        self._clock.run()
-        for failed in sorted(self._again, key=lambda move: move.job):
+        if not self._runs_out(until, 0):
+            return None
+        for count, failed in enumerate(sorted(self._again, key=lambda move: move.job), 1):
             self._clock.process(self._once_more(failed))
-            self._clock.run()
+            if not self._runs_out(until, count):
+                return None
         moves = sorted(self._moves, key=lambda move: (move.start_seconds, move.job))
         return Played(self._strategy, max((one.end_seconds for one in moves), default=0.0), tuple(moves))
+
+    def _runs_out(self, until: float | None, more: int) -> bool:
+        """Whether all are through, with so many second tries, before it is so late."""
+        if until is not None and until <= self._clock.now:
+            return False
+        self._clock.run(until)
+        return len(self._moves) + len(self._again) - more == len(self._jobs)
 
     def _begin(self, starts: list[Start]) -> None:
         for start in starts:
@@ -187,4 +196,11 @@ def play(
     watch: Watch | None = None,
 ) -> Played:
     """`jobs` stand for the question's (a draw), `link` for what links carry beside what the plan says."""
-    return _Run(question, strategy, question.jobs if jobs is None else jobs, link, watch).play()
+    played = _Run(question, strategy, question.jobs if jobs is None else jobs, link, watch).play(None)
+    assert played is not None
+    return played
+
+
+def play_until(question: Question, strategy: Strategy, seconds: float) -> Played | None:
+    """None where it takes longer than that, which is found out sooner."""
+    return _Run(question, strategy, question.jobs, 1.0, None).play(seconds)
