@@ -1,4 +1,4 @@
-"""Plans of `tools.fleet.generator`, seed by seed: the planner beside its baselines, the bound and the best."""
+"""Plans of `tools.fleet.generator`, by seed: the planner beside its baselines, the bound and the best."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def make_plan(plan: Plan, *, baselines: bool = True) -> Planned:
 
 
 def _better(question: Question, best: Played, strategy: Strategy) -> Played:
-    """The strategy, where it is better than the best so far; where that left VMs behind, time says nothing."""
+    """The better one of both; where the best so far left VMs behind, time says nothing."""
     tried = play(question, strategy) if best.left else play_until(question, strategy, best.total_seconds)
     return best if tried is None else min(best, tried, key=_worth)
 

@@ -100,8 +100,11 @@ def _plug_in(switch: str, device: str) -> None:
 
 
 def _limit(switch: str, mbit: int) -> None:
+    """A rate, and connections that share it fairly, as the model has it: in a plain queue one connection may
+    keep the others from their share for seconds."""
     burst = max(20_000, mbit * 125 * BURST_MS)
-    _do(
-        *("ip", "netns", "exec", switch, "tc", "qdisc", "replace", "dev", "uplink", "root", "tbf"),
-        *("rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms"),
-    )
+    device = ("dev", "uplink")
+    qdisc = ("ip", "netns", "exec", switch, "tc", "qdisc")
+    rate = ("rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms")
+    _do(*qdisc, "replace", *device, "root", "handle", "1:", "tbf", *rate)
+    _do(*qdisc, "add", *device, "parent", "1:", "fq_codel")

@@ -22,9 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import Parser
@@ -81,7 +83,7 @@ def run(given: Given, command: list[str]) -> int:
             say(f"looking at {count} guests")
             seen = [_look(guest) for guest in guests]
             plan = _write(folder, made, guests, seen, beside=0.0)
-            beside = _rehearse(made, guests[0])
+            beside = _rehearse(made, guests)
             say(f"beside its pages a migration takes {beside:.2f} s")
             plan = _write(folder, made, guests, seen, beside)
             words = [sys.executable, "-m", "tools.evacuate", str(plan)]
@@ -144,13 +146,20 @@ def _look(guest: Guest) -> Seen:
         time.sleep(0.3)
 
 
-def _rehearse(made: Rack, guest: Guest) -> float:
-    """Seconds of a migration beside its pages: both processes' start, connecting, the check at the end."""
-    there = made.takers[0]
-    address = f"{there.address}:{REHEARSAL_PORT}"
+def _rehearse(made: Rack, guests: Sequence[Guest]) -> float:
+    """Seconds of a migration beside its pages: both processes' start, connecting, the check at the end. One a
+    source host at once, as a plan has them about: on a machine of few CPUs they wait for each other."""
+    first = list({guest.place: guest for guest in reversed(guests)}.values())
+    with ThreadPoolExecutor(len(first)) as pool:
+        return median(pool.map(lambda at: _once(made, first[at], REHEARSAL_PORT - at), range(len(first))))
+
+
+def _once(made: Rack, guest: Guest, port: int) -> float:
+    there = made.takers[port % len(made.takers)]
+    address = f"{there.address}:{port}"
     beside = ["--insecure", "--json", "-", "--quiet"]
-    begun = time.monotonic()
     python = [sys.executable, "-m"]
+    begun = time.monotonic()
     words = ["pipeline.recv", "--listen", address, "--once", *beside]
     receiver = subprocess.Popen(
         [*there.prefix, *python, *words], stdout=subprocess.DEVNULL, start_new_session=True
