@@ -23,7 +23,7 @@ from tools.evacuate.work import options_of
 
 FILLS = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.05, 0.7), (1.15, 0.5), (1.4, 0.0), (2.0, 0.0), (3.0, 0.0))
 MANY_JOBS, FEW_FILLS = 2000, ((1.0, 0.7), (1.4, 0.0))
-"""How full, and how patient. From so many jobs on fewer are tried."""
+"""How full, and how patient. From so many jobs on fewer are tried, in one order, and of the baselines LPT."""
 
 SEARCH_MOVES = 12_000
 """Jobs that the search for a better order may play: many tries for few VMs, none for many."""
@@ -52,7 +52,8 @@ def make_plan(plan: Plan, *, baselines: bool = True) -> Planned:
     beside = {name: play(question, asked[name]) for name in (BASELINES if baselines else ())}
     first, *others = candidates_of(question)
     best = min([play(question, first), *beside.values()], key=_worth)
-    others += [] if baselines else list(asked.values())
+    if not baselines:
+        others += [asked[name] for name in (BASELINES if len(plan.vms) < MANY_JOBS else ("lpt",))]
     for strategy in others:
         best = _better(question, best, strategy)
     return Planned(question, _named(_searched(question, best, bound)), beside, bound)
@@ -79,7 +80,8 @@ def candidates_of(question: Question) -> list[Strategy]:
     """Two orders, each with several degrees of filling."""
     streams = question.plan.limits.streams_a_host
     fills = FILLS if len(question.jobs) < MANY_JOBS else FEW_FILLS
-    orders = [_most_loaded_first(question), longest_first(question)]
+    orders = [_most_loaded_first(question)]
+    orders += [longest_first(question)] if len(question.jobs) < MANY_JOBS else []
     return [
         Strategy("ramferry", order, fill, streams, streams, NO_LIMIT, patience)
         for order in orders
