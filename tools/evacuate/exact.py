@@ -20,16 +20,17 @@ TICKS = 1000
 """A plan of all VMs one at a time is divided into so many."""
 
 PARTS = 10_000
-GAP = 0.01
-"""What is told is a bound that the best plan is within this of."""
+GAP = 0.02
+"""The solver stops when the best plan is known to be within this of the bound, or after `SECONDS`; the bound
+is what is told."""
 
 SECONDS = 30.0
 WORKERS = 2
 
 
 def exact_seconds(question: Question, longest: float) -> float | None:
-    """Its total; None where `SECONDS` do not prove it. `longest` is that of any plan. Raises UsageError for
-    more than `MOST_VMS`, HostError without OR-tools."""
+    """What its total is not below; None where no plan was found. `longest` is that of any plan. Raises
+    UsageError for more than `MOST_VMS`, HostError without OR-tools."""
     try:
         from ortools.sat.python import cp_model
     except ImportError as error:
@@ -39,19 +40,19 @@ def exact_seconds(question: Question, longest: float) -> float | None:
     model = cp_model.CpModel()
     tick = longest / TICKS
     end = model.new_int_var(0, TICKS + 1, "end")
-    at_work: dict[int, list[tuple[Any, int]]] = {}
+    at_work: dict[int, list[tuple[Any, int, Any]]] = {}
     for number, job in enumerate(question.jobs):
         _add_job(model, question, number, job, tick, end, at_work)
-    for resource, rows in at_work.items():
-        if resource >= 0:
-            model.add_cumulative([one for one, _ in rows], [amount for _, amount in rows], PARTS)
+    for rows in at_work.values():
+        model.add_cumulative([one for one, _, _ in rows], [amount for _, amount, _ in rows], PARTS)
+        model.add(sum(carried for _, _, carried in rows) <= PARTS * end)
     model.minimize(end)
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = SECONDS
     solver.parameters.relative_gap_limit = GAP
     solver.parameters.num_workers = WORKERS
     solver.parameters.random_seed = 1
-    if solver.solve(model) != cp_model.OPTIMAL:
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     return float(solver.best_objective_bound * tick)
 
@@ -63,7 +64,7 @@ def _add_job(
     job: Job,
     tick: float,
     end: Any,
-    at_work: dict[int, list[tuple[Any, int]]],
+    at_work: dict[int, list[tuple[Any, int, Any]]],
 ) -> None:
     """One of the shares, as an interval that is there or not."""
     begun, ways = model.new_int_var(0, TICKS, f"begun{number}"), []
@@ -79,7 +80,9 @@ def _add_job(
         asked = question.asked[number]
         for resource, amount in asked.carried:
             part = amount * asked.most * share / question.fabric.capacity[resource]
-            at_work.setdefault(resource, []).append((interval, min(PARTS, int(part * PARTS))))
+            at_work.setdefault(resource, []).append(
+                (interval, min(PARTS, int(part * PARTS)), there * (ticks * min(PARTS, int(part * PARTS))))
+            )
     model.add_exactly_one(ways)
 
 

@@ -10,6 +10,7 @@ several degrees are tried, with the named baselines beside.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tools.evacuate.baselines import BASELINES, baselines_of, longest_first
@@ -31,6 +32,8 @@ SEARCH_MOVES = 12_000
 SEED = 1
 OTHERWISE = 0.3
 NEAR_ENOUGH = 1.002
+AS_GOOD = 0.005
+"""Of the bound: totals within such a step are taken for alike."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,30 @@ def make_plan(plan: Plan, *, baselines: bool = True) -> Planned:
     asked = baselines_of(question)
     beside = {name: play(question, asked[name]) for name in (BASELINES if baselines else ())}
     first, *others = candidates_of(question)
-    best = min([play(question, first), *beside.values()], key=_worth)
+    best = min([play(question, first), *beside.values()], key=_worth(bound))
     if not baselines:
         others += [asked[name] for name in (BASELINES if len(plan.vms) < MANY_JOBS else ("lpt",))]
     for strategy in others:
-        best = _better(question, best, strategy)
-    return Planned(question, _named(_searched(question, best, bound)), beside, bound)
+        best = _better(question, best, strategy, bound)
+    best = _searched(question, best, bound)
+    # As good as a baseline, by a step, is not yet as short.
+    best = min([best, *(one for one in beside.values() if _is_shorter(one, best))], key=_length)
+    return Planned(question, _named(best), beside, bound)
 
 
-def _better(question: Question, best: Played, strategy: Strategy) -> Played:
+def _length(played: Played) -> tuple[float, float]:
+    return (played.left, played.total_seconds)
+
+
+def _is_shorter(one: Played, other: Played) -> bool:
+    return _length(one) < _length(other)
+
+
+def _better(question: Question, best: Played, strategy: Strategy, bound: Bound) -> Played:
     """The better one of both; where the best so far left VMs behind, time says nothing."""
-    tried = play(question, strategy) if best.left else play_until(question, strategy, best.total_seconds)
-    return best if tried is None else min(best, tried, key=_worth)
+    until = best.total_seconds + bound.seconds * AS_GOOD
+    tried = play(question, strategy) if best.left else play_until(question, strategy, until)
+    return best if tried is None else min(best, tried, key=_worth(bound))
 
 
 def question_of(plan: Plan) -> Question:
@@ -104,8 +119,14 @@ def _most_loaded_first(question: Question) -> tuple[int, ...]:
     return tuple(sorted(range(len(question.jobs)), key=key))
 
 
-def _worth(played: Played) -> tuple[float, ...]:
-    return (played.left, round(played.total_seconds, 6), played.sum_seconds)
+def _worth(bound: Bound) -> Callable[[Played], tuple[float, ...]]:
+    """The shortest; of those that are as good as that, the one with the shortest migrations."""
+    step = max(bound.seconds * AS_GOOD, 1e-9)
+
+    def worth(played: Played) -> tuple[float, ...]:
+        return (played.left, played.total_seconds // step, played.sum_seconds, played.total_seconds)
+
+    return worth
 
 
 def _named(played: Played) -> Played:
@@ -119,7 +140,7 @@ def _searched(question: Question, best: Played, bound: Bound) -> Played:
     for _ in range(SEARCH_MOVES // count if count > 1 else 0):
         if best.total_seconds <= bound.seconds * NEAR_ENOUGH:
             break
-        best = _better(question, best, _near(question, best.strategy, chance))
+        best = _better(question, best, _near(question, best.strategy, chance), bound)
     return best
 
 
