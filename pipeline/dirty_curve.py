@@ -6,9 +6,8 @@ round takes. The curve is what decides how large the next round will be.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,13 @@ class DirtyCurve:
 
     def pages_after(self, seconds: float) -> float:
         """Distinct pages written `seconds` after a sync."""
-        times, pages = (0.0, *self.seconds), (0, *self.pages)
-        if seconds <= times[-1] or len(times) == 1:
-            return float(np.interp(seconds, times, pages))
-        slope = (pages[-1] - pages[-2]) / (times[-1] - times[-2])
-        return min(self.ram_pages, pages[-1] + slope * (seconds - times[-1]))
+        times, pages = self.seconds, self.pages
+        if not times or seconds <= 0:
+            return 0.0
+        after = min(bisect_left(times, seconds), len(times) - 1)
+        begun, found = (times[after - 1], pages[after - 1]) if after else (0.0, 0)
+        slope = (pages[after] - found) / (times[after] - begun)
+        return min(float(self.ram_pages), found + slope * (seconds - begun))
 
 
 class CurveRecorder:

@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": ("tools.compare.command", "compare methods over links, channels and guests"),
     "bench": ("tools.bench.command", "measure this program beside QEMU and beside each codec"),
     "forecast": ("tools.forecast.command", "say what a migration will take, before it starts"),
+    "evacuate": ("tools.evacuate.command", "plan how hosts are emptied of their VMs, and carry it out"),
     "doctor": ("tools.doctor", "say whether this host can compress on Intel QAT"),
     "qat-throughput": ("tools.qat_throughput", "measure a QAT device"),
     "emulator": ("qat.emulator.__main__", "run a command on an emulated QAT device"),

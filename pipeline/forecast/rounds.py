@@ -83,64 +83,122 @@ class Outcome:
     recv_cpu_seconds: float
 
 
-@dataclass
-class _Sums:
-    total_ms: float = 0.0
-    wire_bytes: float = 0.0
-    send_cpu_seconds: float = 0.0
-    recv_cpu_seconds: float = 0.0
+@dataclass(frozen=True)
+class Work:
+    """What a round is: bytes of normal pages and on the wire, CPU seconds of both sides, and how long a round
+    cannot be shorter, since a channel or a receiver is held by its part."""
+
+    normal_bytes: float
+    wire_bytes: float
+    send_seconds: float
+    recv_seconds: float
+    held_seconds: float
 
 
-def walk(case: Case) -> Outcome:
-    """From the first page to the last."""
-    sums = _Sums()
-    rounds: list[RoundFigures] = []
-    verdicts: list[Verdict] = []
-    pages, zero_share, cost = float(case.ram_pages), case.zero_share, case.whole
-    throttle, limit_ms = 0, case.policy.downtime_limit_ms
-    while len(rounds) < MOST_ROUNDS:
-        milliseconds = _round(case, pages, zero_share, cost, sums)
-        seconds = (milliseconds + case.sync_ms) / 1e3
-        writes = case.activity.mean(case.begun_seconds + (sums.total_ms - milliseconds) / 1e3, seconds)
-        curve = _at_pace(case.curve, writes * (1 - throttle / 100))
+class Steps:
+    """A migration, one round after the other: `work` is what the next one is, `took` says how long it was.
+
+    Who plays it decides how fast the rounds go: `walk` alone on its link, a fleet's simulation with others.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.converged = self.over = self.last = False
+        self.elapsed_ms = self.downtime_ms = self.wire_bytes = 0.0
+        self.send_cpu_seconds = self.recv_cpu_seconds = 0.0
+        self.count = 0
+        self._rounds: list[RoundFigures] = []
+        self._verdicts: list[Verdict] = []
+        self._pages, self._zero_share, self._cost = float(case.ram_pages), case.zero_share, case.whole
+        self._throttle, self._limit_ms = 0, case.policy.downtime_limit_ms
+
+    def work(self) -> Work:
+        """Of the round that comes."""
+        case, cost = self.case, self._cost
+        scanned = self._pages * PAGE_BYTES
+        normal = scanned * (1 - self._zero_share)
+        send = (normal * (cost.send_ns + case.beside.send_ns) + scanned * case.beside.scan_ns) / 1e9
+        recv = normal * (cost.recv_ns + case.beside.recv_ns) / 1e9
+        held = max(
+            (send + normal * cost.send_wait_ns / 1e9) / case.resources.channels,
+            (recv + normal * cost.recv_wait_ns / 1e9) / case.resources.receivers,
+        )
+        return Work(normal, normal * cost.wire_share, send, recv, held)
+
+    def took(self, work: Work, milliseconds: float, busy_seconds: float) -> None:
+        """The round of this work took so long, of which CPUs or channels were busy for so many seconds."""
+        waited = max(0.0, milliseconds / 1e3 - busy_seconds)
+        self.send_cpu_seconds += work.send_seconds + self.case.beside.send_waiting * waited
+        self.recv_cpu_seconds += work.recv_seconds + self.case.beside.recv_waiting * waited
+        self.wire_bytes += work.wire_bytes
+        self.elapsed_ms += milliseconds + ROUND_MS
+        self.count += 1
+        if self.last:
+            self._end(milliseconds + ROUND_MS)
+        else:
+            self._decide(work, milliseconds + ROUND_MS)
+
+    def _decide(self, work: Work, milliseconds: float) -> None:
+        case, seconds = self.case, (milliseconds + self.case.sync_ms) / 1e3
+        writes = case.activity.mean(case.begun_seconds + (self.elapsed_ms - milliseconds) / 1e3, seconds)
+        curve = _at_pace(case.curve, writes * (1 - self._throttle / 100))
         dirty = curve.pages_after(seconds)
-        normal = pages * (1 - zero_share)
-        rounds.append(
+        normal = work.normal_bytes / PAGE_BYTES
+        self._rounds.append(
             RoundFigures(
-                round=len(rounds) + 1,
-                pages=round(pages),
+                round=len(self._rounds) + 1,
+                pages=round(self._pages),
                 normal_pages=round(normal),
-                zero_pages=round(pages - normal),
-                wire_bytes=round(normal * PAGE_BYTES * cost.wire_share),
+                zero_pages=round(self._pages - normal),
+                wire_bytes=round(work.wire_bytes),
                 duration_ms=milliseconds,
                 dirty_pages=round(dirty),
                 curve=curve,
-                throttle_percent=throttle,
+                throttle_percent=self._throttle,
             )
         )
-        verdict = decide(case.policy, Situation(rounds, verdicts, throttle, limit_ms, case.sync_ms))
-        verdicts.append(verdict)
-        throttle, limit_ms = verdict.throttle_percent, verdict.downtime_limit_ms
-        pages, zero_share, cost = dirty, case.written_zero_share, case.written
-        if verdict.decision is not Decision.CONTINUE:
-            break
-    if not verdicts or verdicts[-1].decision is not Decision.SWITCH_OVER:
-        return _outcome(sums, len(rounds), converged=False, downtime_ms=0.0)
-    before = sums.total_ms
-    last = _round(case, pages, zero_share, cost, sums) if pages >= 1 else 0.0
-    sums.total_ms = before + last + case.sync_ms + SWITCHOVER_MS
-    count = len(rounds) + (pages >= 1)
-    return _outcome(sums, count, converged=True, downtime_ms=sums.total_ms - before)
+        verdict = decide(
+            case.policy,
+            Situation(self._rounds, self._verdicts, self._throttle, self._limit_ms, case.sync_ms),
+        )
+        self._verdicts.append(verdict)
+        self._throttle, self._limit_ms = verdict.throttle_percent, verdict.downtime_limit_ms
+        self._pages, self._zero_share, self._cost = dirty, case.written_zero_share, case.written
+        self.last = verdict.decision is Decision.SWITCH_OVER
+        self.over = verdict.decision is Decision.GIVE_UP
+        if verdict.decision is Decision.CONTINUE and len(self._rounds) >= MOST_ROUNDS:
+            self.over = True
+        if self.last and dirty < 1:
+            self._end(0.0)
+
+    def _end(self, last_ms: float) -> None:
+        self.downtime_ms = last_ms + self.case.sync_ms + SWITCHOVER_MS
+        self.elapsed_ms += self.case.sync_ms + SWITCHOVER_MS
+        self.converged = self.over = True
 
 
-def _outcome(sums: _Sums, rounds: int, *, converged: bool, downtime_ms: float) -> Outcome:
+def walk(case: Case) -> Outcome:
+    """From the first page to the last, alone on its link."""
+    steps, have = Steps(case), case.resources
+    link = have.link_bytes_per_second
+    while not steps.over:
+        work = steps.work()
+        busy = max(
+            work.held_seconds,
+            work.send_seconds / max(0.1, have.cpus),
+            work.recv_seconds / max(0.1, have.recv_cpus),
+            (work.send_seconds + work.recv_seconds) / have.both_cpus if have.both_cpus else 0.0,
+        )
+        seconds = both_full(busy, work.wire_bytes / link if link else 0.0)
+        steps.took(work, seconds * 1e3, busy)
     return Outcome(
-        *(converged, sums.total_ms, downtime_ms, rounds, sums.wire_bytes),
-        *(sums.send_cpu_seconds, sums.recv_cpu_seconds),
+        *(steps.converged, steps.elapsed_ms, steps.downtime_ms, steps.count, steps.wire_bytes),
+        *(steps.send_cpu_seconds, steps.recv_cpu_seconds),
     )
 
 
-def _both_full(busy: float, wire: float) -> float:
+def both_full(busy: float, wire: float) -> float:
+    """What a round takes of which CPUs and wire need so long each, by themselves."""
     longest = max(busy, wire)
     return longest * (1 + (min(busy, wire) / longest) ** SHARPNESS) ** (1 / SHARPNESS) if longest else 0.0
 
@@ -149,29 +207,3 @@ def _at_pace(curve: DirtyCurve, pace: float) -> DirtyCurve:
     """Of a guest that writes at so much of its mean."""
     slower = 1 / max(0.001, pace)
     return DirtyCurve(tuple(at * slower for at in curve.seconds), curve.pages, curve.ram_pages)
-
-
-def _round(case: Case, pages: float, zero_share: float, cost: Cost, sums: _Sums) -> float:
-    """Milliseconds that so many pages take; what they cost is added up."""
-    scanned = pages * PAGE_BYTES
-    normal = scanned * (1 - zero_share)
-    wire = normal * cost.wire_share
-    send = (normal * (cost.send_ns + case.beside.send_ns) + scanned * case.beside.scan_ns) / 1e9
-    recv = normal * (cost.recv_ns + case.beside.recv_ns) / 1e9
-    have = case.resources
-    busy = max(
-        send / max(0.1, have.cpus),
-        (send + normal * cost.send_wait_ns / 1e9) / have.channels,
-        recv / max(0.1, have.recv_cpus),
-        (recv + normal * cost.recv_wait_ns / 1e9) / have.receivers,
-        (send + recv) / have.both_cpus if have.both_cpus else 0.0,
-    )
-    seconds = _both_full(busy, wire / have.link_bytes_per_second if have.link_bytes_per_second else 0.0)
-    send += case.beside.send_waiting * (seconds - busy)
-    recv += case.beside.recv_waiting * (seconds - busy)
-    milliseconds = seconds * 1e3 + ROUND_MS
-    sums.total_ms += milliseconds
-    sums.wire_bytes += wire
-    sums.send_cpu_seconds += send
-    sums.recv_cpu_seconds += recv
-    return milliseconds

@@ -25,7 +25,7 @@ from pipeline.codecs import library_versions
 from pipeline.options import DEFAULT_CHANNELS, MAX_WORKERS
 from pipeline.report.files import save_json, save_text
 from pipeline.report.host import host_record
-from tools.bench import auto, deltas, docs, forecast, peers, relay, scale, transports
+from tools.bench import auto, deltas, docs, fleet, forecast, peers, relay, scale, transports
 from tools.bench.request import OUTPUT, BenchRequest
 from tools.measuring.provenance import host_line
 
@@ -99,6 +99,12 @@ SUITES = {
         forecast.tables,
         ("methods", "bandwidths"),
         repeat=1,
+    ),
+    "fleet": Suite(
+        "plans to empty racks, by seeds, beside capped schedules, LPT, the bound and the best plan",
+        fleet.measure,
+        fleet.tables,
+        repeat=5,
     ),
     "scale": Suite("guest size, channels and start-up", scale.measure, scale.tables),
     "docs": Suite(

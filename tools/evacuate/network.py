@@ -1,0 +1,191 @@
+"""Flows over shared resources, max-min fair, as a fluid: who has how much, and when each is done.
+
+Each flow has a weight (its connections), a most, and what a byte of it uses of each resource. Only resources
+that are asked for more than they have tie flows to each other, so a change is worked out only as far as those
+reach: a fabric that is kept just full costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import simpy
+
+from tools.evacuate.work import Demand
+
+NEARLY = 1 + 1e-9
+
+
+class Flow:
+    """One migration's bytes, round after round."""
+
+    __slots__ = ("demand", "done", "left", "rate", "since", "version", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.demand = Demand(0.0, 0.0, ())
+        self.left = self.rate = self.since = 0.0
+        self.version = 0
+        self.done: simpy.Event | None = None
+
+
+class Network:
+    """Flows in a SimPy environment. `watch` is told of a resource's use whenever it changes, if given."""
+
+    def __init__(
+        self,
+        clock: simpy.Environment,
+        capacity: Sequence[float],
+        watch: Callable[[int, float, float], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._watch = watch
+        self._on: list[dict[Flow, float]] = [{} for _ in capacity]
+        self._asked = [0.0] * len(capacity)
+        self._ends: list[tuple[float, int, int, Flow]] = []
+        self._changed: dict[int, None] = {}
+        self._new: list[Flow] = []
+        self._pushed = self._alarm = 0
+        self._settling = False
+        self._wakes_at = math.inf
+
+    def carry(self, flow: Flow, demand: Demand) -> simpy.Event:
+        """The event of the demand's last byte."""
+        self._take_off(flow)
+        flow.demand, flow.left, flow.rate, flow.since = demand, demand.wire_bytes, 0.0, self._clock.now
+        for resource, amount in demand.uses:
+            self._on[resource][flow] = amount
+            self._asked[resource] += amount * demand.most_bytes_per_second
+            self._changed[resource] = None
+        self._new.append(flow)
+        flow.done = self._clock.event()
+        self._settle_soon()
+        return flow.done
+
+    def leave(self, flow: Flow) -> None:
+        """It needs nothing any more."""
+        self._take_off(flow)
+        self._settle_soon()
+
+    def _take_off(self, flow: Flow) -> None:
+        flow.version += 1
+        for resource, amount in flow.demand.uses:
+            if self._on[resource].pop(flow, None) is None:
+                continue
+            self._asked[resource] -= amount * flow.demand.most_bytes_per_second
+            if not self._on[resource]:
+                self._asked[resource] = 0.0  # what rounding left
+            self._changed[resource] = None
+
+    # ------------------------------------------------------------- who has how much
+
+    def _settle_soon(self) -> None:
+        """After all that happens at this instant."""
+        if not self._settling:
+            self._settling = True
+            self._clock.timeout(0).callbacks.append(self._settle)
+
+    def _settle(self, _: Any) -> None:
+        self._settling = False
+        flows, tight = self._reach()
+        for flow, rate in self._shares(flows, tight).items():
+            self._give(flow, rate)
+        if self._watch is not None:
+            for resource in {*self._changed, *(one for flow in flows for one, _ in flow.demand.uses)}:
+                used = sum(amount * flow.rate for flow, amount in self._on[resource].items())
+                self._watch(resource, self._clock.now, used)
+        self._changed.clear()
+        self._new.clear()
+        self._wake()
+
+    def _over_asked(self, resource: int) -> bool:
+        return self._asked[resource] > self._capacity[resource] * NEARLY
+
+    def _reach(self) -> tuple[list[Flow], list[int]]:
+        """All flows that the changes may touch, and the over-asked resources that tie them."""
+        flows: dict[Flow, None] = {flow: None for flow in self._new if flow.done is not None}
+        seen: dict[int, None] = dict.fromkeys(self._changed)
+        todo = list(self._changed)
+        while todo:
+            for flow in self._on[todo.pop()]:
+                flows[flow] = None
+                for resource, _ in flow.demand.uses:
+                    if resource not in seen and self._over_asked(resource):
+                        seen[resource] = None
+                        todo.append(resource)
+        return list(flows), [one for one in seen if self._over_asked(one)]
+
+    def _shares(self, flows: list[Flow], tight: list[int]) -> dict[Flow, float]:
+        """Water filling: the level rises until a flow has its most or a resource is full."""
+        found: dict[Flow, float] = {}
+        left = {one: self._capacity[one] for one in tight}
+        thirst = {one: sum(amount * flow.weight for flow, amount in self._on[one].items()) for one in tight}
+        levels = [(left[one] / thirst[one], one) for one in tight if thirst[one]]
+        heapq.heapify(levels)
+        by_most = sorted(flows, key=lambda flow: flow.demand.most_bytes_per_second / flow.weight)
+
+        def fix(flow: Flow, rate: float) -> None:
+            found[flow] = rate
+            for resource, amount in flow.demand.uses:
+                if resource in left:
+                    left[resource] -= amount * rate
+                    thirst[resource] -= amount * flow.weight
+
+        for flow in by_most:
+            own = flow.demand.most_bytes_per_second / flow.weight
+            while levels and flow not in found:
+                level, resource = levels[0]
+                now = max(0.0, left[resource]) / thirst[resource] if thirst[resource] > 1e-12 else math.inf
+                if now > level * NEARLY:
+                    heapq.heapreplace(levels, (now, resource))
+                    continue
+                if level >= own:
+                    break
+                heapq.heappop(levels)
+                for other in self._on[resource]:
+                    if other not in found:
+                        fix(other, level * other.weight)
+            if flow not in found:
+                fix(flow, flow.demand.most_bytes_per_second)
+        return found
+
+    def _give(self, flow: Flow, rate: float) -> None:
+        now = self._clock.now
+        if rate == flow.rate or flow.done is None:
+            return
+        flow.left = max(0.0, flow.left - flow.rate * (now - flow.since))
+        flow.rate, flow.since = rate, now
+        flow.version += 1
+        if rate > 0:
+            self._pushed += 1
+            heapq.heappush(self._ends, (now + flow.left / rate, self._pushed, flow.version, flow))
+
+    # ------------------------------------------------------------- when each is done
+
+    def _wake(self) -> None:
+        while self._ends and self._ends[0][2] != self._ends[0][3].version:
+            heapq.heappop(self._ends)
+        if not self._ends or self._ends[0][0] >= self._wakes_at:
+            return
+        self._wakes_at = max(self._ends[0][0], self._clock.now)
+        self._alarm += 1
+        number = self._alarm
+        self._clock.timeout(self._wakes_at - self._clock.now).callbacks.append(lambda _: self._finish(number))
+
+    def _finish(self, alarm: int) -> None:
+        if alarm != self._alarm:
+            return  # an earlier one was set since
+        now = self._clock.now
+        self._wakes_at = math.inf
+        while self._ends and self._ends[0][0] <= now * NEARLY + 1e-12:
+            _, _, version, flow = heapq.heappop(self._ends)
+            if version == flow.version and flow.done is not None:
+                flow.version += 1
+                flow.left, flow.since = 0.0, now
+                done, flow.done = flow.done, None
+                done.succeed()
+        self._wake()
