@@ -60,6 +60,16 @@ def _new_memory(name: str) -> posix_ipc.SharedMemory:
         raise OSError(error.errno, error.strerror, str(SHM)) from error
 
 
+def mapped_segment(label: str, size_bytes: int) -> mmap.mmap:
+    """A new segment with its memory, mapped in this process and its later children; nobody else gets it.
+    Raises OSError."""
+    fd = create_segment(label, size_bytes, reserve=True)
+    try:
+        return map_segment(fd, writable=True)
+    finally:
+        os.close(fd)
+
+
 def map_segment(fd: int, *, writable: bool) -> mmap.mmap:
     """Map a whole segment, shared; its size is what fstat says. Raises OSError."""
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 from pipeline.errors import BadPacket
 
 NO_BASE = 0
@@ -17,7 +17,7 @@ class AppliedRounds:
 
     def __init__(self, pages: int) -> None:
         """Create it. Raises OSError."""
-        self.mapping = map_segment(create_segment("applied", 4 * pages, reserve=True), writable=True)
+        self.mapping = mapped_segment("applied", 4 * pages)
         self._rounds: npt.NDArray[np.uint32] = np.frombuffer(self.mapping, np.uint32)
 
     def forget(self, pages: npt.NDArray[np.uint32]) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from guestmem.prefault import huge_bytes_of, populate
 from guestmem.ram import GuestRam
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 from pipeline.auto.statistics import Received, Statistics
 from pipeline.codecs.method import CodecSettings, Decoder, Method
 from pipeline.destination.applied_rounds import AppliedRounds
@@ -38,7 +38,7 @@ class WrittenMap:
 
     def __init__(self, pages: int) -> None:
         """Create it, all clean. Raises OSError."""
-        self.mapping = map_segment(create_segment("written", pages, reserve=True), writable=True)
+        self.mapping = mapped_segment("written", pages)
         self.flags: npt.NDArray[np.bool_] = np.frombuffer(self.mapping, np.bool_)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.fence import store_fence
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 from pipeline.packets.packet import Packet
 from pipeline.report.metrics import Counts
 
@@ -43,8 +43,7 @@ class Counters:
     def __init__(self, workers: int) -> None:
         """Create zeroed rows. Raises OSError."""
         width = len(Count)
-        fd = create_segment("counters", workers * width * 8, reserve=True)
-        self._mapping = map_segment(fd, writable=True)
+        self._mapping = mapped_segment("counters", workers * width * 8)
         self.rows: npt.NDArray[np.int64] = np.frombuffer(self._mapping, np.int64).reshape(workers, width)
 
     def row(self, worker: int) -> memoryview:

@@ -69,6 +69,11 @@ class KeptPages:
         self.attach()
         self.slot_of[:] = NO_SLOT
 
+    def close(self) -> None:
+        """Nobody maps it any more after this."""
+        for fd in (self._books, self._store):
+            os.close(fd)
+
     def attach(self) -> None:
         """Map it in this process."""
         books = map_segment(self._books, writable=True)

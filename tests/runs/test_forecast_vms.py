@@ -114,7 +114,7 @@ def test_a_look_that_is_cancelled_leaves_nothing(
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.parent.stat().st_mode & 0o777 == 0o700
     os.kill(looking.process.pid, number)
-    ended = looking.end(20)
+    ended = looking.end()
     assert ended.code == 130, ended.err
     assert len(ended.errors) == 1
     assert not list(folder.iterdir())

@@ -55,6 +55,8 @@ def close_rigs() -> None:
         rig.queue.close()
         for fd in (rig.source.fd, rig.destination.fd, rig.rounds.fd):
             os.close(fd)
+        if rig.kept is not None:
+            rig.kept.close()
 
 
 class Rig:
