@@ -16,6 +16,9 @@ from tests.support.two_hosts import certificates, proxy, receiver, send, sent
 RELEASE = "6147b46"
 """The last commit of 0.1.0, whose protocol has version 1."""
 
+VERSION_2 = "5e5245d"
+"""The last commit whose protocol has version 2, without deltas."""
+
 GUEST = ("--size", "32M", "--dirty-rate", "4M", "--json", "-")
 PACED = ("--size", "32M", "--dirty-rate", "0", "--method", "zstd", "--max-bandwidth", "8M", "--json", "-")
 
@@ -25,10 +28,19 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """What a command is prefixed with to be that of 0.1.0."""
-    archive = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=False)
+    return unpacked(RELEASE, tmp_path_factory.mktemp("release-0.1.0"))
+
+
+@pytest.fixture(scope="module")
+def version_2(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The same of version 2."""
+    return unpacked(VERSION_2, tmp_path_factory.mktemp("version-2"))
+
+
+def unpacked(commit: str, folder: Path) -> tuple[str, ...]:
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
-        pytest.skip(f"the code of 0.1.0 is not here: {archive.stderr.decode().strip()}")
-    folder = tmp_path_factory.mktemp("release-0.1.0")
+        pytest.skip(f"the code of {commit} is not here: {archive.stderr.decode().strip()}")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
     return ("env", "-C", str(folder))
 
@@ -127,3 +139,25 @@ def test_a_receiver_with_a_device_takes_a_sender_that_does_not_cut_for_it(old: t
         ended = Run(*arguments, module="pipeline.send", prefix=old).end()
         assert ended.code == 0, ended.err
         assert ended.result["verified"] is True
+
+
+DELTAS = ("--size", "32M", "--dirty-rate", "1M", "--write-bytes", "512", "--max-bandwidth", "16M")
+
+
+def test_to_a_receiver_of_version_2_no_deltas_go(version_2: tuple[str, ...]) -> None:
+    running = Run("--listen", "127.0.0.1:0", "--insecure", module="pipeline.recv", prefix=version_2)
+    address = running.wait_for("waiting for a sender at").split()[-1]
+    ended = sent(address, *DELTAS, "--delta", "16M", "--insecure", "--json", "-")
+    assert ended.code == 0, ended.err
+    assert ended.result["verified"] is True
+    assert ended.result["delta"] is None
+    assert running.end(10).code == 0
+
+
+def test_from_a_sender_of_version_2(version_2: tuple[str, ...]) -> None:
+    with receiver("--insecure") as here:
+        arguments = ("--to", here.address, *DELTAS, "--insecure", "--json", "-")
+        ended = Run(*arguments, module="pipeline.send", prefix=version_2).end()
+        assert ended.code == 0, ended.err
+        assert ended.result["verified"] is True
+        assert here.end().code == 0
