@@ -160,16 +160,18 @@ class Migration:
         self._layout = PacketLayout.of(options)
         if options.attach is not None:
             self._guest = GuestClient.attach(self._supervisor, options.attach, options.dirty_log)
+            self._options = options = with_delta_budget(options, self._guest.source.size_bytes)
             self._check_memory(self._guest.source.size_bytes, 1, "a copy of the guest does not fit here")
             self._plan(self._guest.source.size_bytes)
         else:
-            assert options.guest is not None
-            size = options.guest.size_bytes
-            self._check_memory(size, 2, options.guest.advice)
+            guest = options.guest
+            assert guest is not None
+            size = guest.size_bytes
+            self._options = options = with_delta_budget(options, size)
+            self._check_memory(size, 2, guest.advice)
             self._plan(size)
             self._progress.say(f"filling {size >> 20} MiB of guest RAM")
-            content, workload = options.guest.content(), options.guest.workload
-            spec = GuestSpec(size, content, workload, huge_pages=options.huge_pages != "off")
+            spec = GuestSpec(size, guest.content(), guest.workload, huge_pages=options.huge_pages != "off")
             self._guest = GuestClient.start(
                 self._supervisor,
                 spec,
@@ -178,7 +180,6 @@ class Migration:
             )
         self._guest_or_none = self._guest
         self._source, self._log = self._guest.source, self._guest.log
-        self._options = with_delta_budget(self._options, self._source.size_bytes)
         self.metrics.size_bytes = self._source.size_bytes
         self.metrics.dirty_log = self._guest.log_kind
         self.metrics.source_huge_bytes = self._guest.huge_bytes

@@ -22,6 +22,10 @@ POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0)
 PASSES = (5, 4, 3, 3, 2, 2)
 """How many of the points each pass goes to: 4.5 s in all, six samples of the shortest."""
 
+RETURNING_AFTER = 4
+"""Passes before pages are sampled that may come back: half a second before the end, about what a late round
+takes. The longer the time the more of a page changes."""
+
 ZERO_SAMPLE_PAGES = 1 << 18
 """Looked at for zero pages: 1 GiB, some 0.1 s."""
 
@@ -61,7 +65,8 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
         syncs.append((time.monotonic() - at) * 1e3)
         if samples:
             written.append(scratch[:count].copy())
-            returning.first(ram, written[-1])
+            if len(written) == RETURNING_AFTER:
+                returning.first(ram, written[-1])
         cleared = last = time.monotonic()
         before = 0
         for index, point in enumerate(POINTS_SECONDS[:points]):
@@ -79,7 +84,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     guest = Guest(
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
-        returning.share(ram, np.concatenate(written[1:])),
+        returning.share(ram, np.concatenate(written[RETURNING_AFTER:])),
     )
     return Watched(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
 

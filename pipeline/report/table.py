@@ -109,13 +109,17 @@ def _cpu_seconds(result: Result) -> float:
     return float(result["send"]["cpu_seconds"] + result["recv"]["cpu_seconds"])
 
 
+KIB = 1024
+
+
 def _deltas(delta: Result) -> str:
     """What they did, or why there were none."""
     if not delta["based_pages"]:
         return f"deltas: none; {delta['stopped'] or 'no page came back that was kept'}"
+    took = show_size(delta["bytes"]) if delta["bytes"] >= KIB else f"{delta['bytes']} bytes"
     seen = delta["based_pages"] + delta["missed_pages"]
     return (
-        f"deltas: {delta['pages']} of {seen} pages that came back, in {show_size(delta['bytes'])}, "
+        f"deltas: {delta['pages']} of {seen} pages that came back, in {took}, "
         f"{show_size(delta['saved_bytes'])} less than whole; {show_size(delta['memory_bytes'])} kept, "
         f"{delta['cpu_seconds']:.2f} s of CPU"
         + (f"; stopped: {delta['stopped']}" if delta["stopped"] else "")

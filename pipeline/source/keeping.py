@@ -80,7 +80,7 @@ class Keeping:
             # A page that begins with zero is most often all zero, and then it is no base.
             self._worth_filling = np.flatnonzero(ram.words[:, 0]).astype(np.uint32)
         if share > 1 - LEAST_SAVED:
-            self._stop(f"of pages that came back {share:.0%} had changed")
+            self._stop(f"of pages that came back {share:.0%} of the bytes had changed")
         return f"of pages that came back {share:.0%} of the bytes had changed"
 
     # ---------------------------------------------------------------- rounds

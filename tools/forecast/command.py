@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from guestmem.page import PAGE_BYTES
 from pipeline.cli.main import Command, show
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
@@ -16,6 +17,7 @@ from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Candidate, Plan
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json, save_text
+from pipeline.source.delta_budget import RAM_PART
 from pipeline.transports.tcp.client.probe_client import LinkRate, probe_link
 from tools.forecast.advice import Question, answers, by_link
 from tools.forecast.commands import commands
@@ -45,13 +47,22 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     saved = other.save(measured, seen.host.cpus)
     zlib = functools.partial(_compressed, [("zlib", 1)], request, seen)
     tried = tuple(other.candidates(measured, zlib))
-    question = Question(seen.guest, tried, other.host(seen.host), other.plan(plan), request.channels)
+    plan = _with_deltas(other.plan(plan), seen, source)
+    question = Question(seen.guest, tried, other.host(seen.host), plan, request.channels)
     found = answers(question)
     blocks = commands(found, source.typed, question.plan)
     seen = replace(seen, notes=(*seen.notes, *other.notes(), *saved))
     return Findings(
         *(question, seen, found, by_link(question), blocks, rate, source.typed.by_libvirt, other.record())
     )
+
+
+def _with_deltas(plan: Plan, seen: Seen, source: Source) -> Plan:
+    """Our own runs keep pages where a link limits them (`--delta auto`); QEMU does not, nor does the
+    relay."""
+    if source.typed.is_vm or not plan.link_bytes_per_second:
+        return plan
+    return replace(plan, delta_bytes=seen.guest.ram_pages * PAGE_BYTES // RAM_PART)
 
 
 def _probed(request: Request, progress: Progress) -> tuple[Plan, LinkRate | None]:

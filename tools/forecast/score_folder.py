@@ -17,13 +17,14 @@ WORST = 5
 def score_folder(folder: Path) -> tuple[dict[str, Any], str]:
     """Figures and text of all results with a score in a folder. Raises UsageError where there is none."""
     results: list[tuple[dict[str, Any], str]] = []
-    unread = 0
+    unread = without = 0
     for path in sorted(folder.glob("**/*.json")):
         try:
             found = json.loads(path.read_text())
             scored = [one for one in found.get("runs", [found]) if one.get("score")]
             errors_of(scored)
-            results += [(one, _why(one)) for one in scored]
+            results += [(one, f"{path.name}: {_why(one)}") for one in scored]
+            without += not scored
         except (ValueError, AttributeError, OSError, KeyError, TypeError):
             unread += 1
     if not results:
@@ -33,6 +34,8 @@ def score_folder(folder: Path) -> tuple[dict[str, Any], str]:
         ((_error(one), why) for one, why in results if one["score"].get("total_ms")), reverse=True
     )[:WORST]
     lines = [errors_table(errors), f"Chance to converge: Brier score {brier:.3f}; always yes {always:.3f}."]
+    if without:
+        lines.append(f"{without} results have no score.")
     if unread:
         lines.append(f"{unread} files were no results.")
     lines += ["Worst by total time:", *(f"- {why}" for _, why in worst)]
