@@ -48,11 +48,16 @@ def raise_cancelled(number: int, frame: FrameType | None) -> None:
     raise Cancelled(f"cancelled by {signal.Signals(number).name}")
 
 
+def raise_if_cancelled() -> None:
+    """For whoever starts many processes one after the other, and so is often in such a place."""
+    if _pending:
+        raise Cancelled(f"cancelled by {signal.Signals(_pending[0]).name}")
+
+
 @contextmanager
 def signals_cancel(supervisor: Supervisor) -> Iterator[None]:
     """Ending signals make the supervisor's next wait raise Cancelled. One that came before raises it here."""
-    if _pending:
-        raise Cancelled(f"cancelled by {signal.Signals(_pending[0]).name}")
+    raise_if_cancelled()
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)

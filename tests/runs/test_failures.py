@@ -19,7 +19,7 @@ SLOW = ("--size", "64M", "--method", "zlib", "--max-bandwidth", "4M", "--dirty-r
 """A first round of some seconds."""
 
 LONG_DOWNTIME = (
-    *("--size", "64M", "--filled", "0.001", "--method", "none", "--max-bandwidth", "2M"),
+    *("--size", "64M", "--filled", "0.001", "--method", "none", "--max-bandwidth", "2M", "--delta", "0"),
     *("--dirty-rate", "12M", "--dirty-pattern", "hotspot:0.999,0.1", "--downtime-limit", "100000"),
 )
 """A switchover of many seconds: the guest has written much while a short first round was sent."""

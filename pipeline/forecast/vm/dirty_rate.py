@@ -10,6 +10,7 @@ from typing import Any
 from guestmem.page import PAGE_BYTES
 from pipeline.errors import Cancelled
 from pipeline.forecast.situation import CurveSamples
+from pipeline.processes.signals import raise_if_cancelled
 from pipeline.qemu.commands import Commands
 from pipeline.qemu.monitor import MonitorError
 
@@ -27,6 +28,7 @@ def curve_of_vm(monitor: Commands, size: int, notes: list[str]) -> CurveSamples:
     exact = _bitmap_is_there(monitor)
     pages: list[tuple[int, ...]] = []
     for milliseconds in POINTS_MS:
+        raise_if_cancelled()
         sampled = _measured(monitor, milliseconds, "page-sampling", notes)
         by_bitmap = _measured(monitor, milliseconds, "dirty-bitmap", notes) if exact else 0.0
         if exact and not by_bitmap and sampled:

@@ -16,6 +16,7 @@ import numpy as np
 
 from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
 from pipeline.forecast.sample import PACKET_PAGES, Words
+from pipeline.processes.signals import raise_if_cancelled
 from pipeline.qemu.commands import Commands
 from pipeline.qemu.monitor import MonitorError
 
@@ -77,8 +78,12 @@ def memory_of(monitor: Commands, size: int, pid: int | None) -> Iterator[Memory]
 
 def pieces(memory: Memory) -> dict[int, Words]:
     """Pages by place. Raises NoContent where there are none."""
-    read = {place: memory.piece(place) for place in memory.places()}
-    found = {place: pages for place, pages in read.items() if pages is not None}
+    found: dict[int, Words] = {}
+    for place in memory.places():
+        raise_if_cancelled()
+        pages = memory.piece(place)
+        if pages is not None:
+            found[place] = pages
     if not found:
         raise NoContent("no piece of its memory could be read")
     return found
