@@ -171,10 +171,10 @@ def render_summary(result: Result) -> str:
 
 
 def _verified(result: Result) -> str:
-    if result["options"]["verify"] == "invariant":
-        how = "verified by the guest's self-check"
-    else:
-        how = "verified by digests" if result["transport"]["kind"] == "tcp" else "verified byte for byte"
+    images = "by digests" if result["transport"]["kind"] == "tcp" else "byte for byte"
+    self_check = "by the guest's self-check"
+    kinds = {"invariant": self_check, "both": f"{images} and {self_check}"}
+    how = f"verified {kinds.get(result['options']['verify'], images)}"
     return {True: how, False: "NOT the source", None: "not verified"}[result["verified"]]
 
 
