@@ -216,8 +216,8 @@ class TestAVisitedGuestRunsOnWhileItsCopyIsChecked:
         assert ended.result["guest"]["state"] == "running"
 
     def test_what_it_did_not_write_may_not(self, visited: str) -> None:
-        """A copy that is harmed where the guest does not write."""
-        paced = ("--max-bandwidth", "24M", "--method", "none", "--downtime-limit", "1000")
+        """A copy that is harmed where the guest does not write, when that has been sent."""
+        paced = ("--max-bandwidth", "24M", "--method", "none", "--downtime-limit", "1000", "--delta", "0")
         with receiver("--once") as here:
             running = send(here.address, "--attach", visited, *paced)
             here.run.wait_for("run of")

@@ -100,7 +100,7 @@ def test_a_path_on_which_large_packets_vanish(secure: bool, gigabit: Cable, tls:
     """Connections are made as ever, and nothing comes over them; with TLS not even the certificates."""
     tls = tls if secure else ("--insecure",)
     with receiver(*tls, "--once", listen=LISTEN, prefix=gigabit.destination) as here:
-        limits = ("--reconnect", "8", "--max-bandwidth", "24M", "--method", "none")
+        limits = ("--reconnect", "8", "--max-bandwidth", "24M", "--method", "none", "--delta", "0")
         running = send(LISTEN, *GUEST, *limits, *tls, prefix=gigabit.source)
         here.run.wait_for("run of")
         time.sleep(1)
