@@ -167,7 +167,8 @@ def worker_at_work(session: int) -> int:
 def test_a_signal_ends_it_and_what_was_measured_is_kept(tmp_path: Path, number: int) -> None:
     output = tmp_path / "out"
     before = leftovers()
-    running = campaign(write(tmp_path, SMALL), "--output", str(output), "--cluster", "local:2")
+    slow = ("--bandwidths", "1M,2M")  # points of a second or two, so that some are left when the signal comes
+    running = campaign(write(tmp_path, SMALL), "--output", str(output), "--cluster", "local:2", *slow)
     running.wait_for("[2/8]")
     os.killpg(running.session, number)
     ended = running.end(SECONDS)
