@@ -10,11 +10,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import simpy
+from typing import TYPE_CHECKING, Any
 
 from tools.evacuate.work import Demand
+
+if TYPE_CHECKING:  # of the extra fleet, and asked for when it is used
+    import simpy
 
 NEARLY = 1 + 1e-9
 

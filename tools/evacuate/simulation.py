@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-
-import simpy
+from typing import TYPE_CHECKING
 
 from guestmem.page import PAGE_BYTES
 from pipeline.forecast.rounds import Steps
@@ -14,6 +13,9 @@ from tools.evacuate.fabric import Fabric
 from tools.evacuate.network import Flow, Network
 from tools.evacuate.plan_file import Plan
 from tools.evacuate.work import Job, demand_of, seconds_about
+
+if TYPE_CHECKING:  # of the extra fleet, and asked for when it is used
+    import simpy
 
 NO_LIMIT = float("inf")
 Watch = Callable[[int, float, float], None]
@@ -109,6 +111,8 @@ class _Run:
     ) -> None:
         self._question, self._jobs = question, jobs
         self._limits = question.plan.limits
+        import simpy
+
         self._clock = simpy.Environment()
         capacity = [
             one.capacity * (link if one.kind in ("up", "down") else 1.0) for one in question.fabric.resources
