@@ -18,9 +18,9 @@ import pytest
 from pipeline.errors import UsageError
 from tests.support.dask_fleet import HandFleet, hand_fleet
 from tests.support.harness import Run, assert_clean, leftovers, session_pids, tool
+from tools.cluster.connect import read_cluster
 from tools.compare import hosts, page, report
 from tools.compare.cluster import machine
-from tools.compare.cluster.connect import read_cluster
 from tools.compare.cluster.runner import failure
 from tools.compare.comparison import Place, places
 from tools.compare.points_table import COLUMNS, csv_text, has_parquet, write_parquet

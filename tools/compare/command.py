@@ -24,8 +24,8 @@ from pipeline.codecs import library_versions
 from pipeline.errors import Cancelled, RunFailed, UsageError, one_line
 from pipeline.report.files import save_text
 from pipeline.report.host import host_record
+from tools.cluster.connect import ClusterAddress, check_dask, read_cluster
 from tools.compare import page, report
-from tools.compare.cluster.connect import ClusterAddress, check_dask, read_cluster
 from tools.compare.points_table import PARQUET, WITHOUT_PYARROW, csv_text, has_parquet, write_parquet
 from tools.compare.results import ResultsFolder
 from tools.compare.runner import LocalRunner, Runner, run_points

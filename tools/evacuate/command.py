@@ -10,6 +10,7 @@ python -m tools.evacuate plan.toml --execute --tls-dir certs
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pipeline.cli.values import Given
 from pipeline.errors import FerryError, HostError, UsageError
 from pipeline.progress import open_progress
 from pipeline.report.files import save_json, save_text
+from tools.cluster.connect import ClusterAddress, check_dask, connected, read_cluster
 from tools.fleet.generator import MOST_HOSTS, MOST_VMS, Shape, generate
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ class Request:
     json: str | None
     html: str | None
     draws: int | None
-    cluster: str | None
-    cluster_tls: Path | None
+    cluster: ClusterAddress | None
     exact: bool
     baselines: bool
     execute: bool
@@ -133,7 +134,7 @@ def read(given: Given) -> Request:
         given.refuse(("state", *SECURITY), "belongs to --execute")
     if given.has("cluster_tls") and not given.has("cluster"):
         raise UsageError("--cluster-tls: belongs to --cluster")
-    html, tls = given.new_file("html"), given.text("cluster_tls")
+    html, cluster = given.new_file("html"), given.text("cluster")
     if html == "-":
         raise UsageError("--html -: name a file")
     security = []
@@ -148,8 +149,7 @@ def read(given: Given) -> Request:
         json=given.new_file("json"),
         html=html,
         draws=draws,
-        cluster=given.text("cluster"),
-        cluster_tls=None if tls is None else Path(tls),
+        cluster=None if cluster is None else read_cluster(cluster, given.text("cluster_tls")),
         exact=given.flag("exact"),
         baselines=not given.flag("no_baselines"),
         execute=execute,
@@ -160,12 +160,12 @@ def read(given: Given) -> Request:
 
 
 def _planned(request: Request, command: list[str], say: Any) -> int:
-    from tools.evacuate.cluster import client_of, spread_over
     from tools.evacuate.document import document_of
     from tools.evacuate.draws import chances_of
     from tools.evacuate.exact import exact_seconds
     from tools.evacuate.plan_file import read_plan
     from tools.evacuate.planner import make_plan
+    from tools.evacuate.spreading import spread_over
     from tools.evacuate.state import read_state
     from tools.evacuate.timeline import timeline
 
@@ -175,7 +175,9 @@ def _planned(request: Request, command: list[str], say: Any) -> int:
     if not rest.vms:
         show(f"All {len(plan.vms)} VMs have moved. To begin anew, remove {request.state}.")
         return 0
-    with client_of(request.cluster, request.cluster_tls) as client:
+    if request.cluster is not None:
+        check_dask()
+    with nullcontext() if request.cluster is None else connected(request.cluster) as client:
         say(f"planning {len(rest.vms)} VMs")
         planned = make_plan(rest, baselines=request.baselines)
         draws = _draws(request, rest)

@@ -12,8 +12,8 @@ from pathlib import Path
 from pipeline.errors import HostError, UsageError
 from pipeline.processes.command import run_command
 from qat.scripts import SCRIPTS
+from tools.cluster.connect import LOCAL, ClusterAddress, connected
 from tools.compare.cluster import machine
-from tools.compare.cluster.connect import LOCAL, ClusterAddress, connected
 from tools.compare.cluster.fleet import Fleet, label_of
 from tools.compare.cluster.job import Certificates, Look
 from tools.compare.cluster.runner import FleetRunner

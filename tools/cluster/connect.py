@@ -45,7 +45,7 @@ def read_cluster(text: str, tls: str | None) -> ClusterAddress:
     if text.startswith(f"{LOCAL}:"):
         count = text.partition(":")[2]
         if not re.fullmatch(r"\d{1,3}", count) or not 1 <= int(count) <= MAX_LOCAL:
-            raise UsageError(f"--cluster {text}: must be {LOCAL}:1 to {LOCAL}:{MAX_LOCAL}")
+            raise UsageError(f"--cluster {text}: must be {LOCAL}:N, {LOCAL}:1 to {LOCAL}:{MAX_LOCAL}")
         if tls is not None:
             raise UsageError(f"--cluster-tls {tls}: is for a scheduler at tls://")
         return ClusterAddress(int(count), "", None)
@@ -123,7 +123,7 @@ def _own_cluster(count: int) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
                 local_directory=folder,
                 memory_limit=0,
-                preload=["tools.compare.cluster.own_worker"],
+                preload=["tools.cluster.own_worker"],
             )
         except Exception as error:  # whatever it is: no cluster
             raise RunFailed(f"--cluster {LOCAL}:{count}: {_first_line(error)}") from error
