@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 
 MAX_CODES = 16
 
@@ -46,8 +46,7 @@ class Statistics:
         """Create it, all zero. Raises OSError."""
         sent = channels * candidates * len(Sent)
         received = receivers * MAX_CODES * len(Received)
-        fd = create_segment("statistics", PAGE_BYTES + 8 * (sent + received), reserve=True)
-        mapping = map_segment(fd, writable=True)
+        mapping = mapped_segment("statistics", PAGE_BYTES + 8 * (sent + received))
         self.choice = memoryview(mapping)[:4]
         numbers = np.frombuffer(mapping, np.int64, sent + received, PAGE_BYTES)
         self.sent: Cells = numbers[:sent].reshape(channels, candidates, len(Sent))

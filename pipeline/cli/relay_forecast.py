@@ -25,8 +25,6 @@ RELAY = Beside(send_ns=2.0, recv_ns=2.0, scan_ns=0.2)
 """What two relays and two QEMUs do beside the codecs, where all share one host's CPUs: reading and writing
 sockets in Python, QEMU's own copies (1 GiB without a limit on an AMD EPYC)."""
 
-DEFAULT_LIMIT_MS = 300.0
-
 
 class RelayForecaster:
     """For one migration. `found` is the forecast, once there was a look."""
@@ -49,7 +47,7 @@ class RelayForecaster:
             raise HostError(f"{where}: {error}") from error
         for note in seen.notes:
             progress.warn(note)
-        limit_ms = float(seen.facts["parameters"].get("downtime-limit", DEFAULT_LIMIT_MS))
+        limit_ms = float(seen.facts["parameters"].get("downtime-limit", PolicySettings.downtime_limit_ms))
         plan = self._plan(PolicySettings(downtime_limit_ms=limit_ms), progress)
         pool = options.pool
         methods = METHODS_OF_AUTO if pool.method == AUTO else ((pool.method, pool.level),)

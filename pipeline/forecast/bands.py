@@ -13,9 +13,9 @@ from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.beside import NOTHING_BESIDE
 from pipeline.forecast.qat_device import QatDevice
-from pipeline.forecast.returning import with_deltas
 from pipeline.forecast.rounds import Case, Cost, Resources, walk
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Numbers, Plan
+from pipeline.forecast.with_deltas import with_deltas
 
 DRAWS = 100
 FEWEST_FOR_A_LINE = 16

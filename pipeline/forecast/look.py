@@ -12,11 +12,11 @@ import numpy as np
 from guestmem.dirty_log.contract import DirtyLog
 from guestmem.ram import GuestRam, PageNumbers
 from pipeline.forecast.activity import Step, activity_of
-from pipeline.forecast.returning import Returning
 from pipeline.forecast.sample import MOST_BATCHES, NO_PAGES, PACKET_PAGES, Words, gauge_share, normal_pages
 from pipeline.forecast.situation import CurveSamples, Guest
 from pipeline.processes.cgroup import usable_cpus
 from pipeline.processes.usage import cpu_seconds_of
+from pipeline.source.returning import Returning
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0)
 PASSES = (5, 4, 3, 3, 2, 2)
@@ -57,7 +57,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     written: list[PageNumbers] = []
     syncs: list[float] = []
     steps: list[Step] = []
-    returning = Returning()
+    returning: Returning | None = None
     cpu_before, watched_at = _cpu_seconds(pid), time.monotonic()
     for points in PASSES:
         at = time.monotonic()
@@ -66,7 +66,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
         if samples:
             written.append(scratch[:count].copy())
             if len(written) == RETURNING_AFTER:
-                returning.first(ram, written[-1])
+                returning = Returning(ram, written[-1])
         cleared = last = time.monotonic()
         before = 0
         for index, point in enumerate(POINTS_SECONDS[:points]):
@@ -81,10 +81,12 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     whole, zero_share = _whole(ram, chance)
     dirty, written_zero_share = _written(ram, written, chance)
     curve = CurveSamples(POINTS_SECONDS, tuple(tuple(samples[at]) for at in POINTS_SECONDS))
+    assert returning is not None, "there are more passes than that"
+    delta_share = returning.share(ram, np.concatenate(written[RETURNING_AFTER:]))
     guest = Guest(
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
-        returning.share(ram, np.concatenate(written[RETURNING_AFTER:])),
+        1.0 if delta_share is None else delta_share,
     )
     return Watched(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
 

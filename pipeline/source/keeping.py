@@ -16,17 +16,11 @@ from guestmem.dirty_log.contract import DirtyLog
 from guestmem.page import PAGE_BYTES
 from guestmem.ram import GuestRam, PageNumbers
 from pipeline.delta_figures import DeltaFigures, DeltaRecord
-from pipeline.packets.delta import changed_share
 from pipeline.source.kept_pages import NO_SLOT, NOTHING, DeltaCount, KeptPages
+from pipeline.source.returning import FEWEST_PAGES, Returning
 
 LOOK_SECONDS = 0.5
 """Each of the two halves of the look."""
-
-LOOK_PAGES = 512
-"""Pages that are compared in the look: 2 MiB."""
-
-FEWEST_PAGES = 32
-"""Of fewer pages nothing is concluded."""
 
 FILL_CHANGED, FILL_PART = 0.6, 200
 """Where so little of pages that come back had changed, and one page of so many was written in the look, what
@@ -64,16 +58,14 @@ class Keeping:
         log.sync(scratch)
         rest(LOOK_SECONDS)
         first = scratch[: log.sync(scratch)].copy()
-        sample = first[:: max(1, len(first) // LOOK_PAGES)][:LOOK_PAGES]
-        before = ram.words[sample]
+        returning = Returning(ram, first)
         rest(LOOK_SECONDS)
         again = scratch[: log.sync(scratch)].copy()
         for pages in (first, again):
             self._heat[pages] += 1
-        back = np.isin(sample, again)
-        if np.count_nonzero(back) < FEWEST_PAGES:
+        share = returning.share(ram, again)
+        if share is None:
             return f"{len(first)} and {len(again)} pages were written in half a second each"
-        share = changed_share(ram.words[sample[back]], before[back])
         self.record.look_share_changed = share
         written = len(np.union1d(first, again))
         if share <= FILL_CHANGED and written * FILL_PART >= ram.pages:

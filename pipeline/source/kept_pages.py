@@ -36,9 +36,7 @@ class DeltaCount(IntEnum):
     """Pages that had a base, whichever way they went,"""
     BASED_BYTES = 3
     """and their payload, that of whole ones by their packet's mean."""
-    KEPT_PAGES = 4
-    """Pages whose new version was kept."""
-    CPU_NS = 5
+    CPU_NS = 4
     """Of comparing, packing and keeping."""
 
 
@@ -131,7 +129,6 @@ class Keeper:
         kept.round_of[slots[held]] = NOTHING
         kept._words[slots[held]] = words[held]
         kept.round_of[slots[held]] = round_number
-        self._row[DeltaCount.KEPT_PAGES] += len(held)
         self._row[DeltaCount.CPU_NS] += time.thread_time_ns() - began
         return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.page import PAGE_BYTES
+from pipeline.cli.link_probe import measured as measured_link
 from pipeline.cli.main import Command, show
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
@@ -18,7 +19,6 @@ from pipeline.forecast.situation import Candidate, Plan
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json, save_text
 from pipeline.source.delta_budget import RAM_PART
-from pipeline.transports.tcp.client.probe_client import LinkRate, probe_link
 from tools.forecast.advice import Question, answers, by_link
 from tools.forecast.commands import commands
 from tools.forecast.findings import SCHEMA_VERSION, Findings
@@ -34,13 +34,12 @@ METHODS_ASKED: tuple[tuple[str, int | None], ...] = (
     *(("zstd", level) for level in (1, 3, 5)),
 )
 
-MOST_PROBE_CONNECTIONS = 8
-"""Of one probe, however many channels there may be."""
-
 
 def _find(request: Request, source: Source, progress: Progress) -> Findings:
     """Look, compress, forecast. Raises FerryError."""
-    plan, rate = _probed(request, progress)
+    plan, rate = request.plan, None
+    if request.probed is not None:
+        plan, rate = measured_link(plan, request.probed, max(request.channels), progress, "--bandwidth")
     seen = source.look(progress)
     other = request.other_host
     measured = _measured(request, seen, progress)
@@ -63,16 +62,6 @@ def _with_deltas(plan: Plan, seen: Seen, source: Source) -> Plan:
     if source.typed.is_vm or not plan.link_bytes_per_second:
         return plan
     return replace(plan, delta_bytes=seen.guest.ram_pages * PAGE_BYTES // RAM_PART)
-
-
-def _probed(request: Request, progress: Progress) -> tuple[Plan, LinkRate | None]:
-    """The plan, with the link as it was measured where that was asked for. Raises FerryError."""
-    if request.probed is None:
-        return request.plan, None
-    progress.say(f"measuring the link to {request.probed.address}")
-    rate = probe_link(request.probed, min(max(request.channels), MOST_PROBE_CONNECTIONS))
-    noise = max(rate.noise, request.plan.link_noise)
-    return replace(request.plan, link_bytes_per_second=rate.bytes_per_second, link_noise=noise), rate
 
 
 def _measured(request: Request, seen: Seen, progress: Progress) -> list[Candidate]:

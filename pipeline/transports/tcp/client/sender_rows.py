@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 
 CARRIED, CONNECTION, SENT_BYTES, UNACKNOWLEDGED, FULL, CALLING = range(6)
 COLUMNS = 8
@@ -23,8 +23,7 @@ class SenderRows:
 
     def __init__(self, senders: int) -> None:
         """Create it. Raises OSError."""
-        fd = create_segment("senders", senders * COLUMNS * 8, reserve=True)
-        self._mapping = map_segment(fd, writable=True)
+        self._mapping = mapped_segment("senders", senders * COLUMNS * 8)
         self.rows: npt.NDArray[np.int64] = np.frombuffer(self._mapping, np.int64).reshape(senders, COLUMNS)
 
     def carried(self) -> int:

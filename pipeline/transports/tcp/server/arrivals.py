@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES
-from guestmem.segment import create_segment, map_segment
+from guestmem.segment import mapped_segment
 
 ROUND, APPLIED_NS = 0, 1
 
@@ -21,8 +21,7 @@ class Arrivals:
 
     def __init__(self, pages: int, connections: int) -> None:
         """Create it, nothing arrived. Raises OSError."""
-        fd = create_segment("arrivals", PAGE_BYTES + 8 * connections + 2 * pages, reserve=True)
-        self.mapping = map_segment(fd, writable=True)
+        self.mapping = mapped_segment("arrivals", PAGE_BYTES + 8 * connections + 2 * pages)
         self._state = memoryview(self.mapping)[:16].cast("q")
         self.delivered = memoryview(self.mapping)[PAGE_BYTES : PAGE_BYTES + 8 * connections].cast("q")
         maps = np.frombuffer(self.mapping, np.uint8, 2 * pages, PAGE_BYTES + 8 * connections)
