@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cli.link_probe import over_measured_link
 from pipeline.errors import UsageError
 from pipeline.forecast.bands import Forecast, best, forecast
+from pipeline.forecast.beside import beside_here
 from pipeline.forecast.look import Watched, look
 from pipeline.forecast.sample import candidates
 from pipeline.forecast.score import NAMES, scored
@@ -71,11 +72,12 @@ class Forecaster:
         threads = max(1, min(options.channels, int(cpus)))
         methods = METHODS_OF_AUTO if options.method == AUTO else ((options.method, options.level),)
         host = Host(cpus, cpus, one_host=options.to is None)
-        tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauge)
+        tried = candidates(methods, self.seen.whole, self.seen.written, threads, self.seen.gauges)
         if options.method == AUTO:
             tried = [candidate.dearer(AUTO_SEND_NS, AUTO_RECV_NS) for candidate in tried]
         deltas = with_delta_budget(options, guest.source.size_bytes).delta_bytes or 0
-        plan = replace(self._plan, delta_bytes=deltas)
+        beside = beside_here(self.seen.whole, threads)
+        plan = replace(self._plan, delta_bytes=deltas, beside=beside)
         found = best([forecast(self.seen.guest, candidate, host, plan) for candidate in tried])
         self.found = replace(found, method=options.method, level=options.level)
         return forecast_words(self.found)

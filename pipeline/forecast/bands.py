@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from guestmem.page import PAGE_BYTES
-from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.beside import NOTHING_BESIDE
+from pipeline.forecast.cost import Cost
 from pipeline.forecast.qat_device import QatDevice
-from pipeline.forecast.rounds import Case, Cost, Resources, walk
+from pipeline.forecast.rounds import Case, Resources, walk
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host, Numbers, Plan
-from pipeline.forecast.with_deltas import with_deltas
+from pipeline.forecast.smooth_curve import smooth_curve
+from pipeline.forecast.with_deltas import deltas_of
 
 DRAWS = 100
 FEWEST_FOR_A_LINE = 16
@@ -88,12 +89,11 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
     whole = _cost(candidate.whole, slowness, chance)
     written = _cost(candidate.written, slowness, chance) if len(candidate.written) else whole
     link = plan.link_bytes_per_second * max(0.1, chance.normal(1.0, plan.link_noise))
-    beside = plan.beside
+    beside = plan.beside.slower(math.exp(chance.normal(0.0, host.copy_noise)))
     if candidate.device is not None:
         whole, written = (_on(candidate.device, cost, plan, slowness) for cost in (whole, written))
         beside = NOTHING_BESIDE
     normal_bytes = guest.ram_pages * PAGE_BYTES * (1 - guest.zero_share)
-    whole, written = with_deltas(whole, written, guest.delta_share, normal_bytes, plan.delta_bytes)
     cpus = max(0.25, host.cpus - guest.cpus)
     resources = Resources(
         plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link
@@ -102,7 +102,7 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         guest.ram_pages,
         guest.zero_share,
         guest.written_zero_share,
-        _curve(guest, chance),
+        smooth_curve(guest.curve.seconds, _counts(guest, chance), guest.ram_pages),
         whole,
         written,
         resources,
@@ -111,6 +111,7 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         beside,
         guest.activity,
         chance.uniform(0.0, guest.activity.seconds),
+        deltas_of(guest.changes, normal_bytes, plan.delta_bytes),
     )
 
 
@@ -149,13 +150,13 @@ def _a_byte(batches: Batches, figures: Numbers, picked: npt.NDArray[np.int64]) -
     return max(found / 2, found + slope * (batches.gauge_share - seen))
 
 
-def _curve(guest: Guest, chance: np.random.Generator) -> DirtyCurve:
-    """Each point the mean of its samples, picked anew; a curve never falls."""
-    pages: list[int] = []
+def _counts(guest: Guest, chance: np.random.Generator) -> tuple[float, ...]:
+    """Each point of the curve the mean of its samples, picked anew; a curve never falls."""
+    pages: list[float] = []
     for samples in guest.curve.pages:
         picked = chance.choice(samples, len(samples))
-        pages.append(max(round(float(picked.mean())), pages[-1] if pages else 0))
-    return DirtyCurve(guest.curve.seconds, tuple(pages), guest.ram_pages)
+        pages.append(max(float(picked.mean()), pages[-1] if pages else 0.0))
+    return tuple(pages)
 
 
 def best(found: list[Forecast]) -> Forecast:

@@ -6,31 +6,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 
 from guestmem.dirty_log.contract import DirtyLog
 from guestmem.ram import GuestRam, PageNumbers
+from guestmem.zero import normal_mask
 from pipeline.forecast.activity import Step, activity_of
-from pipeline.forecast.sample import MOST_BATCHES, NO_PAGES, PACKET_PAGES, Words, gauge_share, normal_pages
+from pipeline.forecast.cost import Changes
+from pipeline.forecast.sample import (
+    MOST_BATCHES,
+    NO_PAGES,
+    PACKET_PAGES,
+    Gauges,
+    Words,
+    gauge_share,
+    normal_pages,
+)
 from pipeline.forecast.situation import CurveSamples, Guest
 from pipeline.processes.cgroup import usable_cpus
 from pipeline.processes.usage import cpu_seconds_of
 from pipeline.source.returning import Returning
 
 POINTS_SECONDS = (0.125, 0.25, 0.5, 1.0, 2.0)
-PASSES = (5, 4, 3, 3, 2, 2)
-"""How many of the points each pass goes to: 4.5 s in all, six samples of the shortest."""
-
-RETURNING_AFTER = 4
-"""Passes before pages are sampled that may come back: half a second before the end, about what a late round
-takes. The longer the time the more of a page changes."""
+PASSES = (5, 3, 3, 2, 2)
+"""How many of the points each pass goes to: 3.5 s in all, five samples of the shortest."""
 
 ZERO_SAMPLE_PAGES = 1 << 18
 """Looked at for zero pages: 1 GiB, some 0.1 s."""
 
-GAUGED_PACKETS = 1024
-"""Of all of RAM, by the quick method: 512 MiB, some 0.3 s on two CPUs."""
+GAUGED_PACKETS = 256
+"""By the quick method, of all of RAM and of what was written: 128 MiB, some 0.2 s on two CPUs."""
 
 SEED = 1
 
@@ -38,57 +45,80 @@ SEED = 1
 @dataclass(frozen=True)
 class Watched:
     """The guest's figures, and normal pages of all of it and of what it wrote, in packets' worth of pages
-    that lay side by side. `gauge` is what the quick method makes of far more pages than `whole`;
-    `took_seconds` is what the look took."""
+    that lay side by side. `took_seconds` is what the look took."""
 
     guest: Guest
     whole: Words
     written: Words
-    gauge: float
+    gauges: Gauges
     took_seconds: float
 
 
 def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) -> Watched:
-    """Watch a guest whose log is open for 4.5 s; `rest` waits. What it wrote before is not fetched any more:
+    """Watch a guest whose log is open for 3.5 s; `rest` waits. What it wrote before is not fetched any more:
     a migration has to send all of RAM after this. Raises what `rest` raises."""
     began = time.monotonic()
     scratch = np.zeros(ram.pages, np.uint32)
-    samples: dict[float, list[int]] = {}
+    samples: list[list[int]] = [[] for _ in POINTS_SECONDS]
+    spans: list[list[float]] = [[] for _ in POINTS_SECONDS]
     written: list[PageNumbers] = []
     syncs: list[float] = []
     steps: list[Step] = []
     returning: Returning | None = None
-    cpu_before, watched_at = _cpu_seconds(pid), time.monotonic()
+    changes: dict[float, list[float]] = {}
+    cpu_before = _cpu_seconds(pid)
+    watched_at = sampled_at = time.monotonic()
     for points in PASSES:
         at = time.monotonic()
         count = log.sync(scratch)
-        syncs.append((time.monotonic() - at) * 1e3)
-        if samples:
+        ended = time.monotonic()
+        syncs.append((ended - at) * 1e3)
+        cleared = last = (at + ended) / 2
+        if samples[0]:
             written.append(scratch[:count].copy())
-            if len(written) == RETURNING_AFTER:
-                returning = Returning(ram, written[-1])
-        cleared = last = time.monotonic()
+            _note_changes(changes, returning, ram, written[-1], at - sampled_at)
+            returning, sampled_at = Returning(ram, written[-1]), cleared
         before = 0
         for index, point in enumerate(POINTS_SECONDS[:points]):
             rest(max(0.0, cleared + point - time.monotonic()))
-            now, pages = time.monotonic(), log.count()
-            samples.setdefault(point, []).append(pages)
+            asked, pages = time.monotonic(), log.count()
+            now = (asked + time.monotonic()) / 2
+            samples[index].append(pages)
+            spans[index].append(now - cleared)
             steps.append(Step(last - watched_at, now - watched_at, index, pages - before))
             last, before = now, pages
     written.append(scratch[: log.sync(scratch)].copy())
+    _note_changes(changes, returning, ram, written[-1], time.monotonic() - sampled_at)
     cpus = (_cpu_seconds(pid) - cpu_before) / (time.monotonic() - watched_at)
     chance = np.random.default_rng(SEED)
     whole, zero_share = _whole(ram, chance)
     dirty, written_zero_share = _written(ram, written, chance)
-    curve = CurveSamples(POINTS_SECONDS, tuple(tuple(samples[at]) for at in POINTS_SECONDS))
-    assert returning is not None, "there are more passes than that"
-    delta_share = returning.share(ram, np.concatenate(written[RETURNING_AFTER:]))
+    curve = CurveSamples(tuple(fmean(one) for one in spans), tuple(tuple(one) for one in samples))
     guest = Guest(
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
-        1.0 if delta_share is None else delta_share,
+        _changes_of(changes),
     )
-    return Watched(guest, whole, dirty, _gauge(ram), time.monotonic() - began)
+    gauges = Gauges(_gauge(ram), _gauge_written(ram, written))
+    return Watched(guest, whole, dirty, gauges, time.monotonic() - began)
+
+
+def _note_changes(
+    changes: dict[float, list[float]],
+    returning: Returning | None,
+    ram: GuestRam,
+    written: PageNumbers,
+    seconds: float,
+) -> None:
+    """How much of the pages that were written before and came back within these seconds has changed."""
+    share = None if returning is None else returning.share(ram, written)
+    if share is not None:
+        changes.setdefault(round(seconds, 1), []).append(share)
+
+
+def _changes_of(found: dict[float, list[float]]) -> Changes:
+    times = sorted(found)
+    return Changes(tuple(times), tuple(fmean(found[at]) for at in times))
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -101,7 +131,7 @@ def _cpu_seconds(pid: int) -> float:
 def _whole(ram: GuestRam, chance: np.random.Generator) -> tuple[Words, float]:
     """Packets from places all over RAM, as round 1 makes them, and the share of zero pages."""
     step = max(1, ram.pages // ZERO_SAMPLE_PAGES)
-    _, zero_share = normal_pages(ram.words[::step])
+    zero_share = float(1 - normal_mask(ram.words[::step]).mean())
     found, have = [], 0
     for first in _places(ram.pages, chance):
         pages, _ = normal_pages(ram.words[first : first + PACKET_PAGES])
@@ -120,7 +150,25 @@ def _gauge(ram: GuestRam) -> float:
     def read(packet: int) -> Words:
         return normal_pages(ram.words[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES])[0]
 
-    return gauge_share(read, picked.tolist(), max(1, min(2, int(usable_cpus()))))
+    return gauge_share(read, picked.tolist(), _threads())
+
+
+def _gauge_written(ram: GuestRam, written: list[PageNumbers]) -> float | None:
+    """Over all that it wrote, or packets all over it; None where that is hardly more than was sampled."""
+    numbers = np.unique(np.concatenate(written))
+    packets = len(numbers) // PACKET_PAGES
+    if packets <= MOST_BATCHES // 2:
+        return None
+    picked = np.unique(np.linspace(0, packets - 1, min(packets, GAUGED_PACKETS)).astype(np.int64))
+
+    def read(packet: int) -> Words:
+        return normal_pages(ram.words[numbers[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES]])[0]
+
+    return gauge_share(read, picked.tolist(), _threads())
+
+
+def _threads() -> int:
+    return max(1, min(2, int(usable_cpus())))
 
 
 def _places(pages: int, chance: np.random.Generator) -> list[int]:

@@ -12,6 +12,7 @@ from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.activity import Activity
 from pipeline.forecast.beside import Beside
+from pipeline.forecast.cost import Cost, Deltas
 from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, Verdict, decide
 
 ROUND_MS, SWITCHOVER_MS = 0.5, 0.5
@@ -22,20 +23,6 @@ SHARPNESS = 10
 where one is half as full."""
 
 MOST_ROUNDS = 400
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of a byte of normal pages: CPU nanoseconds of both sides, and bytes on the wire.
-
-    A channel, or a receiver, is held for its CPU and for so long as it waits for a device beside that.
-    """
-
-    send_ns: float
-    recv_ns: float
-    wire_share: float
-    send_wait_ns: float = 0.0
-    recv_wait_ns: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +55,7 @@ class Case:
     activity: Activity = field(default_factory=Activity)
     begun_seconds: float = 0.0
     """Where in the guest's activity it begins."""
+    deltas: Deltas | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +98,8 @@ class Steps:
         self._rounds: list[RoundFigures] = []
         self._verdicts: list[Verdict] = []
         self._pages, self._zero_share, self._cost = float(case.ram_pages), case.zero_share, case.whole
+        if case.deltas is not None:
+            self._cost = case.deltas.first(case.whole)
         self._throttle, self._limit_ms = 0, case.policy.downtime_limit_ms
 
     def work(self) -> Work:
@@ -164,6 +154,8 @@ class Steps:
         self._verdicts.append(verdict)
         self._throttle, self._limit_ms = verdict.throttle_percent, verdict.downtime_limit_ms
         self._pages, self._zero_share, self._cost = dirty, case.written_zero_share, case.written
+        if case.deltas is not None:
+            self._cost = case.deltas.later(case.written, seconds)
         self.last = verdict.decision is Decision.SWITCH_OVER
         self.over = verdict.decision is Decision.GIVE_UP
         if verdict.decision is Decision.CONTINUE and len(self._rounds) >= MOST_ROUNDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,18 @@ Words = npt.NDArray[np.uint64]
 """(n, 512): pages."""
 
 NO_PAGES: Words = np.zeros((0, WORDS_PER_PAGE), np.uint64)
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What the quick method makes of far more pages than were sampled, as a share: of all of RAM, and of
+    those that were written. None where nobody looked at more."""
+
+    whole: float | None = None
+    written: float | None = None
+
+
+NO_GAUGES = Gauges()
 
 
 def normal_pages(pages: Words) -> tuple[Words, float]:
@@ -67,20 +79,22 @@ def candidates(
     whole: Words,
     written: Words,
     threads: int,
-    gauge: float | None = None,
+    gauges: Gauges = NO_GAUGES,
 ) -> list[Candidate]:
-    """Each method at its level, or its default one, on normal pages. `gauge` is what the quick method
-    makes of far more than `whole`. Raises CodecUnavailable, CodecError."""
+    """Each method at its level, or its default one, on normal pages. Raises CodecUnavailable, CodecError."""
     found = []
-    quick = None if gauge is None else measure(GAUGE, GAUGE_LEVEL, whole, threads)
+    quick, quick_written = (
+        None if gauge is None else measure(GAUGE, GAUGE_LEVEL, pages, threads)
+        for gauge, pages in ((gauges.whole, whole), (gauges.written, written))
+    )
     for name, level in methods:
         shown = level if level is not None else METHODS[name].default_level
         found.append(
             Candidate(
                 name,
                 shown if METHODS[name].levels else None,
-                _gauged(measure(name, shown, whole, threads), quick, gauge),
-                measure(name, shown, written, threads),
+                _gauged(measure(name, shown, whole, threads), quick, gauges.whole),
+                _gauged(measure(name, shown, written, threads), quick_written, gauges.written),
             )
         )
     return found
@@ -106,25 +120,31 @@ def measure(name: str, level: int, pages: Words, threads: int) -> Batches:
 
 
 def _measure(name: str, level: int, packets: list[Words]) -> list[tuple[int, int, int, int]]:
+    """First all of them one way, then all back: as in a migration, what a side reads is in no cache of its
+    own."""
     method = METHODS[name]
     settings = CodecSettings(level=level)
     encoder, decoder = method.open_encoder(settings), method.open_decoder(settings)
     packet = PACKET_PAGES * PAGE_BYTES
     room = memoryview(bytearray(max(packet, method.bound_bytes(packet, settings)) + ROOM_BYTES))
-    back = memoryview(bytearray(packet))
-    rows = []
     try:
-        for number, pages in enumerate([*packets[:1], *packets]):
-            plain = memoryview(pages.tobytes())
+        plains = [memoryview(pages.tobytes()) for pages in packets]
+        payloads, compress_ns = [], []
+        for plain in (*plains[:1], *plains):
             begun = time.thread_time_ns()
             length = len(plain) if name == NONE else encoder.compress(plain, room)
-            middle = time.thread_time_ns()
-            if length < len(plain):
-                decoder.decompress(room[:length], back[: len(plain)])
-            ended = time.thread_time_ns()
-            if number:  # the first one warms up
-                rows.append((len(plain), min(length, len(plain)), middle - begun, ended - middle))
+            compress_ns.append(time.thread_time_ns() - begun)
+            payloads.append(bytes(room[:length]) if length < len(plain) else b"")
+        places = [memoryview(bytearray(len(plain))) for plain in plains]
+        decompress_ns = []
+        for payload, place in zip(payloads, (*places[:1], *places), strict=True):
+            begun = time.thread_time_ns()
+            if payload:
+                decoder.decompress(memoryview(payload), place)
+            decompress_ns.append(time.thread_time_ns() - begun)
     finally:
         encoder.close()
         decoder.close()
-    return rows
+    # The first one warms up.
+    sizes = [len(payload) or len(plain) for plain, payload in zip(plains, payloads[1:], strict=True)]
+    return list(zip(map(len, plains), sizes, compress_ns[1:], decompress_ns[1:], strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.forecast.sample import NO_PAGES, Words
+from pipeline.forecast.sample import NO_GAUGES, NO_PAGES, Gauges, Words
 from pipeline.forecast.situation import Candidate, Guest, Host
 
 
@@ -23,5 +23,4 @@ class Seen:
     notes: tuple[str, ...] = ()
     content_known: bool = True
     measured: tuple[Candidate, ...] = ()
-    gauge: float | None = None
-    """What the quick method makes of far more pages than `whole` (`pipeline.forecast.sample`)."""
+    gauges: Gauges = NO_GAUGES

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipeline.forecast.activity import Activity
 from pipeline.forecast.beside import Beside
+from pipeline.forecast.cost import Changes
 from pipeline.forecast.qat_device import QatDevice
 from pipeline.policy import PolicySettings
 
@@ -88,19 +89,21 @@ class Guest:
     sync_ms: float
     cpus: float = 0.0
     activity: Activity = field(default_factory=Activity)
-    delta_share: float = 1.0
-    """Of the bytes of pages that it writes again, how many a delta has."""
+    changes: Changes = field(default_factory=Changes)
+    """Of pages that it writes again."""
 
 
 @dataclass(frozen=True)
 class Host:
     """What works at both ends: `cpus` of the source's host, `recv_cpus` of the destination's, `one_host`
-    where these are the same; `noise` is by how much (standard deviation, share) speed differs by itself."""
+    where these are the same; `noise` is by how much (standard deviation, share) speed differs by itself,
+    `copy_noise` that of copies."""
 
     cpus: float
     recv_cpus: float
     one_host: bool
-    noise: float = 0.04
+    noise: float = 0.12
+    copy_noise: float = 0.2
 
 
 @dataclass(frozen=True)

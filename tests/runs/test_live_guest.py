@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from guestmem.dirty_log.write_protect import NoKernelLog, register
-from guestmem.guest import visit
-from guestmem.ipc import Connection
 from guestmem.ram import GuestRam
 from tests.support.harness import ROOT, Ended, Run, assert_clean, in_process, leftovers, migrate, run
+from tests.support.kept_guest import Kept
 
 
 def has_kernel_log() -> bool:
@@ -143,57 +142,6 @@ def test_policy_qemu_waits_for_ever_where_the_ratio_matters() -> None:
     assert theirs.code == 3
     assert len(theirs.result["rounds"]) == 8
     assert "the wire carries" in theirs.errors[0]
-
-
-class Kept:
-    """`python -m tools.dirtyrate --create NAME` in the background."""
-
-    def __init__(self, name: str, *arguments: str) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tools.dirtyrate", "--create", name, *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if "runs" in line:
-                return
-        raise AssertionError("the guest never ran")
-
-    def state(self) -> dict[str, object]:
-        connection = self.visit()
-        connection.send({"kind": "ask"})
-        message, _ = connection.receive()
-        connection.close()
-        return message
-
-    def visit(self) -> Connection:
-        deadline = time.monotonic() + 5
-        while True:
-            connection = visit(self.name)
-            connection.send({"kind": "ask"})
-            message, _ = connection.receive()
-            if message["kind"] == "state" or time.monotonic() > deadline:
-                return connection
-            connection.close()  # the visitor before is not forgotten yet
-            time.sleep(0.02)
-
-    def assert_runs_on(self) -> None:
-        """Writes, at full speed."""
-        first = self.state()
-        time.sleep(0.3)
-        then = self.state()
-        assert (then["state"], then["throttle_percent"]) == ("running", 0)
-        assert int(str(then["writes"])) > int(str(first["writes"]))
-
-    def end(self) -> Ended:
-        os.killpg(self.process.pid, signal.SIGINT)
-        out, err = self.process.communicate(timeout=5)
-        return Ended(self.process.returncode, out, err)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def _foreseen(source: GuestMachine, link: int, method: str, level: int | None) -
     seen = look_through(source.qmp, "VM", source.process.pid)
     policy = PolicySettings(downtime_limit_ms=DOWNTIME_LIMIT_MS)
     plan = Plan(CHANNELS, CHANNELS, link, policy, beside=QEMU)
-    (one,) = candidates([(method, level)], seen.whole, seen.written, CHANNELS, seen.gauge)
+    (one,) = candidates([(method, level)], seen.whole, seen.written, CHANNELS, seen.gauges)
     return forecast(seen.guest, one, seen.host, plan)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dirty_curve import DirtyCurve
-from pipeline.forecast.rounds import Cost
+from pipeline.forecast.cost import Cost
 from tools.evacuate.plan_file import Noise
 from tools.evacuate.simulation import Question, Strategy, play
 from tools.evacuate.work import Job

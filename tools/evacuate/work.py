@@ -13,8 +13,9 @@ from pipeline.codecs import METHODS
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.errors import UsageError
 from pipeline.forecast.beside import NOTHING_BESIDE, Beside
+from pipeline.forecast.cost import Cost
 from pipeline.forecast.host_profile import HostProfile
-from pipeline.forecast.rounds import Case, Cost, Resources, Work, both_full, walk
+from pipeline.forecast.rounds import Case, Resources, Work, both_full, walk
 from pipeline.forecast.sample import candidates, normal_pages
 from pipeline.options import MAX_WORKERS
 from tools.evacuate.fabric import Fabric

@@ -51,7 +51,7 @@ def run(given: Given, command: list[str]) -> int:
     with Supervisor() as supervisor, signals_cancel(supervisor):
         link = GuestClient.attach(supervisor, str(given.text("name")), "auto")
         found = look(link.source, link.log, link.pid, link.rest)
-    measured = candidates(MEASURED, found.whole, found.written, 1, found.gauge)
+    measured = candidates(MEASURED, found.whole, found.written, 1, found.gauges)
     whole, curve = measured[0].whole, found.guest.curve
     points = [
         (seconds, round(sum(pages) / len(pages)) * PAGE_BYTES)

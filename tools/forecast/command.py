@@ -13,6 +13,7 @@ from pipeline.cli.main import Command, show
 from pipeline.cli.values import Given
 from pipeline.codecs import METHODS
 from pipeline.errors import RunFailed
+from pipeline.forecast.beside import beside_here
 from pipeline.forecast.sample import candidates
 from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Candidate, Plan
@@ -46,7 +47,7 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     saved = other.save(measured, seen.host.cpus)
     zlib = functools.partial(_compressed, [("zlib", 1)], request, seen)
     tried = tuple(other.candidates(measured, zlib))
-    plan = _with_deltas(other.plan(plan), seen, source)
+    plan = _with_deltas(_on_this_host(other.plan(plan), seen, source), seen, source)
     question = Question(seen.guest, tried, other.host(seen.host), plan, request.channels)
     found = answers(question)
     blocks = commands(found, source.typed, question.plan)
@@ -54,6 +55,13 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     return Findings(
         *(question, seen, found, by_link(question), blocks, rate, source.typed.by_libvirt, other.record())
     )
+
+
+def _on_this_host(plan: Plan, seen: Seen, source: Source) -> Plan:
+    """With what copies cost here, for our own runs."""
+    if source.typed.is_vm or not len(seen.whole):
+        return plan
+    return replace(plan, beside=beside_here(seen.whole, max(1, min(plan.channels, int(seen.host.cpus)))))
 
 
 def _with_deltas(plan: Plan, seen: Seen, source: Source) -> Plan:
@@ -78,7 +86,7 @@ def _measured(request: Request, seen: Seen, progress: Progress) -> list[Candidat
 
 def _compressed(methods: list[Method], request: Request, seen: Seen) -> list[Candidate]:
     threads = max(1, min(max(request.channels), int(seen.host.cpus)))
-    return candidates(methods, seen.whole, seen.written, threads, seen.gauge)
+    return candidates(methods, seen.whole, seen.written, threads, seen.gauges)
 
 
 def _save_page(findings: Findings, path: str) -> None:

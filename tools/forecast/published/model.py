@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from guestmem.page import PAGE_BYTES
 from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.beside import NOTHING_BESIDE, Beside
+from pipeline.forecast.cost import Cost
 from pipeline.forecast.host_profile import HostProfile
-from pipeline.forecast.rounds import Case, Cost, Outcome, Resources, walk
+from pipeline.forecast.rounds import Case, Outcome, Resources, walk
 from pipeline.policy import PolicySettings
 
 WRITES_NOTHING = (0.1, 1.0), (0, 0)

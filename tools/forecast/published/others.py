@@ -22,9 +22,9 @@ from guestmem.units import parse_size
 from guestmem.workload import parse_rate
 from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
 from pipeline.forecast.beside import Beside
+from pipeline.forecast.cost import Cost
 from pipeline.forecast.host_profile import HostProfile
 from pipeline.forecast.qat_device import QatDevice
-from pipeline.forecast.rounds import Cost
 from tools.forecast.profiles import profile_named
 from tools.forecast.published.compared import Compared
 from tools.forecast.published.model import Content, Modelled, cost_on, cpus_of, modelled

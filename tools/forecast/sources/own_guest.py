@@ -70,8 +70,8 @@ def made(supervisor: Supervisor, options: GuestOptions, progress: Progress) -> G
 
 
 def watched(link: GuestClient, progress: Progress) -> Seen:
-    """A guest that runs, watched for 4.5 s."""
-    progress.say("looking at the guest for 4.5 s")
+    """A guest that runs, watched for 3.5 s."""
+    progress.say("looking at the guest for 3.5 s")
     seen = look_at(link.source, link.log, link.pid, link.rest)
     facts = {"look_seconds": seen.took_seconds}
-    return Seen(seen.guest, here(), seen.whole, seen.written, facts, gauge=seen.gauge)
+    return Seen(seen.guest, here(), seen.whole, seen.written, facts, gauges=seen.gauges)
