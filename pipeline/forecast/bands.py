@@ -95,14 +95,21 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         beside = NOTHING_BESIDE
     normal_bytes = guest.ram_pages * PAGE_BYTES * (1 - guest.zero_share)
     cpus = max(0.25, host.cpus - guest.cpus)
+    curve = smooth_curve(guest.curve.seconds, _counts(guest, chance), guest.ram_pages)
+    zero_share = guest.zero_share
+    if plan.unsettled_seconds:
+        seconds = normal_bytes * whole.wire_share / link if link else 0.0
+        written_since = curve.pages_after(plan.unsettled_seconds + seconds / 2) / guest.ram_pages
+        whole = whole.mixed_with(written, written_since)
+        zero_share += (guest.written_zero_share - zero_share) * written_since
     resources = Resources(
         plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link
     )
     return Case(
         guest.ram_pages,
-        guest.zero_share,
+        zero_share,
         guest.written_zero_share,
-        smooth_curve(guest.curve.seconds, _counts(guest, chance), guest.ram_pages),
+        curve,
         whole,
         written,
         resources,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,15 @@ class Cost:
     wire_share: float
     send_wait_ns: float = 0.0
     recv_wait_ns: float = 0.0
+
+    def mixed_with(self, other: Cost, share: float) -> Cost:
+        """Where so much of the pages costs what `other` does."""
+        return Cost(
+            *(
+                mine + (theirs - mine) * share
+                for mine, theirs in zip(astuple(self), astuple(other), strict=True)
+            )
+        )
 
 
 @dataclass(frozen=True)

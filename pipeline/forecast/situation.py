@@ -42,10 +42,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self.plain_bytes)
 
-    def dearer(self, send_ns: float, recv_ns: float) -> Batches:
-        """With so much more CPU a byte."""
+    def dearer(self, send_ns: float, recv_ns: float, wire: float = 1.0) -> Batches:
+        """With so much more CPU a byte, and so many times as many bytes."""
         return replace(
             self,
+            payload_bytes=self.payload_bytes * wire,
             compress_ns=self.compress_ns + send_ns * self.plain_bytes,
             decompress_ns=self.decompress_ns + recv_ns * self.plain_bytes,
         )
@@ -70,9 +71,9 @@ class Candidate:
     def name(self) -> str:
         return self.method if self.level is None else f"{self.method} {self.level}"
 
-    def dearer(self, send_ns: float, recv_ns: float) -> Candidate:
-        """With so much more CPU a byte."""
-        whole, written = self.whole.dearer(send_ns, recv_ns), self.written.dearer(send_ns, recv_ns)
+    def dearer(self, send_ns: float, recv_ns: float, wire: float = 1.0) -> Candidate:
+        """With so much more CPU a byte, and so many times as many bytes."""
+        whole, written = (one.dearer(send_ns, recv_ns, wire) for one in (self.whole, self.written))
         return replace(self, whole=whole, written=written)
 
 
@@ -119,3 +120,6 @@ class Plan:
     """Memory for kept versions of pages."""
     beside: Beside = field(default_factory=Beside)
     """What is done beside the codec, by whoever sends."""
+    unsettled_seconds: float = 0.0
+    """For a guest that was made just now: how long after the look round 1 begins. What it writes until then
+    stands in the place of what its RAM was filled with. 0 where a guest's RAM holds what it mostly does."""

@@ -59,9 +59,10 @@ class Change:
 def change(new: Words, old: Words) -> Change:
     """Compare pages with their former selves, and choose for each."""
     difference = new ^ old
-    changed = (difference != 0).reshape(len(new), LINES, WORDS_PER_LINE)
-    words = np.count_nonzero(changed, axis=(1, 2))
-    lines = changed.any(axis=2)
+    changed = difference != 0
+    words = np.count_nonzero(changed, axis=1)
+    # The eight bools of a line are one word.
+    lines = changed.view(np.uint64) != 0
     line_count = np.count_nonzero(lines, axis=1)
     as_xor = (words <= XOR_WORDS * line_count) & (words <= MOST_XOR_WORDS)
     return Change(difference, lines, words, as_xor | (line_count <= MOST_LINES), as_xor)
@@ -71,10 +72,20 @@ def pack_group(new: Words, found: Change) -> bytes:
     """The group of the pages that go as a delta, in their order."""
     chosen = found.as_delta
     lines, as_xor = found.lines[chosen], found.as_xor[chosen]
-    source = np.where(as_xor[:, None], found.difference[chosen], new[chosen])
-    body = source.reshape(-1, LINES, WORDS_PER_LINE)[lines]
+    places, xored = _places(lines, as_xor, np.flatnonzero(chosen))
+    body = new.reshape(-1, WORDS_PER_LINE)[places]
+    body[xored] = found.difference.reshape(-1, WORDS_PER_LINE)[places[xored]]
     maps = np.packbits(lines, axis=1, bitorder="little")
     return maps.tobytes() + np.packbits(as_xor, bitorder="little").tobytes() + body.tobytes()
+
+
+def _places(
+    lines: Lines, as_xor: npt.NDArray[np.bool_], pages: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Of each changed line, in order: its number among the lines of an array that has these `pages` at these
+    places; and whether it goes as XOR."""
+    page, line = np.nonzero(lines)
+    return pages[page] * LINES + line, as_xor[page]
 
 
 def changed_share(new: Words, old: Words) -> float:
@@ -106,13 +117,14 @@ def apply_group(group: memoryview, pages: Words) -> None:
     if len(kinds) * 8 > count and kinds[-1] >> (count % 8 or 8):
         raise BadPacket("deltas: bits behind the last page")
     as_xor = np.unpackbits(kinds, count=count, bitorder="little").view(np.bool_)
-    per_page = np.count_nonzero(lines, axis=1)
-    if int(per_page.sum()) * LINE_BYTES != len(group) - lines_at:
-        raise BadPacket(f"deltas: {len(group) - lines_at} bytes of lines, the maps have {per_page.sum()}")
+    places, xored = _places(lines, as_xor, np.arange(count))
+    if len(places) * LINE_BYTES != len(group) - lines_at:
+        raise BadPacket(f"deltas: {len(group) - lines_at} bytes of lines, the maps have {len(places)}")
     body = np.frombuffer(group[lines_at:], np.uint64).reshape(-1, WORDS_PER_LINE)
-    by_line = pages.reshape(count, LINES, WORDS_PER_LINE)
-    xored = np.repeat(as_xor, per_page)
-    by_line[lines] = np.where(xored[:, None], by_line[lines] ^ body, body)
+    by_line = pages.reshape(count * LINES, WORDS_PER_LINE)
+    new = body.copy()
+    new[xored] ^= by_line[places[xored]]
+    by_line[places] = new
 
 
 assert WORDS_PER_PAGE == LINES * WORDS_PER_LINE

@@ -43,7 +43,6 @@ class Keeping:
         self._used = 0
         self._counted = kept.totals()
         self._whole_page_bytes = 0.0
-        self._worth_filling: PageNumbers | None = None
         self.record = DeltaRecord(kept.slots * PAGE_BYTES)
 
     @property
@@ -63,31 +62,30 @@ class Keeping:
         again = scratch[: log.sync(scratch)].copy()
         for pages in (first, again):
             self._heat[pages] += 1
+        written = np.union1d(first, again)
         share = returning.share(ram, again)
         if share is None:
+            self._give_slots(written)
             return f"{len(first)} and {len(again)} pages were written in half a second each"
         self.record.look_share_changed = share
-        written = len(np.union1d(first, again))
-        if share <= FILL_CHANGED and written * FILL_PART >= ram.pages:
-            # A page that begins with zero is most often all zero, and then it is no base.
-            self._worth_filling = np.flatnonzero(ram.words[:, 0]).astype(np.uint32)
+        said = f"of pages that came back {share:.0%} of the bytes had changed"
         if share > 1 - LEAST_SAVED:
-            self._stop(f"of pages that came back {share:.0%} of the bytes had changed")
-        return f"of pages that came back {share:.0%} of the bytes had changed"
+            self._stop(said)
+        elif share <= FILL_CHANGED and len(written) * FILL_PART >= ram.pages:
+            # A page that begins with zero is most often all zero, and then it is no base.
+            self._give_slots(np.union1d(written, np.flatnonzero(ram.words[:, 0]).astype(np.uint32)))
+        else:
+            self._give_slots(written)
+        return said
 
     # ---------------------------------------------------------------- rounds
 
     def begin(self, number: int, pages: PageNumbers) -> None:
-        """A round of these pages begins: give slots to those that are to be kept."""
-        if not self.is_on:
-            return
-        if number == 1:
-            hot = np.flatnonzero(self._heat).astype(np.uint32)
-            wanted = hot if self._worth_filling is None else np.union1d(hot, self._worth_filling)
-        else:
+        """A round of these pages begins: give slots to those that are to be kept. Before round 1 the look did
+        it, ahead of the clock: 1 GiB of memory takes some 0.4 s to get."""
+        if self.is_on and number > 1:
             self._heat[pages[self._heat[pages] < MAX_HEAT]] += 1
-            wanted = pages
-        self._give_slots(wanted)
+            self._give_slots(pages)
 
     def _give_slots(self, wanted: PageNumbers) -> None:
         kept = self._kept

@@ -12,6 +12,7 @@ from typing import Any
 
 from guestmem.page import PAGE_BYTES
 from pipeline.forecast.score import errors_of
+from pipeline.report.markdown import table
 from tools.bench.forecast_vm import RAM_BYTES, measure_vms
 from tools.bench.request import BenchRequest, here
 from tools.forecast.errors_table import errors_table
@@ -146,6 +147,8 @@ def tables(document: dict[str, Any]) -> str:
         [
             errors_table(errors),
             "",
+            _by_link(results),
+            "",
             f"Chance to converge: Brier score {brier:.3f}, always yes {always:.3f}; "
             f"{stuck} of {len(results)} runs did not converge.",
             "",
@@ -159,6 +162,18 @@ def tables(document: dict[str, Any]) -> str:
             *_vm_lines(document["vms"]),
         ]
     )
+
+
+def _by_link(results: list[dict[str, Any]]) -> str:
+    """How far off total times were where a link limited the run, and where only the CPUs did."""
+    rows = [["total ms, by link", "runs", "median error", "close", "in the 80 % band"]]
+    for link in dict.fromkeys(one["link"] for one in results):
+        errors = errors_of(one for one in results if one["link"] == link)[0].get("total_ms")
+        if errors is not None:
+            name = "no limit" if link == "0" else f"{link}B/s"
+            shares = f"{errors.close} of {errors.runs}", f"{errors.in_band / errors.runs:.0%}"
+            rows.append([name, str(errors.runs), f"{errors.median_error:.1%}", *shares])
+    return table(rows)
 
 
 def _vm_lines(vms: list[dict[str, Any]]) -> list[str]:
