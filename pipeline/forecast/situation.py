@@ -115,7 +115,7 @@ class Plan:
     receivers: int
     link_bytes_per_second: float
     policy: PolicySettings
-    link_noise: float = 0.01
+    link_noise: float = 0.015
     delta_bytes: int = 0
     """Memory for kept versions of pages."""
     beside: Beside = field(default_factory=Beside)

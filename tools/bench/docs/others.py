@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.bench import auto, network, peers, relay, scale, transports
+from tools.bench import auto, deltas, fleet, forecast, network, peers, relay, scale, transports
 from tools.bench.docs.section import Section
 
 SECTIONS = (
@@ -62,6 +62,33 @@ SECTIONS = (
         relay.tables,
         share=0.25,
         why_not=network.why_not,
+    ),
+    Section(
+        "deltas",
+        "Deltas",
+        "Runs with `--delta 0` and with `--delta auto`, in turn, over a limit such that some rounds are needed. "
+        "Pages with a base are those of rounds 2 on that had a kept version: what they would have taken whole, "
+        "over what they took. The real guest's trace was recorded under QEMU.",
+        deltas.measure,
+        deltas.tables,
+    ),
+    Section(
+        "forecast",
+        "Forecasts",
+        "Presets, steady rates and a real guest's RAM, by several methods, over links of several speeds and "
+        "without a limit; 20 more about the rate at which a guest just converges. Each run is forecast from a "
+        "look of some 5 s before it. Close is within 15 %, a downtime within 30 ms or 25 %.",
+        forecast.measure,
+        forecast.tables,
+        share=0.25,
+    ),
+    Section(
+        "fleet",
+        "Emptying racks",
+        "Plans of `tools.evacuate --generate`, by seed, beside `cap-k` (2 out of a host, 5 in all) and `lpt` "
+        "(longest first). The distance is over the bound that no plan can beat, less 1.",
+        fleet.measure,
+        fleet.tables,
     ),
     Section(
         "scale",

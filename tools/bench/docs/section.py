@@ -95,11 +95,12 @@ def noise(document: dict[str, Any]) -> str:
 def totals(document: dict[str, Any]) -> dict[str, list[float]]:
     """The total times (ms) of everything that a section repeated, by what it is."""
     found: dict[str, list[float]] = {}
-    for name, results in document.get("results", {}).items():
-        found[name] = [result["time"]["total_ms"] or 0.0 for result in results]
+    results = document.get("results", {})
+    for name, runs in results.items() if isinstance(results, dict) else ():
+        found[name] = [result["time"]["total_ms"] or 0.0 for result in runs]
     for name, values in document.get("rows", {}).items():
         if "total_ms" in values[0]:
-            found[name] = [value["total_ms"] for value in values]
+            found[name] = [value["total_ms"] or 0.0 for value in values]
     for cell in document.get("cells", []):
         for name, times in cell["total_ms"].items():
             found[f"{cell['image']}, {cell['bandwidth']}, {name}"] = times
