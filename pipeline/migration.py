@@ -450,7 +450,7 @@ class Migration:
         deltas = None
         if self._sending.keeping is not None:
             normal, wire = int(moved[Count.NORMAL_PAGES]), int(moved[Count.WIRE_BYTES])
-            deltas = self._sending.keeping.settled(number, outcome.missing, normal, wire)
+            deltas = self._sending.keeping.settled(number, outcome.missing, normal, wire, duration)
         self.metrics.rounds.append(
             RoundFigures(
                 round=number,

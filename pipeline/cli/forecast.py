@@ -13,7 +13,7 @@ from pipeline.forecast.bands import Forecast, best, forecast
 from pipeline.forecast.beside import beside_here
 from pipeline.forecast.look import Watched, look
 from pipeline.forecast.sample import candidates
-from pipeline.forecast.score import NAMES, scored
+from pipeline.forecast.score import NAMES, SCORED, scored
 from pipeline.forecast.situation import Candidate, Host, Plan
 from pipeline.options import AUTO, Options
 from pipeline.processes.cgroup import usable_cpus
@@ -30,8 +30,8 @@ METHODS_OF_AUTO = (
 """What auto is forecast as: the best of these."""
 
 AUTO_SEND_NS, AUTO_RECV_NS, AUTO_WIRE = 0.2, 0.1, 1.03
-"""More than the fixed method that it comes to takes: CPU a byte, since packets go through the queue and others
-are tried; and times the bytes on the wire, but for plain pages (256 MiB over 25 and 125 MiB/s)."""
+"""More than the fixed method that it comes to takes: CPU a byte, since packets go through the queue and
+others are tried; and times the bytes on the wire, but for plain pages (256 MiB over 25 and 125 MiB/s)."""
 
 
 def add_forecast_argument(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +90,8 @@ class Forecaster:
         if self.found is None or self.seen is None:
             return
         result["forecast"] = {**self.found.record(), "look_seconds": self.seen.took_seconds}
-        result["score"] = scored(result)
+        if result["status"] in SCORED:
+            result["score"] = scored(result)
 
 
 def _as_auto(candidate: Candidate) -> Candidate:

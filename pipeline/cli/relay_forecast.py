@@ -11,7 +11,7 @@ from pipeline.errors import HostError
 from pipeline.forecast.bands import Forecast, best, forecast
 from pipeline.forecast.beside import Beside
 from pipeline.forecast.sample import candidates
-from pipeline.forecast.score import scored
+from pipeline.forecast.score import SCORED, scored
 from pipeline.forecast.situation import Plan
 from pipeline.forecast.vm.look_through import look_through
 from pipeline.options import AUTO
@@ -72,4 +72,5 @@ class RelayForecaster:
         if self.found is None:
             return
         document["forecast"] = {**self.found.record(), "look_seconds": self._look_seconds}
-        document["score"] = scored(document)
+        if document["status"] in SCORED:
+            document["score"] = scored(document)

@@ -114,7 +114,7 @@ def run(given: Given, command: list[str]) -> int:
     if request.json != "-":
         show(render_summary(results[0]) if len(request.runs) == 1 else render_runs(results))
         for result in results:
-            if result.get("forecast") is not None:
+            if result.get("score") is not None:
                 show(("" if len(results) == 1 else f"{result['options']['method']}\n") + render_score(result))
     failed = _failure(errors)
     if failed is not None:

@@ -158,12 +158,16 @@ def _a_byte(batches: Batches, figures: Numbers, picked: npt.NDArray[np.int64]) -
 
 
 def _counts(guest: Guest, chance: np.random.Generator) -> tuple[float, ...]:
-    """Each point of the curve the mean of its samples, picked anew; a curve never falls."""
-    pages: list[float] = []
+    """Each point of the curve the mean of its samples, picked anew. A curve never falls: where it seems to,
+    the points have their mean (pooling adjacent violators, Barlow et al. 1972)."""
+    pools: list[tuple[float, int]] = []
     for samples in guest.curve.pages:
-        picked = chance.choice(samples, len(samples))
-        pages.append(max(float(picked.mean()), pages[-1] if pages else 0.0))
-    return tuple(pages)
+        mean, count = float(chance.choice(samples, len(samples)).mean()), 1
+        while pools and pools[-1][0] > mean:
+            before, many = pools.pop()
+            mean, count = (mean * count + before * many) / (count + many), count + many
+        pools.append((mean, count))
+    return tuple(mean for mean, count in pools for _ in range(count))
 
 
 def best(found: list[Forecast]) -> Forecast:

@@ -11,6 +11,9 @@ from pipeline.forecast.bands import QUANTITIES
 
 Result = dict[str, Any]
 
+SCORED = ("completed", "not-converged")
+"""Statuses of results. A run that was cancelled, or failed, says nothing of a forecast."""
+
 NAMES = {
     "total_ms": "total ms",
     "downtime_ms": "downtime ms",

@@ -27,6 +27,10 @@ FILL_CHANGED, FILL_PART = 0.6, 200
 is left of the budget goes to other pages of round 1: far more than the hot ones come back in round 2. A page
 costs some 1.5 us to keep."""
 
+SWEPT_PART = 20
+"""Where one page of so many was written in the look and hardly one of them came back, a guest sweeps over
+its memory (preset memory-stress): what will have changed is not known, and keeping it would cost seconds."""
+
 LEAST_SAVED = 0.05
 """A round that saved a smaller share of what its pages with a base would have taken whole is the last one."""
 
@@ -65,8 +69,13 @@ class Keeping:
         written = np.union1d(first, again)
         share = returning.share(ram, again)
         if share is None:
-            self._give_slots(written)
-            return f"{len(first)} and {len(again)} pages were written in half a second each"
+            said = f"{len(first)} and {len(again)} pages were written in half a second each"
+            if len(written) * SWEPT_PART > ram.pages:
+                said += ", and none of them twice"
+                self._stop(said)
+            else:
+                self._give_slots(written)
+            return said
         self.record.look_share_changed = share
         said = f"of pages that came back {share:.0%} of the bytes had changed"
         if share > 1 - LEAST_SAVED:
@@ -126,17 +135,18 @@ class Keeping:
         self._kept.slot_of[pages] = slots
 
     def settled(
-        self, number: int, missing: PageNumbers, normal_pages: int, payload_bytes: int
+        self, number: int, missing: PageNumbers, normal_pages: int, payload_bytes: int, seconds: float
     ) -> DeltaFigures:
         """The barrier is behind round `number`: what is `missing` is no base. `payload_bytes` is what all of
-        its normal pages took. What deltas did in it."""
+        its normal pages took, `seconds` how long it was. What deltas did in it."""
         kept = self._kept
         kept.forget(missing)
         totals = kept.totals()
         moved, self._counted = totals - self._counted, totals
         found = self._figures(number, moved, normal_pages, payload_bytes)
         record = self.record
-        record.cpu_seconds += int(moved[DeltaCount.CPU_NS]) / 1e9
+        cpu_seconds = int(moved[DeltaCount.CPU_NS]) / 1e9
+        record.cpu_seconds += cpu_seconds
         if number == 1:
             record.round_1_cpu_seconds = record.cpu_seconds
         record.add(found)
@@ -144,6 +154,9 @@ class Keeping:
             whole = found.based_bytes + found.saved_bytes
             if found.saved_bytes < LEAST_SAVED * whole:
                 self._stop(f"round {number} saved {found.saved_bytes / max(1, whole):.0%} of its bytes")
+            elif cpu_seconds / kept.channels > seconds * found.saved_bytes / max(1, payload_bytes):
+                # So many bytes take less time on the wire than not sending them took each channel.
+                self._stop(f"in round {number} deltas took more time than they saved")
         return found
 
     def _figures(

@@ -60,7 +60,7 @@ class KeptPages:
         """Create them, all empty. Raises OSError when there is no memory for them."""
         self.slots = budget_bytes // PAGE_BYTES
         self.ram_pages = ram_pages
-        self._channels = channels
+        self.channels = channels
         self._count_bytes = 8 * channels * len(DeltaCount)
         self._books = create_segment("kept", self._count_bytes + 4 * (ram_pages + self.slots), reserve=True)
         self._store = create_segment("kept-pages", max(1, self.slots) * PAGE_BYTES)
@@ -76,8 +76,8 @@ class KeptPages:
         """Map it in this process."""
         books = map_segment(self._books, writable=True)
         self.counts: npt.NDArray[np.int64] = np.frombuffer(
-            books, np.int64, self._channels * len(DeltaCount)
-        ).reshape(self._channels, len(DeltaCount))
+            books, np.int64, self.channels * len(DeltaCount)
+        ).reshape(self.channels, len(DeltaCount))
         self.slot_of: npt.NDArray[np.int32] = np.frombuffer(
             books, np.int32, self.ram_pages, self._count_bytes
         )

@@ -31,6 +31,8 @@ from pipeline.source.send_side import payload_room
 
 OPEN: list[Rig] = []
 
+SECONDS_A_ROUND = 1.0
+
 
 @contextmanager
 def another_process(turn: Callable[[int], None]) -> Iterator[None]:
@@ -167,7 +169,7 @@ class Rig:
         moved = self.sent.totals() - self._before
         lost = np.zeros(0, np.uint32) if missing is None else missing
         normal, wire = int(moved[Count.NORMAL_PAGES]), int(moved[Count.WIRE_BYTES])
-        return self.keeping.settled(self.rounds.number, lost, normal, wire)
+        return self.keeping.settled(self.rounds.number, lost, normal, wire, SECONDS_A_ROUND)
 
     def same(self) -> bool:
         return bool(np.array_equal(self.source.words, self.destination.words))

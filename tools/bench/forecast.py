@@ -170,7 +170,7 @@ def _by_link(results: list[dict[str, Any]]) -> str:
     for link in dict.fromkeys(one["link"] for one in results):
         errors = errors_of(one for one in results if one["link"] == link)[0].get("total_ms")
         if errors is not None:
-            name = "no limit" if link == "0" else f"{link}B/s"
+            name = "no limit" if link == "0" else f"{link}iB/s"
             shares = f"{errors.close} of {errors.runs}", f"{errors.in_band / errors.runs:.0%}"
             rows.append([name, str(errors.runs), f"{errors.median_error:.1%}", *shares])
     return table(rows)

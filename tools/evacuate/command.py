@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.main import Command, show
 from pipeline.cli.parser import Parser
 from pipeline.cli.values import Given
-from pipeline.errors import FerryError, HostError, UsageError
+from pipeline.errors import FerryError, HostError, RunFailed, UsageError
 from pipeline.progress import open_progress
 from pipeline.report.files import save_json, save_text
-from tools.cluster.connect import ClusterAddress, check_dask, connected, read_cluster
+from tools.cluster.connect import CONNECT_SECONDS, ClusterAddress, check_dask, connected, read_cluster
 from tools.fleet.generator import MOST_HOSTS, MOST_VMS, Shape, generate
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read(given: Given) -> Request:
         given.refuse(("state", *SECURITY), "belongs to --execute")
     if given.has("cluster_tls") and not given.has("cluster"):
         raise UsageError("--cluster-tls: belongs to --cluster")
-    html, cluster = given.new_file("html"), given.text("cluster")
+    json, html, cluster = given.new_file("json"), given.new_file("html"), given.text("cluster")
     if html == "-":
         raise UsageError("--html -: name a file")
     security = []
@@ -143,10 +143,13 @@ def read(given: Given) -> Request:
         security += [] if value is None else [f"--{name.replace('_', '-')}", value]
     security += ["--insecure"] if given.flag("insecure") else []
     state = given.new_file("state") or f"{path}.state.json"
+    _check_apart({"the plan": str(path), "--json": json, "--html": html, "--state": state})
+    if execute and not security:
+        raise UsageError("--execute: say how both ends trust each other: --tls-dir, --secret or --insecure")
     draws = given.whole("draws", 0, MOST_DRAWS, 0) if given.has("draws") else None
     return Request(
         path=path,
-        json=given.new_file("json"),
+        json=json,
         html=html,
         draws=draws,
         cluster=None if cluster is None else read_cluster(cluster, given.text("cluster_tls")),
@@ -157,6 +160,18 @@ def read(given: Given) -> Request:
         security=tuple(security),
         quiet=given.flag("quiet"),
     )
+
+
+def _check_apart(files: dict[str, str | None]) -> None:
+    """Raises UsageError where one file is to be two things."""
+    seen: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is None or path == "-":
+            continue
+        place = Path(path).resolve()
+        if place in seen:
+            raise UsageError(f"{name} {path}: is {seen[place]} too; name another file")
+        seen[place] = name
 
 
 def _planned(request: Request, command: list[str], say: Any) -> int:
@@ -177,6 +192,8 @@ def _planned(request: Request, command: list[str], say: Any) -> int:
         return 0
     if request.cluster is not None:
         check_dask()
+        if request.cluster.address:
+            say(f"connecting to {request.cluster.address}, for up to {CONNECT_SECONDS:g} s")
     with nullcontext() if request.cluster is None else connected(request.cluster) as client:
         say(f"planning {len(rest.vms)} VMs")
         planned = make_plan(rest, baselines=request.baselines)
@@ -191,9 +208,9 @@ def _planned(request: Request, command: list[str], say: Any) -> int:
             exact = exact_seconds(planned.question, longest)
         document = {**document_of(planned, chances, exact), "command": command}
         if state is None:
-            _write(request, document)
             if request.json != "-":
                 show(timeline(document))
+            _write(request, document)
             return 0
         if request.json != "-":
             show(timeline(document))
@@ -213,7 +230,7 @@ def _write(request: Request, document: dict[str, Any]) -> None:
         try:
             save_text(page(document), Path(request.html))
         except OSError as error:
-            raise UsageError(f"--html {request.html}: {error.strerror}") from error
+            raise RunFailed(f"--html {request.html}: {error.strerror}") from error
     if request.json is not None:
         save_json(document, request.json)
 
@@ -229,6 +246,7 @@ def _execute(
     for host in planned.question.plan.hosts.values():
         if host.worker is not None and client is None:
             raise UsageError(f"host {host.name}: has a worker, so --execute needs --cluster")
+    state.save()  # now, since later it would be too late to say that it cannot be
     most = 4 + 2 * len(planned.question.jobs)
     starter = Here(most) if client is None else OnWorkers(client, most)
     execution = Execution(planned, starter, state, request.security, say)
@@ -243,9 +261,9 @@ def _execute(
     status = {"status": "completed", "error": None}
     if error is not None:
         status = {"status": error.status, "error": str(error)}
-    _write(request, {**document, **status, "execution": score})
     if request.json != "-":
         show(score_text(score))
+    _write(request, {**document, **status, "execution": score})
     if error is not None:
         raise error
     return 0

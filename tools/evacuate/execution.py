@@ -24,6 +24,7 @@ from tools.evacuate.state import State
 from tools.evacuate.work import Job
 
 LOOK_SECONDS = 0.02
+NO_ROOM = "its host failed before, and no other has room for it"
 CLOSING_SECONDS = 15.0
 """So long a destination may take after its source is through, and the other way round."""
 
@@ -96,7 +97,7 @@ class Execution:
         left = [row for row in self.rows if row.status != "moved"]
         if left:
             kind = NotConverged if all(row.status == "not-converged" for row in left) else RunFailed
-            first = left[0]
+            first = next((row for row in left if row.why != NO_ROOM), left[0])
             raise kind(f"{len(left)} VMs are left where they were; {first.vm}: {first.status}, {first.why}")
 
     # ------------------------------------------------------------- starting
@@ -127,7 +128,7 @@ class Execution:
         if host is None:
             row.status, row.why, row.end_seconds = (
                 "failed",
-                "no other host has room for it",
+                NO_ROOM,
                 row.start_seconds,
             )
             self.rows.append(row)
@@ -201,9 +202,8 @@ class Execution:
         self._ports[one.destination.address or one.destination.name].discard(one.port)
         if sent.code == 0:
             row.status = "moved"
-            self._state.moved[row.vm] = row.destination
-            self._state.save()
             self._say(f"{row.end_seconds:7.1f} s  {row.vm}: moved")
+            self._note_moved(row)
         else:
             self._failed(one, sent, received)
         if row.status == "moved" or one.second:
@@ -212,6 +212,18 @@ class Execution:
             self._again.append((one.number, row))
         if not one.second:
             self._start(self._admission.release(one.number))
+
+    def _note_moved(self, row: Carried) -> None:
+        """Raises RunFailed where the state cannot be written: then nothing more is started."""
+        self._state.moved[row.vm] = row.destination
+        try:
+            self._state.save()
+        except UsageError as error:
+            self.rows.append(row)
+            raise RunFailed(
+                f"{row.vm} has moved to {row.destination}, but that could not be noted: {error}; take it out "
+                "of the plan before you go on"
+            ) from error
 
     def _failed(self, one: _Running, sent: Ended, received: Ended) -> None:
         row = one.row
@@ -238,9 +250,17 @@ class Execution:
                 if sent is None or received is None:
                     continue
                 self._running.remove(one)
+                one.row.end_seconds = self._now()
+                self.rows.append(one.row)
                 if sent.code == 0:  # it was through before it was told
+                    one.row.status = "moved"
                     self._state.moved[one.row.vm] = one.row.destination
-        self._state.save()
+                else:
+                    one.row.status, one.row.why = "cancelled", f"it runs on at {one.row.source}"
+        try:
+            self._state.save()
+        except UsageError as error:
+            self._say(str(error))
 
 
 def check_executable(planned: Planned) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,10 @@ Table = dict[str, Any]
 MOST_SECONDS = 1e7
 MOST_BYTES = 1 << 60
 LONGEST_TEXT = 4096
+
+
+def _shown(value: float) -> str:
+    return str(value) if abs(value) < MOST_BYTES else "so large a number"
 
 
 class Keys:
@@ -73,8 +76,8 @@ class Keys:
             raise self.wrong(key, "is missing")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, "must be a number")
-        if not math.isfinite(value) or not low <= value <= high:
-            raise self.wrong(key, f"{value} must be {low:g} to {high:g}")
+        if not low <= value <= high:  # nor is what is no number
+            raise self.wrong(key, f"{_shown(value)} must be {low:g} to {high:g}")
         return float(value)
 
     def whole(self, key: str, low: int, high: int, default: int) -> int:
@@ -84,7 +87,7 @@ class Keys:
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, "must be a whole number")
         if not low <= value <= high:
-            raise self.wrong(key, f"{value} must be {low} to {high}")
+            raise self.wrong(key, f"{_shown(value)} must be {low} to {high}")
         return value
 
     def size(self, key: str, low: int, default: int | None = None) -> int:
@@ -102,7 +105,7 @@ class Keys:
         try:
             value = parse(text)
         except (ValueError, OverflowError) as error:
-            raise self.wrong(key, f"{text!r}: {error}") from error
+            raise self.wrong(key, f"{text[:40]!r}: {error}"[:200]) from error
         if not low <= value <= MOST_BYTES:
             raise self.wrong(key, f"{text!r} must be {low} bytes or more, and less than 2^60")
         return value

@@ -130,13 +130,15 @@ class Plan:
 def read_plan(path: Path) -> Plan:
     """Raises UsageError, in one line with what is wrong."""
     try:
-        raw = tomllib.loads(path.read_bytes().decode())
+        raw = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"plan {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"plan {path}: not a text in UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"plan {path}: {error}") from error
+    except (ValueError, RecursionError) as error:  # digits without end, brackets without end
+        raise UsageError(f"plan {path}: a number or a list in it is too long to be read") from error
     try:
         return _plan(raw, path.parent)
     except ValueError as error:

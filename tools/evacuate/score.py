@@ -16,12 +16,14 @@ def score_of(document: dict[str, Any], rows: Sequence[Carried]) -> dict[str, Any
     found = [_row(planned[row.vm], row) for row in sorted(rows, key=lambda row: row.start_seconds)]
     moved = [one for one in found if one["status"] == "moved"]
     total = max((one["end_seconds"] for one in moved), default=0.0)
+    whole = len(moved) == len(planned)
     near = sum(one["error"] is not None and abs(one["error"]) <= NEAR for one in moved)
     return {
         "total_seconds": round(total, 3),
         "planned_total_seconds": document["total_seconds"],
-        "error": _error(total, document["total_seconds"]),
+        "error": _error(total, document["total_seconds"]) if whole else None,
         "moved": len(moved),
+        "planned": len(planned),
         "left": [one["vm"] for one in found if one["status"] != "moved"],
         "within_20_percent": near,
         "migrations": found,
@@ -59,10 +61,13 @@ def _error(found: float, expected: float) -> float | None:
 
 def score_text(score: dict[str, Any]) -> str:
     """A table."""
+    head = f"Carried out in {score['total_seconds']:.1f} s, planned {score['planned_total_seconds']:.1f} s"
+    if score["error"] is None:
+        head = f"{score['moved']} of {score['planned']} VMs have moved, in {score['total_seconds']:.1f} s"
+    else:
+        head += f" ({score['error']:+.1%})"
     lines = [
-        f"Carried out in {score['total_seconds']:.1f} s, planned {score['planned_total_seconds']:.1f} s"
-        + ("" if score["error"] is None else f" ({score['error']:+.1%})")
-        + f"; {score['within_20_percent']} of {score['moved']} VMs within 20 % of their time.",
+        f"{head}; {score['within_20_percent']} of {score['moved']} VMs within 20 % of their time.",
         "",
         "| vm | to | planned s | took s | error | planned downtime ms | downtime ms | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

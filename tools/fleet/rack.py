@@ -1,8 +1,9 @@
 """`python -m tools.fleet.rack DIR`: a rack of namespaces with guests that write, to empty it and compare.
 
 It makes two or three source hosts and two that take, behind one uplink, and guests of 64 to 256 MiB on them;
-looks at each guest, migrates one to see what starting takes, writes DIR/plan.toml and DIR/here.toml, carries
-the plan out by `tools.evacuate --execute`, and prints what was planned beside what happened.
+looks at each guest, migrates as many at once as the plan does, to see what starting takes where all hosts
+share these CPUs; writes DIR/plan.toml and DIR/here.toml, carries the plan out by `tools.evacuate --execute`,
+and prints what was planned beside what happened.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SIZES_MIB = (64, 96, 128, 192, 256)
 RATES = ("0", "1M", "2M", "4M")
 TAKERS = 2
 GUEST_SECONDS = 60.0
-REHEARSAL_PORT = 7099
+REHEARSAL_PORT = 7100
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ def run(given: Given, command: list[str]) -> int:
         with _running(guests):
             say(f"looking at {count} guests")
             seen = [_look(guest) for guest in guests]
-            plan = _write(folder, made, guests, seen, beside=0.0)
-            beside = _rehearse(made, guests)
-            say(f"beside its pages a migration takes {beside:.2f} s")
-            plan = _write(folder, made, guests, seen, beside)
+            together = min(sources, count)
+            plan, beside = _rehearsed(folder, made, guests, seen, together)
+            while (asked := _most_at_once(plan)) > together:
+                plan, beside = _rehearsed(folder, made, guests, seen, together := asked)
+            say(f"beside its pages a migration takes {beside:.2f} s where {together} start at once")
             words = [sys.executable, "-m", "tools.evacuate", str(plan)]
             if given.flag("keep"):
                 show(f"{' '.join(words[1:])} --execute --insecure")
@@ -146,12 +148,30 @@ def _look(guest: Guest) -> Seen:
         time.sleep(0.3)
 
 
+def _rehearsed(
+    folder: Path, made: Rack, guests: Sequence[Guest], seen: Sequence[Seen], together: int
+) -> tuple[Path, float]:
+    """A plan with what so many that start at once take beside their pages, and that in seconds."""
+    beside = _rehearse(made, guests[:together])
+    return _write(folder, made, guests, seen, beside), beside
+
+
+def _most_at_once(plan: Path) -> int:
+    """So many migrations of a plan run at some moment."""
+    words = ["-m", "tools.evacuate", str(plan), "--json", "-", "--draws", "0", "--quiet"]
+    found = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode:
+        raise RunFailed(f"the plan failed with exit code {found.returncode}")
+    rows = json.loads(found.stdout)["migrations"]
+    spans = [(float(row["start_seconds"]), float(row["end_seconds"])) for row in rows]
+    return max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
+
+
 def _rehearse(made: Rack, guests: Sequence[Guest]) -> float:
-    """Seconds of a migration beside its pages: both processes' start, connecting, the check at the end. One a
-    source host at once, as a plan has them about: on a machine of few CPUs they wait for each other."""
-    first = list({guest.place: guest for guest in reversed(guests)}.values())
-    with ThreadPoolExecutor(len(first)) as pool:
-        return median(pool.map(lambda at: _once(made, first[at], REHEARSAL_PORT - at), range(len(first))))
+    """Seconds of a migration beside its pages: both processes' start, connecting, the check at the end. All
+    of these at once: on a machine of few CPUs they wait for each other."""
+    with ThreadPoolExecutor(len(guests)) as pool:
+        return median(pool.map(lambda at: _once(made, guests[at], REHEARSAL_PORT + at), range(len(guests))))
 
 
 def _once(made: Rack, guest: Guest, port: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.forecast.score import NAMES, errors_of
+from pipeline.forecast.score import NAMES, SCORED, errors_of
 from tools.forecast.errors_table import errors_table
 
 WORST = 5
@@ -21,7 +21,8 @@ def score_folder(folder: Path) -> tuple[dict[str, Any], str]:
     for path in sorted(folder.glob("**/*.json")):
         try:
             found = json.loads(path.read_text())
-            scored = [one for one in found.get("runs", [found]) if one.get("score")]
+            runs = found.get("runs", [found])
+            scored = [one for one in runs if one.get("score") and one["status"] in SCORED]
             errors_of(scored)
             results += [(one, f"{path.name}: {_why(one)}") for one in scored]
             without += not scored

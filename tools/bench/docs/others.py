@@ -66,18 +66,18 @@ SECTIONS = (
     Section(
         "deltas",
         "Deltas",
-        "Runs with `--delta 0` and with `--delta auto`, in turn, over a limit such that some rounds are needed. "
-        "Pages with a base are those of rounds 2 on that had a kept version: what they would have taken whole, "
-        "over what they took. The real guest's trace was recorded under QEMU.",
+        "Runs with `--delta 0` and with `--delta auto`, in turn, over a limit such that some rounds are "
+        "needed. Pages with a base are those of rounds 2 on that had a kept version: what they would have "
+        "taken whole, over what they took. The real guest's trace was recorded under QEMU.",
         deltas.measure,
         deltas.tables,
     ),
     Section(
         "forecast",
         "Forecasts",
-        "Presets, steady rates and a real guest's RAM, by several methods, over links of several speeds and "
-        "without a limit; 20 more about the rate at which a guest just converges. Each run is forecast from a "
-        "look of some 5 s before it. Close is within 15 %, a downtime within 30 ms or 25 %.",
+        "Presets, steady rates and a real guest's RAM, by several methods, over links of several speeds "
+        "and without a limit; 20 more about the rate at which a guest just converges. Each run is forecast "
+        "from a look of some 5 s before it. Close is within 15 %, a downtime within 30 ms or 25 %.",
         forecast.measure,
         forecast.tables,
         share=0.25,
