@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class _Ending:
 
     def leave_document(self, error: FerryError) -> None:
         """How it ended, where no result says it."""
-        if self._path is None or was_saved(self._path):
+        if self._path is None or was_saved(self._path) or _holds_something_else(self._path):
             return
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -104,6 +105,18 @@ class _Ending:
         """A signal while modules are loaded and options read: there is nothing to clean up."""
         self.leave_document(Cancelled(f"cancelled by {signal.Signals(number).name}"))
         end_at_once(number, frame)
+
+
+def _holds_something_else(path: str) -> bool:
+    """Whether a file is there that is no document: a plan or an image that was named by mistake."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            begin = file.read(1)
+    except OSError:
+        return False
+    return begin not in (b"", b"{")
 
 
 def fill_closed_streams() -> None:

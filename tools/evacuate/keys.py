@@ -14,7 +14,7 @@ LONGEST_TEXT = 4096
 
 
 def _shown(value: float) -> str:
-    return str(value) if abs(value) < MOST_BYTES else "so large a number"
+    return "so large a number" if isinstance(value, int) and abs(value) >= MOST_BYTES else str(value)
 
 
 class Keys:

@@ -117,6 +117,16 @@ def test_ctrl_c_stops_both_ends_and_keeps_who_has_moved(tmp_path: Path) -> None:
     assert set(carried._state.moved) <= {"x0"}
 
 
+def test_nothing_more_is_started_once_a_move_cannot_be_noted(tmp_path: Path) -> None:
+    hosts = Hosts(lambda _: DONE)
+    carried = execution(guests(6), hosts, tmp_path)
+    carried._state.path = tmp_path / "nowhere" / "state"
+    with pytest.raises(RunFailed, match=r"x\d has moved to \w, but that could not be noted"):
+        carried.run()
+    assert [row.status for row in carried.rows].count("moved") >= 1
+    assert len(hosts.started) <= 2 * 4
+
+
 def test_a_state_goes_on_where_it_stood(tmp_path: Path) -> None:
     file, path = tmp_path / "plan.toml", tmp_path / "state.json"
     file.write_text("x")

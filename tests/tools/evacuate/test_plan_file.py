@@ -63,6 +63,8 @@ def test_what_a_vm_cannot_have_is_said(line: str, why: str) -> None:
         (HEAD.replace("links = []", "links = []\nqat = 2"), "qat needs a profile"),
         (HEAD.replace("links = []", "links = []\nports = [9, 2]"), "ports must be"),
         ("[limits]\ndowntime = 0\n" + HEAD, "[limits]: downtime 0 must be"),
+        (f"[limits]\ndowntime = {'9' * 400}\n" + HEAD, "downtime so large a number must be"),
+        ("[limits]\ndowntime = nan\n" + HEAD, "downtime nan must be"),
         ("[limits]\nstreams_a_host = 0\n" + HEAD, "streams_a_host 0 must be"),
         ("limits = 3\n" + HEAD, "[limits]: must be a table"),
         ("", "link is missing: write [[link]]"),
@@ -79,7 +81,7 @@ def test_a_vm_of_a_host_that_stays_is_refused() -> None:
         plan(vm("x", host="b"))
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[[vm", b"x = 1"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[[vm", b"x = 1", b"x = " + b"9" * 5000])
 def test_a_file_that_is_no_plan_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.toml"
     path.write_bytes(content)

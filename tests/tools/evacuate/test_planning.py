@@ -145,10 +145,14 @@ def test_the_command_writes_json_and_one_page(tmp_path: Path) -> None:
         ((str(EXAMPLE), "--state", "x"), "--state: belongs to --execute"),
         ((str(EXAMPLE), "--cluster", "local:0"), "--cluster local:0: must be local:N"),
         ((str(EXAMPLE), "--draws", "-1"), "--draws -1: must be 0 to"),
-        (("--example", "--json", "x.json"), "--json: is for a plan"),
+        (("--example", "--json", "-"), "--json: is for a plan"),
         (("--generate", "1", "--hosts", "1"), "--hosts 1: must be 2 to"),
         (("--generate", "x"), "--generate x: not a whole number"),
-        ((str(EXAMPLE), "--execute", "--draws", "0"), "has a worker, so --execute needs --cluster"),
+        ((str(EXAMPLE), "--execute", "--draws", "0"), "how both ends trust each other"),
+        (
+            (str(EXAMPLE), "--execute", "--draws", "0", "--insecure"),
+            "has a worker, so --execute needs --cluster",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(arguments: tuple[str, ...], why: str) -> None:
@@ -157,3 +161,17 @@ def test_what_cannot_be_is_said_in_a_line(arguments: tuple[str, ...], why: str) 
     assert ended.returncode == 2
     assert len(errors) == 1
     assert why in errors[0]
+
+
+def test_no_output_takes_the_place_of_the_plan_or_of_another(tmp_path: Path) -> None:
+    plan, other = tmp_path / "plan.toml", tmp_path / "other"
+    plan.write_bytes(EXAMPLE.read_bytes())
+    for options, why in (
+        (("--json", str(plan)), "is the plan too"),
+        (("--html", str(plan)), "is the plan too"),
+        (("--json", str(other), "--html", f"{tmp_path}/./other"), "is --json too"),
+    ):
+        ended = tool("tools.evacuate", str(plan), *options)
+        assert ended.returncode == 2
+        assert why in ended.stderr
+        assert plan.read_bytes() == EXAMPLE.read_bytes()
