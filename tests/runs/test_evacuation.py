@@ -204,7 +204,7 @@ def test_a_guest_that_writes_more_than_was_said_is_tried_again_alone_and_throttl
     wild = ("--size", "128M", "--dirty-rate", "400M", "--filled", "1")
     with guests(IDLE, wild) as vms:
         parts = [*attached(vms[0]), *attached(vms[1], size="128M")]
-        plan = write(tmp_path, taker("b", 1), *parts, limits="downtime = 5")
+        plan = write(tmp_path, taker("b", 1), *parts, limits="downtime = 40")
         ended = ends(evacuation(plan))
         assert ended.code == 0, ended.err
         assert "not-converged" in ended.err
