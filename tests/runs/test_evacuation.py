@@ -201,10 +201,10 @@ def test_ctrl_c_leaves_guests_where_they_were_and_the_same_command_goes_on(tmp_p
 
 
 def test_a_guest_that_writes_more_than_was_said_is_tried_again_alone_and_throttled(tmp_path: Path) -> None:
-    wild = ("--size", "128M", "--dirty-rate", "400M", "--filled", "1")
+    wild = ("--size", "128M", "--dirty-rate", "2G", "--filled", "1")
     with guests(IDLE, wild) as vms:
         parts = [*attached(vms[0]), *attached(vms[1], size="128M")]
-        plan = write(tmp_path, taker("b", 1), *parts, limits="downtime = 40")
+        plan = write(tmp_path, taker("b", 1), *parts, limits="downtime = 15")
         ended = ends(evacuation(plan))
         assert ended.code == 0, ended.err
         assert "not-converged" in ended.err
