@@ -40,7 +40,8 @@ def add_forecast_argument(parser: argparse.ArgumentParser) -> None:
         "--forecast",
         action="store_true",
         default=None,
-        help="look at the guest for 5 to 7 s first, say what it will take, and score that in the end",
+        help="first look at the guest for 5 s, compress what was seen, and say what it will take; score that "
+        "in the end",
     )
 
 

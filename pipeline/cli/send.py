@@ -62,7 +62,7 @@ def run(given: Given, command: list[str]) -> int:
         raise error
     if target != "-":
         show(render_summary(result))
-        if result.get("forecast") is not None:
+        if result.get("score") is not None:
             show(render_score(result))
     return 0
 

@@ -64,10 +64,8 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     written: list[PageNumbers] = []
     syncs: list[float] = []
     steps: list[Step] = []
-    returning: Returning | None = None
-    changes: dict[float, list[float]] = {}
-    cpu_before = _cpu_seconds(pid)
-    watched_at = sampled_at = time.monotonic()
+    coming_back = _ComingBack(ram)
+    cpu_before, watched_at = _cpu_seconds(pid), time.monotonic()
     for points in PASSES:
         at = time.monotonic()
         count = log.sync(scratch)
@@ -76,8 +74,8 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
         cleared = last = (at + ended) / 2
         if samples[0]:
             written.append(scratch[:count].copy())
-            _note_changes(changes, returning, ram, written[-1], at - sampled_at)
-            returning, sampled_at = Returning(ram, written[-1]), cleared
+            coming_back.note(written[-1], at)
+            coming_back.sample(written[-1], cleared)
         before = 0
         for index, point in enumerate(POINTS_SECONDS[:points]):
             rest(max(0.0, cleared + point - time.monotonic()))
@@ -88,7 +86,7 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
             steps.append(Step(last - watched_at, now - watched_at, index, pages - before))
             last, before = now, pages
     written.append(scratch[: log.sync(scratch)].copy())
-    _note_changes(changes, returning, ram, written[-1], time.monotonic() - sampled_at)
+    coming_back.note(written[-1], time.monotonic())
     cpus = (_cpu_seconds(pid) - cpu_before) / (time.monotonic() - watched_at)
     chance = np.random.default_rng(SEED)
     whole, zero_share = _whole(ram, chance)
@@ -97,28 +95,34 @@ def look(ram: GuestRam, log: DirtyLog, pid: int, rest: Callable[[float], None]) 
     guest = Guest(
         *(ram.pages, zero_share, written_zero_share, curve, float(np.median(syncs))),
         *(min(1.0, max(0.0, cpus)), activity_of(steps)),
-        _changes_of(changes),
+        coming_back.changes(),
     )
     gauges = Gauges(_gauge(ram), _gauge_written(ram, written))
     return Watched(guest, whole, dirty, gauges, time.monotonic() - began)
 
 
-def _note_changes(
-    changes: dict[float, list[float]],
-    returning: Returning | None,
-    ram: GuestRam,
-    written: PageNumbers,
-    seconds: float,
-) -> None:
-    """How much of the pages that were written before and came back within these seconds has changed."""
-    share = None if returning is None else returning.share(ram, written)
-    if share is not None:
-        changes.setdefault(round(seconds, 1), []).append(share)
+class _ComingBack:
+    """How much of pages that are written again has changed, by the time since they were sampled."""
 
+    def __init__(self, ram: GuestRam) -> None:
+        self._ram = ram
+        self._sampled: Returning | None = None
+        self._sampled_at = 0.0
+        self._shares: dict[float, list[float]] = {}
 
-def _changes_of(found: dict[float, list[float]]) -> Changes:
-    times = sorted(found)
-    return Changes(tuple(times), tuple(fmean(found[at]) for at in times))
+    def sample(self, written: PageNumbers, at: float) -> None:
+        """These were written just now."""
+        self._sampled, self._sampled_at = Returning(self._ram, written), at
+
+    def note(self, written: PageNumbers, at: float) -> None:
+        """These were written since, until now."""
+        share = None if self._sampled is None else self._sampled.share(self._ram, written)
+        if share is not None:
+            self._shares.setdefault(round(at - self._sampled_at, 1), []).append(share)
+
+    def changes(self) -> Changes:
+        times = sorted(self._shares)
+        return Changes(tuple(times), tuple(fmean(self._shares[at]) for at in times))
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -144,13 +148,10 @@ def _whole(ram: GuestRam, chance: np.random.Generator) -> tuple[Words, float]:
 
 def _gauge(ram: GuestRam) -> float:
     """Over packets all over RAM, all of it where it is small."""
-    packets = max(1, ram.pages // PACKET_PAGES)
-    picked = np.unique(np.linspace(0, packets - 1, min(packets, GAUGED_PACKETS)).astype(np.int64))
-
-    def read(packet: int) -> Words:
-        return normal_pages(ram.words[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES])[0]
-
-    return gauge_share(read, picked.tolist(), _threads())
+    return _gauged(
+        max(1, ram.pages // PACKET_PAGES),
+        lambda packet: ram.words[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES],
+    )
 
 
 def _gauge_written(ram: GuestRam, written: list[PageNumbers]) -> float | None:
@@ -159,16 +160,16 @@ def _gauge_written(ram: GuestRam, written: list[PageNumbers]) -> float | None:
     packets = len(numbers) // PACKET_PAGES
     if packets <= MOST_BATCHES // 2:
         return None
+    return _gauged(
+        packets, lambda packet: ram.words[numbers[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES]]
+    )
+
+
+def _gauged(packets: int, pages_of: Callable[[int], Words]) -> float:
+    """Of so many packets, evenly picked."""
     picked = np.unique(np.linspace(0, packets - 1, min(packets, GAUGED_PACKETS)).astype(np.int64))
-
-    def read(packet: int) -> Words:
-        return normal_pages(ram.words[numbers[packet * PACKET_PAGES : (packet + 1) * PACKET_PAGES]])[0]
-
-    return gauge_share(read, picked.tolist(), _threads())
-
-
-def _threads() -> int:
-    return max(1, min(2, int(usable_cpus())))
+    threads = max(1, min(2, int(usable_cpus())))
+    return gauge_share(lambda packet: normal_pages(pages_of(packet))[0], picked.tolist(), threads)
 
 
 def _places(pages: int, chance: np.random.Generator) -> list[int]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.dask_fleet import hand_fleet
-from tests.support.harness import Ended, Run, assert_clean, leftovers
+from tests.support.harness import Ended, Run, assert_clean, leftovers, until
 from tests.support.kept_guest import Kept
 from tests.support.live_vm import goes_on, rig
+from tests.tools.evacuate.plans import SOURCE, vm
 
 pytest.importorskip("simpy")
 
@@ -24,19 +24,6 @@ NET = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}"
 """Addresses of the loopback device that no other run of these tests uses."""
 
 SECONDS = 120.0
-HEAD = """
-[limits]
-{limits}
-[[link]]
-name = "up"
-rate = "10Gbit"
-[[host]]
-name = "a"
-links = ["up"]
-empty = true
-cpus = 2
-{a}
-"""
 TAKER = """
 [[host]]
 name = "{name}"
@@ -65,18 +52,14 @@ def taker(name: str, number: int, *more: str, memory: str = "1G") -> str:
     return TAKER.format(name=name, address=f"{NET}.{number}", memory=memory, more="\n".join(more))
 
 
-def vm(name: str, size: str, *more: str) -> str:
-    return "\n".join(["[[vm]]", f'name = "{name}"', 'host = "a"', f'size = "{size}"', *more, ""])
-
-
 def write(folder: Path, *parts: str, limits: str = "", a: str = "") -> Path:
     path = folder / "plan.toml"
-    path.write_text(HEAD.format(limits=limits, a=a) + "".join(parts))
+    path.write_text("\n".join(["[limits]", limits, SOURCE.format(cpus=2), a, *parts]))
     return path
 
 
 def attached(*those: Kept, size: str = "32M") -> list[str]:
-    return [vm(one.name, size, f'attach = "{one.name}"') for one in those]
+    return [vm(one.name, f'attach = "{one.name}"', size=size) for one in those]
 
 
 def evacuation(plan: Path, *more: str) -> Run:
@@ -116,13 +99,6 @@ def ends_of(address: str) -> list[int]:
     return found
 
 
-def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 IDLE = ("--size", "32M", "--dirty-rate", "1M")
 
 
@@ -155,7 +131,7 @@ def test_by_a_scheduler_and_workers_that_were_started_by_hand(tmp_path: Path) ->
         ended = ends(evacuation(plan, "--cluster", fleet.address, "--secret", str(secret)))
         assert ended.code == 0, ended.err
         assert moved_to(plan) == {one.name: "b" for one in vms}
-        until(lambda: not ends_of(f"{NET}.1"))
+        until(lambda: not ends_of(f"{NET}.1"), 60.0)
 
 
 def test_a_destination_that_is_killed_is_replaced_by_another(tmp_path: Path) -> None:
@@ -168,7 +144,7 @@ def test_a_destination_that_is_killed_is_replaced_by_another(tmp_path: Path) -> 
         line = running.wait_for(" -> ")
         first = line.split()[-1]
         address = f"{NET}.{1 if first == 'b' else 2}"
-        until(lambda: len(ends_of(address)) >= 2)
+        until(lambda: len(ends_of(address)) >= 2, 60.0)
         for pid in ends_of(address):
             if b"pipeline.recv" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
@@ -187,7 +163,7 @@ def test_ctrl_c_leaves_guests_where_they_were_and_the_same_command_goes_on(tmp_p
         plan = write(tmp_path, taker("b", 1), *parts, limits="streams_a_host = 1")
         running = evacuation(plan)
         running.wait_for(": a -> b")
-        until(lambda: len(ends_of(f"{NET}.1")) >= 2)
+        until(lambda: len(ends_of(f"{NET}.1")) >= 2, 60.0)
         running.process.send_signal(signal.SIGINT)
         ended = ends(running)
         assert ended.code == 130, ended.err
@@ -221,7 +197,7 @@ def test_a_vm_of_qemus_goes_by_two_relays(tmp_path: Path) -> None:
             *(f'qmp = "{monitors["source"]}"', f'socket = "{made.out_path}"'),
             *(f'incoming = "{made.in_path}"', f'incoming_qmp = "{monitors["destination"]}"'),
         )
-        plan = write(tmp_path, taker("b", 1), vm("guest", "192M", *keys))
+        plan = write(tmp_path, taker("b", 1), vm("guest", *keys, size="192M"))
         ended = ends(evacuation(plan))
         assert ended.code == 0, ended.err
         assert moved_to(plan) == {"guest": "b"}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -189,3 +190,11 @@ def assert_clean(session: int, before: set[str], seconds: float = 2.0) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"left behind: processes {alive}, names {named}")
+
+
+def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

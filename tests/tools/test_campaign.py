@@ -7,17 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.errors import UsageError
 from tests.support.dask_fleet import HandFleet, hand_fleet
-from tests.support.harness import Run, assert_clean, leftovers, session_pids, tool
+from tests.support.harness import Run, assert_clean, leftovers, session_pids, tool, until
 from tools.cluster.connect import read_cluster
 from tools.compare import hosts, page, report
 from tools.compare.cluster import machine
@@ -67,13 +65,6 @@ def kept(said: str) -> list[str]:
 
 def nothing_is_left() -> None:
     assert list(machine.private_folder().glob("campaign-*")) == []
-
-
-def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def campaign(*arguments: str) -> Run:

@@ -126,11 +126,7 @@ class Execution:
         row = Carried(job.vm.name, job.source.name, "" if host is None else host.name, self._now())
         row.attempts = 1 if before is None else before.attempts + 1
         if host is None:
-            row.status, row.why, row.end_seconds = (
-                "failed",
-                NO_ROOM,
-                row.start_seconds,
-            )
+            row.status, row.why, row.end_seconds = "failed", NO_ROOM, row.start_seconds
             self.rows.append(row)
             self._start(self._admission.release(number) if before is None else [])
             return

@@ -37,14 +37,13 @@ from pipeline.forecast.host_profile import CodecSpeed, HostProfile, profile_toml
 from pipeline.processes.cgroup import usable_cpus
 from pipeline.report.files import save_text
 from tools.fleet.look import Seen
-from tools.fleet.namespaces import Place, Rack, rack
+from tools.fleet.namespaces import FIRST_PORT, Place, Rack, rack
 from tools.measuring.progress import say
 
 SIZES_MIB = (64, 96, 128, 192, 256)
 RATES = ("0", "1M", "2M", "4M")
 TAKERS = 2
 GUEST_SECONDS = 60.0
-REHEARSAL_PORT = 7100
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def _rehearse(made: Rack, guests: Sequence[Guest]) -> float:
     """Seconds of a migration beside its pages: both processes' start, connecting, the check at the end. All
     of these at once: on a machine of few CPUs they wait for each other."""
     with ThreadPoolExecutor(len(guests)) as pool:
-        return median(pool.map(lambda at: _once(made, guests[at], REHEARSAL_PORT + at), range(len(guests))))
+        return median(pool.map(lambda at: _once(made, guests[at], FIRST_PORT + at), range(len(guests))))
 
 
 def _once(made: Rack, guest: Guest, port: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.evacuate.plan_file import Plan, parse_plan
 
-HEAD = """
+SOURCE = """
 [[link]]
 name = "up"
 rate = "10Gbit"
@@ -12,7 +12,9 @@ rate = "10Gbit"
 name = "a"
 links = ["up"]
 empty = true
-cpus = 8
+cpus = {cpus}
+"""
+HEAD = f"""{SOURCE.format(cpus=8)}
 [[host]]
 name = "b"
 links = []
