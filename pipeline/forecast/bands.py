@@ -103,7 +103,8 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         whole = whole.mixed_with(written, written_since)
         zero_share += (guest.written_zero_share - zero_share) * written_since
     resources = Resources(
-        plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link
+        *(plan.channels, plan.receivers, cpus, host.recv_cpus, cpus if host.one_host else 0.0, link),
+        plan.qemu_limit_bytes_per_second,
     )
     return Case(
         guest.ram_pages,

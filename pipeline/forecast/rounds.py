@@ -13,6 +13,7 @@ from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.activity import Activity
 from pipeline.forecast.beside import Beside
 from pipeline.forecast.cost import Cost, Deltas
+from pipeline.forecast.qemu_limit import passed_bytes_per_second
 from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, Verdict, decide
 
 ROUND_MS, SWITCHOVER_MS = 0.5, 0.5
@@ -24,10 +25,14 @@ where one is half as full."""
 
 MOST_ROUNDS = 400
 
+PACKET_BYTES = 128 * PAGE_BYTES
+"""Of guest memory in a packet of QEMU's multifd (`MULTIFD_PACKET_SIZE`), as in one of ours."""
+
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is: `cpus` at the source, `recv_cpus` at the destination, `both_cpus` of one host or 0."""
+    """What there is: `cpus` at the source, `recv_cpus` at the destination, `both_cpus` of one host or 0;
+    `qemu_limit_bytes_per_second` is QEMU's own max-bandwidth, or 0."""
 
     channels: int
     receivers: int
@@ -35,6 +40,15 @@ class Resources:
     recv_cpus: float
     both_cpus: float
     link_bytes_per_second: float
+    qemu_limit_bytes_per_second: float = 0.0
+
+    def carried_bytes_per_second(self, normal_bytes: float, wire_bytes: float) -> float:
+        """What goes over the wire of these pages; 0 is no limit."""
+        if not self.qemu_limit_bytes_per_second or not normal_bytes:
+            return self.link_bytes_per_second
+        packet = PACKET_BYTES * wire_bytes / normal_bytes
+        passed = passed_bytes_per_second(self.qemu_limit_bytes_per_second, self.channels, packet)
+        return min(passed, self.link_bytes_per_second or passed)
 
 
 @dataclass(frozen=True)
@@ -172,7 +186,6 @@ class Steps:
 def walk(case: Case) -> Outcome:
     """From the first page to the last, alone on its link."""
     steps, have = Steps(case), case.resources
-    link = have.link_bytes_per_second
     while not steps.over:
         work = steps.work()
         busy = max(
@@ -181,7 +194,8 @@ def walk(case: Case) -> Outcome:
             work.recv_seconds / max(0.1, have.recv_cpus),
             (work.send_seconds + work.recv_seconds) / have.both_cpus if have.both_cpus else 0.0,
         )
-        seconds = both_full(busy, work.wire_bytes / link if link else 0.0)
+        carried = have.carried_bytes_per_second(work.normal_bytes, work.wire_bytes)
+        seconds = both_full(busy, work.wire_bytes / carried if carried else 0.0)
         steps.took(work, seconds * 1e3, busy)
     return Outcome(
         *(steps.converged, steps.elapsed_ms, steps.downtime_ms, steps.count, steps.wire_bytes),

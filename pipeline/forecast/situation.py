@@ -120,6 +120,8 @@ class Plan:
     """Memory for kept versions of pages."""
     beside: Beside = field(default_factory=Beside)
     """What is done beside the codec, by whoever sends."""
+    qemu_limit_bytes_per_second: float = 0.0
+    """QEMU's own `max-bandwidth`, where QEMU sends and the link carries more; 0 where there is none."""
     unsettled_seconds: float = 0.0
     """For a guest that was made just now: how long after the look round 1 begins. What it writes until then
     stands in the place of what its RAM was filled with. 0 where a guest's RAM holds what it mostly does."""

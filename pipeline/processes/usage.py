@@ -47,9 +47,9 @@ class SideFigures:
         self.private_bytes_max = max(self.private_bytes_max, private)
 
 
-def cpu_seconds_of(pid: int) -> float:
+def cpu_seconds_of(pid: int | str) -> float:
     """User and system time of a process so far, threads that have ended included (proc(5), stat 14 and 15),
-    in the kernel's steps of 10 ms. Raises OSError."""
+    in the kernel's steps of 10 ms; of `PID/task/TID`, of that thread. Raises OSError."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 

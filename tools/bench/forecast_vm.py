@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from guestmem.ram import GuestRam
 from pipeline.errors import HostError, RunFailed
 from pipeline.forecast.bands import Forecast, forecast
-from pipeline.forecast.beside import Beside
+from pipeline.forecast.by_qemu import plan_of_vm
 from pipeline.forecast.sample import candidates
 from pipeline.forecast.situation import Plan
 from pipeline.forecast.vm.look_through import look_through
@@ -24,8 +25,6 @@ RAM_BYTES, RATE_MIB, CHANNELS = 512 << 20, 5, 2
 LINKS_BYTES = (12_500_000, 40_000_000)
 METHODS = (("none", None), ("zstd", 1))
 DOWNTIME_LIMIT_MS, END_SECONDS = 300, 300.0
-QEMU = Beside(send_ns=0.4, recv_ns=0.4, scan_ns=0.1)
-"""QEMU's own copies and its look for zero pages, in C."""
 
 
 def measure_vms() -> list[dict[str, Any]]:
@@ -78,9 +77,9 @@ def _machine(stack: ExitStack, options: GuestOptions, *, incoming: bool) -> Gues
 def _foreseen(source: GuestMachine, link: int, method: str, level: int | None) -> Forecast:
     seen = look_through(source.qmp, "VM", source.process.pid)
     policy = PolicySettings(downtime_limit_ms=DOWNTIME_LIMIT_MS)
-    plan = Plan(CHANNELS, CHANNELS, link, policy, beside=QEMU)
+    plan = plan_of_vm(Plan(CHANNELS, CHANNELS, 0, policy, qemu_limit_bytes_per_second=link), method)
     (one,) = candidates([(method, level)], seen.whole, seen.written, CHANNELS, seen.gauges)
-    return forecast(seen.guest, one, seen.host, plan)
+    return forecast(seen.guest, one, replace(seen.host, one_host=True), plan)
 
 
 def _migrate(source: GuestMachine, destination: GuestMachine, link: int, method: str) -> tuple[float, float]:

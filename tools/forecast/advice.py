@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from pipeline.forecast.bands import Band, Forecast, best, forecast
+from pipeline.forecast.by_qemu import plan_of_vm
 from pipeline.forecast.situation import Candidate, Guest, Host, Plan
 from pipeline.report.markdown import table
 
@@ -38,6 +40,13 @@ class Question:
     host: Host
     plan: Plan
     channels: tuple[int, ...]
+    of_vm: bool = False
+    """A VM that QEMU runs: QEMU itself moves it, or the relay."""
+
+    def plan_for(self, candidate: Candidate, **changes: Any) -> Plan:
+        """With these changes, for one candidate."""
+        plan = replace(self.plan, **changes)
+        return plan_of_vm(plan, candidate.method) if self.of_vm else plan
 
 
 def answers(question: Question) -> list[Forecast]:
@@ -47,7 +56,7 @@ def answers(question: Question) -> list[Forecast]:
             question.guest,
             candidate,
             question.host,
-            replace(question.plan, channels=channels, receivers=channels),
+            question.plan_for(candidate, channels=channels, receivers=channels),
         )
         for candidate in question.candidates
         for channels in question.channels
@@ -154,9 +163,12 @@ def by_link(question: Question) -> dict[int, list[Forecast]]:
     most = max(question.channels)
     found: dict[int, list[Forecast]] = {}
     for link in links(question.plan.link_bytes_per_second):
-        plan = replace(question.plan, link_bytes_per_second=link, channels=most, receivers=most)
+        changes = {"link_bytes_per_second": link, "channels": most, "receivers": most}
         found[link] = [
-            forecast(question.guest, candidate, question.host, plan, draws=LINK_DRAWS)
+            forecast(
+                *(question.guest, candidate, question.host, question.plan_for(candidate, **changes)),
+                draws=LINK_DRAWS,
+            )
             for candidate in question.candidates
         ]
     return found

@@ -48,7 +48,9 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     zlib = functools.partial(_compressed, [("zlib", 1)], request, seen)
     tried = tuple(other.candidates(measured, zlib))
     plan = _with_deltas(_on_this_host(other.plan(plan), seen, source), seen, source)
-    question = Question(seen.guest, tried, other.host(seen.host), plan, request.channels)
+    question = Question(
+        *(seen.guest, tried, other.host(seen.host), plan, request.channels), of_vm=source.typed.is_vm
+    )
     found = answers(question)
     blocks = commands(found, source.typed, question.plan)
     seen = replace(seen, notes=(*seen.notes, *other.notes(), *saved))

@@ -7,12 +7,10 @@ import shlex
 from typing import Any
 
 from pipeline.forecast.bands import Forecast, best
+from pipeline.forecast.by_qemu import OF_QEMU
 from pipeline.forecast.situation import Plan
 from tools.forecast.advice import channels_words
 from tools.forecast.sources.seen import Typed
-
-OF_QEMU = ("none", "zlib", "zstd")
-"""What `multifd-compression` takes in QEMU as it is shipped (qapi/migration.json, MultiFDCompression)."""
 
 NO_LIMIT_BYTES = 12_500_000_000
 """QEMU's `max-bandwidth` is 128 MiB/s unless it is set: 100 Gbit/s is as good as none."""
@@ -62,8 +60,13 @@ def _two_hosts(one: Forecast, typed: Typed, plan: Plan) -> Block:
     ]
 
 
+def _vm_limit(plan: Plan) -> int:
+    """What a VM's migration is told not to pass: its limit, or what the link carries; 0 is neither."""
+    return int(plan.qemu_limit_bytes_per_second or plan.link_bytes_per_second)
+
+
 def _relay(one: Forecast, plan: Plan) -> Block:
-    link = int(plan.link_bytes_per_second)
+    link = _vm_limit(plan)
     bandwidth = f" --max-bandwidth {link}" if link else ""
     return f"Through the relay, with {_words(one)} (docs/relay.md; the destination first)", [
         "python -m pipeline.relay --accept DESTINATION:7000 --tls-dir certs --deliver unix:in.sock "
@@ -80,7 +83,7 @@ def _qmp(one: Forecast, plan: Plan) -> Block:
     if one.level is not None:
         parameters[f"multifd-{one.method}-level"] = one.level
     of_source = {
-        "max-bandwidth": int(plan.link_bytes_per_second) or NO_LIMIT_BYTES,
+        "max-bandwidth": _vm_limit(plan) or NO_LIMIT_BYTES,
         "downtime-limit": round(plan.policy.downtime_limit_ms),
     }
     return f"QEMU by itself, with {_words(one)}: QMP, at both sides and then at the source", [
@@ -105,7 +108,7 @@ def _libvirt(one: Forecast, typed: Typed, plan: Plan) -> Block:
     level = "" if one.level is None else f" --comp-{one.method}-level {one.level}"
     compressed = "" if one.method == "none" else f" --compressed --comp-methods {one.method}{level}"
     throttle = "" if one.chance_to_converge else " --auto-converge"
-    mib = -(-(int(plan.link_bytes_per_second) or NO_LIMIT_BYTES) // (1 << 20))
+    mib = -(-(_vm_limit(plan) or NO_LIMIT_BYTES) // (1 << 20))
     needs = "" if one.method == "none" else "; multifd compression needs libvirt 9.4"
     return f"libvirt, with {_words(one)}{needs}", [
         f"{virsh} migrate --live --parallel --parallel-connections {one.channels}{compressed}{throttle} "

@@ -49,6 +49,8 @@ class Findings:
         plan = self.question.plan
         link = plan.link_bytes_per_second
         over = f"a link of {link_words(link)}" if link else "a link without a limit"
+        limit = plan.qemu_limit_bytes_per_second
+        over += f", QEMU's max-bandwidth at {link_words(limit)}" if limit else ""
         return (
             f"A guest of {show_size(self.seen.guest.ram_pages * PAGE_BYTES)}, "
             f"{self.seen.guest.zero_share:.0%} of it zero pages, over {over}, "
@@ -106,6 +108,7 @@ class Findings:
             "plan": {
                 "link_bytes_per_second": plan.link_bytes_per_second,
                 "link_noise": plan.link_noise,
+                "max_bandwidth_bytes_per_second": plan.qemu_limit_bytes_per_second,
                 "downtime_limit_ms": plan.policy.downtime_limit_ms,
             },
             "notes": list(self.seen.notes),

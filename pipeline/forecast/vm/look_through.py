@@ -17,6 +17,7 @@ from pipeline.forecast.sample import NO_PAGES, Words, normal_pages
 from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import CurveSamples, Guest, Host
 from pipeline.forecast.vm.dirty_rate import curve_of_vm
+from pipeline.forecast.vm.vcpus import Vcpus
 from pipeline.forecast.vm.vm_memory import NoContent, memory_of, pieces
 from pipeline.processes.cgroup import usable_cpus
 from pipeline.qemu.commands import Commands
@@ -41,11 +42,13 @@ def look_through(monitor: Commands, where: str, pid: int | None) -> Seen:
             before = pieces(memory)
         except NoContent as error:
             why = str(error)
+        vcpus = Vcpus(monitor, pid)
         curve = curve_of_vm(monitor, size, notes)
+        busy = vcpus.busy()
         if before:
             after = pieces(memory)
         cost = memory.cost
-    guest, whole, written = _seen(size, curve, before, after)
+    guest, whole, written = _seen(size, curve, busy, before, after)
     cpus = usable_cpus()
     return Seen(
         *(guest, Host(cpus, cpus, one_host=False), whole, written),
@@ -56,13 +59,14 @@ def look_through(monitor: Commands, where: str, pid: int | None) -> Seen:
 
 
 def _seen(
-    size: int, curve: CurveSamples, before: dict[int, Words], after: dict[int, Words]
+    size: int, curve: CurveSamples, cpus: float, before: dict[int, Words], after: dict[int, Words]
 ) -> tuple[Guest, Words, Words]:
     """The guest's figures; normal pages of all of it, and of those that changed between two looks."""
     whole, zero_share = _joined(list(before.values()))
     changed = [after[at][(after[at] != pages).any(axis=1)] for at, pages in before.items() if at in after]
     written, written_zero_share = _joined(changed)
-    return Guest(size // PAGE_BYTES, zero_share, written_zero_share, curve, sync_ms=1.0), whole, written
+    pages = size // PAGE_BYTES
+    return Guest(pages, zero_share, written_zero_share, curve, sync_ms=1.0, cpus=cpus), whole, written
 
 
 def _joined(found: list[Words]) -> tuple[Words, float]:

@@ -1,0 +1,26 @@
+"""How a VM is moved: by QEMU itself where it has the method, else through the relay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.forecast.beside import Beside
+from pipeline.forecast.situation import Plan
+
+OF_QEMU = ("none", "zlib", "zstd")
+"""What `multifd-compression` takes in QEMU as it is shipped (qapi/migration.json, MultiFDCompression)."""
+
+QEMU_BESIDE = Beside(send_ns=0.4, recv_ns=0.4, scan_ns=0.1)
+"""QEMU's own copies and its look for zero pages, in C."""
+
+QEMU_POLICY = "qemu"
+
+
+def plan_of_vm(plan: Plan, method: str) -> Plan:
+    """By whom this method moves a VM: QEMU decides in its own way and passes its own limit; the relay, which
+    has the other methods, keeps to it."""
+    if method in OF_QEMU:
+        return replace(plan, beside=QEMU_BESIDE, policy=replace(plan.policy, policy=QEMU_POLICY))
+    limit, link = plan.qemu_limit_bytes_per_second, plan.link_bytes_per_second
+    least = min(limit, link) if limit and link else limit or link
+    return replace(plan, link_bytes_per_second=least, qemu_limit_bytes_per_second=0.0)
