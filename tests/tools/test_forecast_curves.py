@@ -110,7 +110,7 @@ def test_what_is_no_curve_is_said_in_a_line(what: Any, said: str, tmp_path: Path
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, said in ((tmp_path, "no such file"), (tmp_path / "none", "no such file")):
+    for path, said in ((tmp_path, "is no regular file"), (tmp_path / "none", "no such file")):
         with pytest.raises(UsageError, match=said):
             read_curve("--dirty-curve", path, RAM)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")

@@ -132,3 +132,10 @@ def test_a_runs_own_document_is_taken(tmp_path: Path) -> None:
     assert "--size 67108864 --dirty-rate 4194304" in ended.stdout
     methods = {one["method"] for one in json.loads(target.read_text())["forecasts"]}
     assert methods == {"none", "zstd"}
+
+
+def test_a_result_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**result(), "schema_version": 1}))
+    with pytest.raises(UsageError, match="schema_version 1: this version reads 2"):
+        read_result("--result", path)

@@ -22,6 +22,7 @@ from pipeline.errors import FerryError, HostError, RunFailed, UsageError
 from pipeline.progress import open_progress
 from pipeline.report.files import save_json, save_text
 from tools.cluster.connect import CONNECT_SECONDS, ClusterAddress, check_dask, connected, read_cluster
+from tools.evacuate.readiness import Trust, check_ready
 from tools.fleet.generator import MOST_HOSTS, MOST_VMS, Shape, generate
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Request:
     baselines: bool
     execute: bool
     state: Path
-    security: tuple[str, ...]
+    trust: Trust
     quiet: bool
 
 
@@ -137,14 +138,12 @@ def read(given: Given) -> Request:
     json, html, cluster = given.new_file("json"), given.new_file("html"), given.text("cluster")
     if html == "-":
         raise UsageError("--html -: name a file")
-    security = []
-    for name in ("tls_dir", "secret"):
-        value = given.text(name)
-        security += [] if value is None else [f"--{name.replace('_', '-')}", value]
-    security += ["--insecure"] if given.flag("insecure") else []
+    trust = Trust(given.text("tls_dir"), given.text("secret"), given.flag("insecure"))
+    if trust.tls_dir is not None:
+        given.refuse(("secret", "insecure"), "leave it out, or --tls-dir")
     state = given.new_file("state") or f"{path}.state.json"
     _check_apart({"the plan": str(path), "--json": json, "--html": html, "--state": state})
-    if execute and not security:
+    if execute and not trust.options:
         raise UsageError("--execute: say how both ends trust each other: --tls-dir, --secret or --insecure")
     draws = given.whole("draws", 0, MOST_DRAWS, 0) if given.has("draws") else None
     return Request(
@@ -157,7 +156,7 @@ def read(given: Given) -> Request:
         baselines=not given.flag("no_baselines"),
         execute=execute,
         state=Path(state),
-        security=tuple(security),
+        trust=trust,
         quiet=given.flag("quiet"),
     )
 
@@ -187,6 +186,8 @@ def _planned(request: Request, command: list[str], say: Any) -> int:
     plan = read_plan(request.path)
     state = read_state(request.state, request.path, plan) if request.execute else None
     rest = plan if state is None else state.rest_of(plan)
+    if state is not None:
+        check_ready(rest, request.trust, has_cluster=request.cluster is not None)
     if not rest.vms:
         show(f"All {len(plan.vms)} VMs have moved. To begin anew, remove {request.state}.")
         return 0
@@ -239,17 +240,13 @@ def _execute(
     request: Request, planned: Any, document: dict[str, Any], state: Any, client: Any, say: Any
 ) -> int:
     from tools.evacuate.ends import Here, OnWorkers
-    from tools.evacuate.execution import Execution, check_executable
+    from tools.evacuate.execution import Execution
     from tools.evacuate.score import score_of, score_text
 
-    check_executable(planned)
-    for host in planned.question.plan.hosts.values():
-        if host.worker is not None and client is None:
-            raise UsageError(f"host {host.name}: has a worker, so --execute needs --cluster")
     state.save()  # now, since later it would be too late to say that it cannot be
     most = 4 + 2 * len(planned.question.jobs)
     starter = Here(most) if client is None else OnWorkers(client, most)
-    execution = Execution(planned, starter, state, request.security, say)
+    execution = Execution(planned, starter, state, request.trust.options, say)
     error: FerryError | None = None
     try:
         execution.run()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from guestmem.units import show_size
 from pipeline.errors import NotConverged, RunFailed, UsageError
 from tools.evacuate.admission import Start
 from tools.evacuate.ends import End, Ended, Starter
@@ -197,7 +198,7 @@ class Execution:
         row.result = _result_of(sent.output)
         self._ports[one.destination.address or one.destination.name].discard(one.port)
         if sent.code == 0:
-            row.status = "moved"
+            row.status, row.why = "moved", self._not_as_planned(one.number, row)
             self._say(f"{row.end_seconds:7.1f} s  {row.vm}: moved")
             self._note_moved(row)
         else:
@@ -220,6 +221,14 @@ class Execution:
                 f"{row.vm} has moved to {row.destination}, but that could not be noted: {error}; take it out "
                 "of the plan before you go on"
             ) from error
+
+    def _not_as_planned(self, number: int, row: Carried) -> str:
+        """What is to be said of a VM that has moved: that it was of another size than the plan says."""
+        planned = self._question.jobs[number].vm.size_bytes
+        found = row.result.get("options", {}).get("size_bytes")
+        if found is None or found == planned:
+            return ""
+        return f"its RAM is {show_size(found)}, the plan says {show_size(planned)}"
 
     def _failed(self, one: _Running, sent: Ended, received: Ended) -> None:
         row = one.row
@@ -257,16 +266,6 @@ class Execution:
             self._state.save()
         except UsageError as error:
             self._say(str(error))
-
-
-def check_executable(planned: Planned) -> None:
-    """Raises UsageError for what a plan lacks to be carried out."""
-    for job in planned.question.jobs:
-        if job.vm.attach is None and job.vm.relayed is None:
-            raise UsageError(f"vm {job.vm.name}: names neither attach nor qmp, so it cannot be moved")
-    for host in planned.question.plan.hosts.values():
-        if not host.empty and host.address is None:
-            raise UsageError(f"host {host.name}: address is missing: where its receivers listen")
 
 
 def _result_of(output: str) -> dict[str, Any]:

@@ -280,7 +280,7 @@ def _check_vm(vm: Vm, keys: Keys) -> None:
     if vm.sample is not None and "ratio" in keys:
         raise keys.wrong("sample", "and ratio: give one of them")
     if vm.sample is not None and not vm.sample.is_file():
-        raise keys.wrong("sample", f"{vm.sample}: no such file")
+        raise keys.wrong("sample", f"{vm.sample}: no such file, or no regular one")
     if sum(key in keys for key in ("preset", "dirty_curve", "dirty_rate")) > 1:
         raise keys.wrong("preset", "and dirty_curve and dirty_rate: give one of them")
     if vm.preset is not None and vm.preset not in PRESETS:

@@ -75,7 +75,7 @@ def score_text(score: dict[str, Any]) -> str:
     for one in score["migrations"]:
         error = "" if one["error"] is None else f"{one['error']:+.1%}"
         downtime = "" if one["downtime_ms"] is None else f"{one['downtime_ms']:.0f}"
-        state = one["status"] if one["status"] == "moved" else f"{one['status']}: {one['why']}"
+        state = f"{one['status']}: {one['why']}" if one["why"] else one["status"]
         lines.append(
             f"| {one['vm']} | {one['to']} | {one['planned_seconds']:.1f} | {one['seconds']:.1f} | {error} | "
             f"{one['planned_downtime_ms']:.0f} | {downtime} | {state} |"

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import Cancelled, NotConverged, RunFailed, UsageError
 from tests.tools.evacuate.plans import HEAD, plan, vm
 from tools.evacuate.ends import Ended
-from tools.evacuate.execution import Execution, check_executable
+from tools.evacuate.execution import Execution
 from tools.evacuate.plan_file import Host, Plan
 from tools.evacuate.planner import make_plan
 from tools.evacuate.state import State, read_state
@@ -143,8 +143,3 @@ def test_a_state_goes_on_where_it_stood(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="is no state"):
         read_state(path, file, asked)
-
-
-def test_a_vm_without_a_way_to_move_it_is_refused() -> None:
-    with pytest.raises(UsageError, match="names neither attach nor qmp"):
-        check_executable(make_plan(plan(vm("x"))))

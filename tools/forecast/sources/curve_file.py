@@ -26,6 +26,7 @@ from tools.forecast.sources.curve_points import (
     number,
     rounds_seen,
     samples,
+    text_of,
 )
 from tools.forecast.sources.own_guest import made
 from tools.forecast.sources.seen import Typed
@@ -52,11 +53,7 @@ class CurveFile:
 def read_curve(option: str, path: Path, ram_bytes: int) -> tuple[CurveFile, CurveSamples]:
     """A file, and its curve of a guest of this RAM. Raises UsageError."""
     try:
-        if not path.is_file():
-            raise CurveError("no such file")
-        if path.stat().st_size > MOST_FILE_BYTES:
-            raise CurveError(f"is larger than {MOST_FILE_BYTES >> 20} MiB: no dirty curve")
-        found = _parsed(path.read_text(encoding="utf-8"))
+        found = _parsed(text_of(path, "dirty curve", MOST_FILE_BYTES))
         return found, curve_of(found.points, ram_bytes // PAGE_BYTES)
     except CurveError as error:
         raise UsageError(f"{option} {path}: {error}") from error

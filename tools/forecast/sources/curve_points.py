@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -27,6 +28,15 @@ Points = list[tuple[float, tuple[int, ...]]]
 
 class CurveError(Exception):
     """What is wrong with a dirty curve, in a line."""
+
+
+def text_of(path: Path, what: str, most_bytes: int) -> str:
+    """What a file of these points holds; `what` it should be. Raises CurveError, OSError, UnicodeError."""
+    if not path.is_file():
+        raise CurveError("is no regular file" if path.exists() else "no such file")
+    if path.stat().st_size > most_bytes:
+        raise CurveError(f"is larger than {most_bytes >> 20} MiB: no {what}")
+    return path.read_text(encoding="utf-8")
 
 
 def number(value: Any, what: str, low: float, high: float) -> float:

@@ -25,8 +25,9 @@ from pipeline.forecast.seen import Seen
 from pipeline.forecast.situation import Batches, Candidate, Guest, Host
 from pipeline.options import MAX_RAM_BYTES
 from pipeline.progress import Progress
+from pipeline.report.document import SCHEMA_VERSION
 from tools.forecast.sources.curve_file import MOST_CPUS, MOST_FILE_BYTES
-from tools.forecast.sources.curve_points import CurveError, curve_of, merged, number, rounds_seen
+from tools.forecast.sources.curve_points import CurveError, curve_of, merged, number, rounds_seen, text_of
 from tools.forecast.sources.seen import Typed
 
 Result = dict[str, Any]
@@ -53,11 +54,7 @@ class EarlierRun:
 def read_result(option: str, path: Path) -> EarlierRun:
     """A result document of one run or of several. Raises UsageError."""
     try:
-        if not path.is_file():
-            raise CurveError("no such file")
-        if path.stat().st_size > MOST_FILE_BYTES:
-            raise CurveError(f"is larger than {MOST_FILE_BYTES >> 20} MiB: no result of a run")
-        return _of_document(json.loads(path.read_text(encoding="utf-8")))
+        return _of_document(json.loads(text_of(path, "result of a run", MOST_FILE_BYTES)))
     except CurveError as error:
         raise UsageError(f"{option} {path}: {error}") from error
     except OSError as error:
@@ -68,6 +65,9 @@ def read_result(option: str, path: Path) -> EarlierRun:
 
 def _of_document(document: Any) -> EarlierRun:
     """Raises CurveError, and KeyError and the like for what is no result."""
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise CurveError(f"schema_version {version!a}: this version reads {SCHEMA_VERSION}; run it again")
     runs: list[Result] = document.get("runs", [document])
     with_rounds = [one for one in runs if one.get("rounds")]
     if not with_rounds:

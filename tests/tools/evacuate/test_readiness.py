@@ -1,0 +1,46 @@
+"""What is refused before the first migration is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from tests.tools.evacuate.plans import HEAD, plan, vm
+from tools.evacuate.readiness import Trust, check_ready
+
+OPEN = Trust(insecure=True)
+MOVABLE = vm("x", "attach = 'x'")
+
+
+def test_what_can_be_carried_out_is_let_through() -> None:
+    check_ready(plan(MOVABLE), OPEN, has_cluster=False)
+
+
+@pytest.mark.parametrize(
+    ("head", "machines", "said"),
+    [
+        (HEAD, vm("x"), "vm x: names neither attach nor qmp"),
+        (HEAD.replace('address = "127.0.0.1"', ""), MOVABLE, "host b: address is missing"),
+        (HEAD + 'worker = "b1"\n', MOVABLE, "host b: has a worker, so --execute needs --cluster"),
+        (HEAD + 'netns = "no-such"\n', MOVABLE, "host b: netns no-such: no such namespace here"),
+        (HEAD.replace("127.0.0.1", "192.0.2.7"), MOVABLE, "192.0.2.7 is none of this machine's"),
+        (HEAD.replace("127.0.0.1", "host.invalid"), MOVABLE, "address host.invalid: "),
+    ],
+)
+def test_what_a_plan_lacks_is_said(head: str, machines: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_ready(plan(machines, head=head), OPEN, has_cluster=False)
+
+
+@pytest.mark.parametrize("trust", [Trust(tls_dir="/no/such"), Trust(secret="/no/such")])
+def test_certificates_and_secrets_are_read_where_an_end_is_here(trust: Trust) -> None:
+    with pytest.raises(UsageError, match="/no/such"):
+        check_ready(plan(MOVABLE), trust, has_cluster=False)
+
+
+def test_what_is_at_workers_is_not_looked_at(tmp_path: Path) -> None:
+    head = HEAD.replace("127.0.0.1", "192.0.2.7").replace("empty = true", 'empty = true\nworker = "a1"')
+    asked = plan(MOVABLE, head=head + 'worker = "b1"\n')
+    check_ready(asked, Trust(tls_dir=str(tmp_path / "there")), has_cluster=True)
