@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def migrate_over_breaks(seed: int, *more: str) -> int | None:
         breaker = threading.Thread(target=breaks, args=(network, chance, done))
         breaker.start()
         try:
-            ended = running.end(60)
+            ended = running.end(120)
         finally:
             done.set()
             breaker.join()
@@ -127,7 +128,8 @@ def test_a_link_that_breaks_again_and_again(secure: bool, tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_a_hundred_migrations_with_random_breaks_have_no_wrong_page() -> None:
-    found = [migrate_over_breaks(seed) for seed in range(100)]
+    with ThreadPoolExecutor(3) as pool:  # the link holds each of them up
+        found = list(pool.map(migrate_over_breaks, range(100)))
     assert sum(pages is not None for pages in found) >= 90
     assert sum(bool(pages) for pages in found) > 50
 

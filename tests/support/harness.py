@@ -138,7 +138,7 @@ def read(command: ModuleType, *arguments: str) -> Any:
 
 
 def tool(
-    name: str, *arguments: str, environment: dict[str, str] | None = None
+    name: str, *arguments: str, environment: dict[str, str] | None = None, seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a tool to its end; nothing may be left behind."""
     before = leftovers()
@@ -147,7 +147,7 @@ def tool(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=seconds,
         check=False,
         env={**os.environ, **(environment or {})},
     )

@@ -23,7 +23,7 @@ from tools.measuring.charts import Axis, Mark, line_chart
 from tools.measuring.sizes import size_argument
 from tools.measuring.theme import LIGHT, standalone
 
-LONG = ("auto", "auto-links", "auto-device", "relay", "scale")
+LONG = ("auto", "auto-links", "auto-device", "relay", "scale", "deltas", "forecast", "fleet")
 """Sections of many minutes, whatever the guest's size."""
 
 
@@ -154,7 +154,7 @@ def test_a_short_run_of_the_suite(tmp_path: Path, corpus: Path) -> None:
 def test_every_section_can_be_measured(tmp_path: Path, corpus: Path) -> None:
     names = ",".join(name for name in SECTIONS if name not in LONG)
     options = ("--suite", "docs", "--size", "16M", "--repeat", "1", "--fill", str(corpus))
-    ended = tool("tools.bench", *options, "--output", str(tmp_path), "--sections", names)
+    ended = tool("tools.bench", *options, "--output", str(tmp_path), "--sections", names, seconds=600)
     assert ended.returncode == 0, ended.stderr
     for name in ("total-time-light.svg", "total-time-dark.svg", NAME):
         assert (tmp_path / name).stat().st_size > 1000
