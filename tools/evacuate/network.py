@@ -23,11 +23,12 @@ NEARLY = 1 + 1e-9
 class Flow:
     """One migration's bytes, round after round."""
 
-    __slots__ = ("demand", "done", "left", "rate", "since", "version", "weight")
+    __slots__ = ("demand", "done", "left", "rate", "resources", "since", "version", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.demand = Demand(0.0, 0.0, ())
+        self.resources: frozenset[int] = frozenset()
         self.left = self.rate = self.since = 0.0
         self.version = 0
         self.done: simpy.Event | None = None
@@ -47,6 +48,8 @@ class Network:
         self._watch = watch
         self._on: list[dict[Flow, float]] = [{} for _ in capacity]
         self._asked = [0.0] * len(capacity)
+        self._weight = [0.0] * len(capacity)
+        self._tight: set[int] = set()
         self._ends: list[tuple[float, int, int, Flow]] = []
         self._changed: dict[int, None] = {}
         self._new: list[Flow] = []
@@ -58,10 +61,10 @@ class Network:
         """The event of the demand's last byte."""
         self._take_off(flow)
         flow.demand, flow.left, flow.rate, flow.since = demand, demand.wire_bytes, 0.0, self._clock.now
+        flow.resources = frozenset(resource for resource, _ in demand.uses)
         for resource, amount in demand.uses:
             self._on[resource][flow] = amount
-            self._asked[resource] += amount * demand.most_bytes_per_second
-            self._changed[resource] = None
+            self._ask(resource, amount * demand.most_bytes_per_second, amount * flow.weight)
         self._new.append(flow)
         flow.done = self._clock.event()
         self._settle_soon()
@@ -77,10 +80,20 @@ class Network:
         for resource, amount in flow.demand.uses:
             if self._on[resource].pop(flow, None) is None:
                 continue
-            self._asked[resource] -= amount * flow.demand.most_bytes_per_second
-            if not self._on[resource]:
-                self._asked[resource] = 0.0  # what rounding left
-            self._changed[resource] = None
+            self._ask(resource, -amount * flow.demand.most_bytes_per_second, -amount * flow.weight)
+
+    def _ask(self, resource: int, amount: float, weight: float) -> None:
+        """So much more is asked of it, by flows of so much more weight; which may make it over-asked."""
+        if self._on[resource]:
+            self._asked[resource] += amount
+            self._weight[resource] += weight
+        else:
+            self._asked[resource] = self._weight[resource] = 0.0  # and not what rounding left
+        if self._asked[resource] > self._capacity[resource] * NEARLY:
+            self._tight.add(resource)
+        else:
+            self._tight.discard(resource)
+        self._changed[resource] = None
 
     # ------------------------------------------------------------- who has how much
 
@@ -94,7 +107,8 @@ class Network:
         self._settling = False
         flows, tight = self._reach()
         for flow, rate in self._shares(flows, tight).items():
-            self._give(flow, rate)
+            if rate != flow.rate:
+                self._give(flow, rate)
         if self._watch is not None:
             for resource in {*self._changed, *(one for flow in flows for one, _ in flow.demand.uses)}:
                 used = sum(amount * flow.rate for flow, amount in self._on[resource].items())
@@ -103,28 +117,31 @@ class Network:
         self._new.clear()
         self._wake()
 
-    def _over_asked(self, resource: int) -> bool:
-        return self._asked[resource] > self._capacity[resource] * NEARLY
-
     def _reach(self) -> tuple[list[Flow], list[int]]:
         """All flows that the changes may touch, and the over-asked resources that tie them."""
         flows: dict[Flow, None] = {flow: None for flow in self._new if flow.done is not None}
-        seen: dict[int, None] = dict.fromkeys(self._changed)
         todo = list(self._changed)
+        tight = self._tight
+        untied = tight.difference(todo)
+        seen = [one for one in todo if one in tight]
         while todo:
-            for flow in self._on[todo.pop()]:
-                flows[flow] = None
-                for resource, _ in flow.demand.uses:
-                    if resource not in seen and self._over_asked(resource):
-                        seen[resource] = None
-                        todo.append(resource)
-        return list(flows), [one for one in seen if self._over_asked(one)]
+            on = self._on[todo.pop()]
+            flows.update(dict.fromkeys(on))
+            if not untied:
+                continue
+            for flow in on:
+                if not untied.isdisjoint(flow.resources):
+                    tied = untied & flow.resources
+                    untied -= tied
+                    seen += tied
+                    todo += tied
+        return list(flows), seen
 
     def _shares(self, flows: list[Flow], tight: list[int]) -> dict[Flow, float]:
         """Water filling: the level rises until a flow has its most or a resource is full."""
         found: dict[Flow, float] = {}
         left = {one: self._capacity[one] for one in tight}
-        thirst = {one: sum(amount * flow.weight for flow, amount in self._on[one].items()) for one in tight}
+        thirst = {one: self._weight[one] for one in tight}
         levels = [(left[one] / thirst[one], one) for one in tight if thirst[one]]
         heapq.heapify(levels)
         by_most = sorted(flows, key=lambda flow: flow.demand.most_bytes_per_second / flow.weight)
@@ -156,7 +173,7 @@ class Network:
 
     def _give(self, flow: Flow, rate: float) -> None:
         now = self._clock.now
-        if rate == flow.rate or flow.done is None:
+        if flow.done is None:
             return
         flow.left = max(0.0, flow.left - flow.rate * (now - flow.since))
         flow.rate, flow.since = rate, now
