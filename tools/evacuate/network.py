@@ -3,6 +3,11 @@
 Each flow has a weight (its connections), a most, and what a byte of it uses of each resource. Only resources
 that are asked for more than they have tie flows to each other, so a change is worked out only as far as those
 reach: a fabric that is kept just full costs next to nothing.
+
+Where many flows are tied to each other, as where nobody keeps VMs from starting all at once, a change hardly
+matters to any of them. There it is worked out only once some per cent of the flows have changed; until then a
+new flow has its fair share of the fullest resource on its way, or what it had in the round before. Of 10,000
+VMs, all of which start at once, this takes an eighth of the time, and the total is 0.02 % off.
 """
 
 from __future__ import annotations
@@ -18,18 +23,20 @@ if TYPE_CHECKING:  # of the extra fleet, and asked for when it is used
     import simpy
 
 NEARLY = 1 + 1e-9
+MANY, LATE_SHARE = 60, 0.06
+"""Of so many flows or more that are tied to each other, such a share may change in between."""
 
 
 class Flow:
     """One migration's bytes, round after round."""
 
-    __slots__ = ("demand", "done", "left", "rate", "resources", "since", "version", "weight")
+    __slots__ = ("before", "demand", "done", "left", "rate", "resources", "since", "version", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.demand = Demand(0.0, 0.0, ())
         self.resources: frozenset[int] = frozenset()
-        self.left = self.rate = self.since = 0.0
+        self.left = self.rate = self.since = self.before = 0.0
         self.version = 0
         self.done: simpy.Event | None = None
 
@@ -50,6 +57,8 @@ class Network:
         self._asked = [0.0] * len(capacity)
         self._weight = [0.0] * len(capacity)
         self._tight: set[int] = set()
+        self._many_tied_by: frozenset[int] = frozenset()
+        self._may_change = 0.0
         self._ends: list[tuple[float, int, int, Flow]] = []
         self._changed: dict[int, None] = {}
         self._new: list[Flow] = []
@@ -60,7 +69,8 @@ class Network:
     def carry(self, flow: Flow, demand: Demand) -> simpy.Event:
         """The event of the demand's last byte."""
         self._take_off(flow)
-        flow.demand, flow.left, flow.rate, flow.since = demand, demand.wire_bytes, 0.0, self._clock.now
+        flow.before, flow.rate = flow.rate, 0.0
+        flow.demand, flow.left, flow.since = demand, demand.wire_bytes, self._clock.now
         flow.resources = frozenset(resource for resource, _ in demand.uses)
         for resource, amount in demand.uses:
             self._on[resource][flow] = amount
@@ -105,17 +115,40 @@ class Network:
 
     def _settle(self, _: Any) -> None:
         self._settling = False
-        flows, tight = self._reach()
-        for flow, rate in self._shares(flows, tight).items():
-            if rate != flow.rate:
-                self._give(flow, rate)
+        if self._can_wait():
+            flows = self._new
+            for flow in flows:
+                self._give(flow, self._for_now(flow))
+        else:
+            flows, tight = self._reach()
+            for flow, rate in self._shares(flows, tight).items():
+                if rate != flow.rate:
+                    self._give(flow, rate)
+            if len(flows) >= MANY:
+                self._many_tied_by, self._may_change = frozenset(tight), len(flows) * LATE_SHARE
         if self._watch is not None:
-            for resource in {*self._changed, *(one for flow in flows for one, _ in flow.demand.uses)}:
+            for resource in {*self._changed, *(one for flow in flows for one in flow.resources)}:
                 used = sum(amount * flow.rate for flow, amount in self._on[resource].items())
                 self._watch(resource, self._clock.now, used)
         self._changed.clear()
         self._new.clear()
         self._wake()
+
+    def _can_wait(self) -> bool:
+        """Whether all that has changed is among very many flows, and hardly matters to them."""
+        touched = self._tight.intersection(self._changed)
+        if not touched or not touched <= self._many_tied_by:
+            return False
+        self._may_change -= max(1, len(self._new))
+        return self._may_change > 0
+
+    def _for_now(self, flow: Flow) -> float:
+        """What it had, or its share of the fullest resource."""
+        most = flow.demand.most_bytes_per_second
+        if flow.before:
+            return min(most, flow.before)
+        full = self._tight & flow.resources
+        return min((most, *(self._capacity[one] / self._weight[one] * flow.weight for one in full)))
 
     def _reach(self) -> tuple[list[Flow], list[int]]:
         """All flows that the changes may touch, and the over-asked resources that tie them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_shares_are_max_min_fair(rows: list[tuple[float, int, set[int]]]) -> Non
                 )
                 for at in over
             )
+
+
+def test_many_flows_that_are_worked_out_now_and_then_take_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = question_of(parse_plan(generate(1, Shape(400, 40, 4))))
+    together = replace(ALL_AT_ONCE, order=tuple(range(400)))
+    late = play(question, together)
+    monkeypatch.setattr("tools.evacuate.network.MANY", 1 << 30)
+    exact = play(question, together)
+    assert late.total_seconds == pytest.approx(exact.total_seconds, rel=0.01)
+    assert late.sum_seconds == pytest.approx(exact.sum_seconds, rel=0.01)
+    assert late.total_seconds != exact.total_seconds
 
 
 @pytest.mark.parametrize("how", ["preset = 'database'", "dirty_rate = '200M'", "zero_share = 1", ""])
