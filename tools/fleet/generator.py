@@ -7,6 +7,7 @@ the hosts that take stand outside of the rack, behind nothing but their own NICs
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 SIZES_GIB = (2, 4, 8, 16, 32, 64)
@@ -57,8 +58,13 @@ def generate(seed: int, shape: Shape) -> str:
         lines += ["", "[[link]]", f'name = "{name}-nic"', f'rate = "{nic}Gbit"']
         lines += ["", "[[host]]", f'name = "{name}"', f'links = ["{name}-nic"{shared}]', f"cpus = {cpus}"]
         lines.append("empty = true" if (name, behind) in emptied_hosts else f'memory = "{memory}G"')
+    groups: Counter[str] = Counter()
     for number, size in enumerate(sizes):
-        lines += _vm(chance, number, size, chance.choice(sources)[0])
+        found, group = _vm(chance, number, size, chance.choice(sources)[0])
+        lines += found
+        if group is not None and groups[group] < len(takers):
+            groups[group] += 1
+            lines.append(f'apart = "{group}"')
     return "\n".join(lines) + "\n"
 
 
@@ -78,7 +84,8 @@ def _racks(shape: Shape, emptied: int) -> tuple[list[tuple[str, int | None]], li
     return sources, takers
 
 
-def _vm(chance: random.Random, number: int, gib: int, host: str) -> list[str]:
+def _vm(chance: random.Random, number: int, gib: int, host: str) -> tuple[list[str], str | None]:
+    """Its lines, and the group that it may be of."""
     lines = ["", "[[vm]]", f'name = "vm{number}"', f'host = "{host}"', f'size = "{gib}G"']
     lines.append(f"zero_share = {chance.uniform(0, 0.5):.2f}")
     lines.append(f"ratio = {chance.uniform(1.3, 4):.2f}")
@@ -87,6 +94,5 @@ def _vm(chance: random.Random, number: int, gib: int, host: str) -> list[str]:
     else:
         lines.append(f'dirty_rate = "{round(2 ** chance.uniform(2, 8))}M"')
         lines.append(f'working_set = "{max(64, round(gib * 1024 * chance.uniform(0.02, 0.4)))}M"')
-    if chance.random() < APART_SHARE:
-        lines.append(f'apart = "group{number // (GROUP_VMS * 5)}"')
-    return lines
+    apart = chance.random() < APART_SHARE
+    return lines, f"group{number // (GROUP_VMS * 5)}" if apart else None

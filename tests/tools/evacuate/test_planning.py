@@ -61,6 +61,13 @@ def test_shares_are_max_min_fair(rows: list[tuple[float, int, set[int]]]) -> Non
             )
 
 
+@settings(max_examples=30, deadline=None)
+@given(some.integers(0, 1 << 40), some.integers(1, 80), some.integers(2, 20), some.integers(1, 6))
+def test_every_plan_of_the_generator_can_be_placed(seed: int, vms: int, hosts: int, uplinks: int) -> None:
+    question = question_of(parse_plan(generate(seed, Shape(vms, hosts, min(uplinks, hosts)))))
+    assert len(question.jobs) == vms
+
+
 def test_many_flows_that_are_worked_out_now_and_then_take_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     question = question_of(parse_plan(generate(1, Shape(400, 40, 4))))
     together = replace(ALL_AT_ONCE, order=tuple(range(400)))
