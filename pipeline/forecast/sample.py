@@ -120,8 +120,8 @@ def measure(name: str, level: int, pages: Words, threads: int) -> Batches:
 
 
 def _measure(name: str, level: int, packets: list[Words]) -> list[tuple[int, int, int, int]]:
-    """First all of them one way, then all back: as in a migration, what a side reads is in no cache of its
-    own."""
+    """First all of them one way, then all back. As in a migration a sender compresses what it has just copied
+    out of RAM, and a receiver's places are in no cache of its own."""
     method = METHODS[name]
     settings = CodecSettings(level=level)
     encoder, decoder = method.open_encoder(settings), method.open_decoder(settings)
@@ -130,7 +130,10 @@ def _measure(name: str, level: int, packets: list[Words]) -> list[tuple[int, int
     try:
         plains = [memoryview(pages.tobytes()) for pages in packets]
         payloads, compress_ns = [], []
-        for plain in (*plains[:1], *plains):
+        snapshot = memoryview(bytearray(packet))
+        for taken in (*plains[:1], *plains):
+            plain = snapshot[: len(taken)]
+            plain[:] = taken
             begun = time.thread_time_ns()
             length = len(plain) if name == NONE else encoder.compress(plain, room)
             compress_ns.append(time.thread_time_ns() - begun)
