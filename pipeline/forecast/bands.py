@@ -94,7 +94,8 @@ def _draw(guest: Guest, candidate: Candidate, host: Host, plan: Plan, chance: np
         whole, written = (_on(candidate.device, cost, plan, slowness) for cost in (whole, written))
         beside = NOTHING_BESIDE
     normal_bytes = guest.ram_pages * PAGE_BYTES * (1 - guest.zero_share)
-    cpus = max(0.25, host.cpus - guest.cpus)
+    # A scheduler lets nobody starve: who wants more than is free has an equal part at least.
+    cpus = max(host.cpus - guest.cpus, host.cpus * plan.channels / (plan.channels + guest.cpus))
     curve = smooth_curve(guest.curve.seconds, _counts(guest, chance), guest.ram_pages)
     zero_share = guest.zero_share
     if plan.unsettled_seconds:

@@ -17,8 +17,9 @@ QEMU_POLICY = "qemu"
 
 
 def plan_of_vm(plan: Plan, method: str) -> Plan:
-    """By whom this method moves a VM: QEMU decides in its own way and passes its own limit; the relay, which
-    has the other methods, keeps to it."""
+    """The plan as it is for this method: QEMU moves the VM by itself where it has the method, with its own
+    costs, its own word on when to switch over, and more than its limit; the relay, which has the others,
+    keeps to the limit."""
     if method in OF_QEMU:
         return replace(plan, beside=QEMU_BESIDE, policy=replace(plan.policy, policy=QEMU_POLICY))
     limit, link = plan.qemu_limit_bytes_per_second, plan.link_bytes_per_second

@@ -99,7 +99,7 @@ def test_what_the_best_forecast_took_longer_than_the_best_run() -> None:
         (("--score", "/no/such/folder"), "no such folder"),
         (("--score", "/", "--bandwidth", "1G"), "leave out --score"),
         (("--score", "/", "--html", "x"), "leave out --score"),
-        (("--size", "16M", "--max-bandwidth", "1G"), "is QEMU's own, for --qmp and --libvirt"),
+        (("--size", "16M", "--max-bandwidth", "1G"), "is QEMU's own, for --qmp, --libvirt"),
         (("--libvirt", "vm", "--max-bandwidth", "fast"), "--max-bandwidth fast"),
         (("--html", "-"), "name a file"),
         (("--html", "/no/such/folder/x"), "name a file in a folder that can"),

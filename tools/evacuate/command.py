@@ -186,11 +186,11 @@ def _planned(request: Request, command: list[str], say: Any) -> int:
     plan = read_plan(request.path)
     state = read_state(request.state, request.path, plan) if request.execute else None
     rest = plan if state is None else state.rest_of(plan)
-    if state is not None:
-        check_ready(rest, request.trust, has_cluster=request.cluster is not None)
     if not rest.vms:
         show(f"All {len(plan.vms)} VMs have moved. To begin anew, remove {request.state}.")
         return 0
+    if state is not None:
+        check_ready(rest, request.trust, has_cluster=request.cluster is not None)
     if request.cluster is not None:
         check_dask()
         if request.cluster.address:

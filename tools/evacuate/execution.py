@@ -223,7 +223,8 @@ class Execution:
             ) from error
 
     def _not_as_planned(self, number: int, row: Carried) -> str:
-        """What is to be said of a VM that has moved: that it was of another size than the plan says."""
+        """What is to be said of a VM that has moved: that it was of another size than the plan says. Relays
+        do not tell."""
         planned = self._question.jobs[number].vm.size_bytes
         found = row.result.get("options", {}).get("size_bytes")
         if found is None or found == planned:

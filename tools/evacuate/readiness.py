@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import socket
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
+from pipeline.net.address import parse_address
 from pipeline.net.secret import read_secret
 from pipeline.net.tls import CLIENT, SERVER, Tls
 
@@ -36,12 +35,13 @@ class Trust:
         found += [] if self.secret is None else ["--secret", self.secret]
         return [*found, *(["--insecure"] if self.insecure else [])]
 
-    def check(self) -> None:
-        """Of ends that are here. Raises UsageError."""
+    def check(self, *, source: bool, taker: bool) -> None:
+        """That it can be read, for a source and a destination that are here. Raises UsageError."""
         if self.tls_dir is not None:
-            for role in (CLIENT, SERVER):
-                Tls(self.tls_dir, ()).context(role)
-        if self.secret is not None:
+            for role, is_here in ((CLIENT, source), (SERVER, taker)):
+                if is_here:
+                    Tls(self.tls_dir, ()).context(role)
+        if self.secret is not None and (source or taker):
             read_secret("--secret", self.secret)
 
 
@@ -55,36 +55,40 @@ def check_ready(plan: Plan, trust: Trust, *, has_cluster: bool) -> None:
             raise UsageError(f"host {host.name}: address is missing: where its receivers listen")
         if host.worker is not None and not has_cluster:
             raise UsageError(f"host {host.name}: has a worker, so --execute needs --cluster")
-    here = [host for host in plan.hosts.values() if host.worker is None]
-    if here:
-        trust.check()
-    for host in here:
-        _check_here(host)
+    sources, takers = _in_use(plan)
+    trust.check(source=any(map(_is_here, sources)), taker=any(map(_is_here, takers)))
+    for host in filter(_is_here, (*sources, *takers)):
+        if host.netns is not None:
+            _check_namespace(host)
+    for host in filter(_is_here, takers):
+        if host.netns is None:
+            _check_address(host)
 
 
-def _check_here(host: Host) -> None:
-    if host.netns is not None:
-        if not (NAMESPACES / host.netns).exists():
-            raise UsageError(f"host {host.name}: netns {host.netns}: no such namespace here (ip netns list)")
-    elif host.address is not None and not host.empty and not _is_ours(host.address):
-        raise UsageError(
-            f"host {host.name}: address {host.address} is none of this machine's: name the host's worker"
-        )
+def _in_use(plan: Plan) -> tuple[list[Host], list[Host]]:
+    """Hosts that still have VMs, and hosts that may take some."""
+    names = {vm.host for vm in plan.vms}
+    hosts = plan.hosts.values()
+    return [host for host in hosts if host.name in names], [host for host in hosts if not host.empty]
 
 
-def _is_ours(address: str) -> bool:
-    """Whether a receiver could listen there. Raises UsageError for a name that nobody knows."""
+def _is_here(host: Host) -> bool:
+    return host.worker is None
+
+
+def _check_namespace(host: Host) -> None:
+    if not (NAMESPACES / str(host.netns)).exists():
+        raise UsageError(f"host {host.name}: netns {host.netns}: no such namespace here (ip netns list)")
+
+
+def _check_address(host: Host) -> None:
+    """A receiver can listen there."""
+    said = f"host {host.name}: address {host.address}"
     try:
-        found = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)
+        parse_address(f"{host.address}:0").listen().close()
+    except (ValueError, UnicodeError) as error:
+        raise UsageError(f"{said}: {error}") from error
     except OSError as error:
-        raise UsageError(f"address {address}: {error.strerror}") from error
-    return any(_can_listen(family, place) for family, _, _, _, place in found)
-
-
-def _can_listen(family: int, place: tuple[object, ...]) -> bool:
-    with closing(socket.socket(family, socket.SOCK_STREAM)) as one:
-        try:
-            one.bind(place)
-        except OSError as error:
-            return error.errno not in NOT_OURS
-    return True
+        if error.errno in NOT_OURS:
+            raise UsageError(f"{said} is none of this machine's: name the host's worker") from error
+        raise UsageError(f"{said}: {error}") from error

@@ -25,7 +25,9 @@ def commands(found: list[Forecast], typed: Typed, plan: Plan) -> list[Block]:
     if not typed.is_vm:
         return [_run(chosen, typed, plan), _two_hosts(chosen, typed, plan)]
     own = [one for one in found if one.method in OF_QEMU]
-    blocks = [_relay(chosen, plan)]
+    relayed = [one for one in found if one.method not in OF_QEMU]
+    # QEMU's methods were forecast above a limit that the relay would keep to.
+    blocks = [_relay(best(relayed) if relayed and plan.qemu_limit_bytes_per_second else chosen, plan)]
     if own:
         by_itself = best(own)
         blocks = [_qmp(by_itself, plan), _libvirt(by_itself, typed, plan), *blocks]
@@ -61,8 +63,9 @@ def _two_hosts(one: Forecast, typed: Typed, plan: Plan) -> Block:
 
 
 def _vm_limit(plan: Plan) -> int:
-    """What a VM's migration is told not to pass: its limit, or what the link carries; 0 is neither."""
-    return int(plan.qemu_limit_bytes_per_second or plan.link_bytes_per_second)
+    """What a VM's migration is told not to exceed: its limit, or what the link carries; 0 is neither."""
+    known = [rate for rate in (plan.qemu_limit_bytes_per_second, plan.link_bytes_per_second) if rate]
+    return int(min(known, default=0))
 
 
 def _relay(one: Forecast, plan: Plan) -> Block:

@@ -101,8 +101,8 @@ def build_parser(program: str) -> Parser:
     add(
         "--max-bandwidth",
         metavar="RATE",
-        help="for --qmp and --libvirt: QEMU's own limit, where the link carries more. QEMU exceeds it by up "
-        "to a packet a channel each 100 ms, which is forecast too (default: as --bandwidth)",
+        help="of a VM (--qmp, --libvirt, --dirty-curve): QEMU's own limit, where the link carries more. QEMU "
+        "exceeds it by up to a packet a channel each 100 ms, which is forecast too (default: as --bandwidth)",
     )
     add(
         "--probe",
@@ -133,8 +133,8 @@ def read(given: Given) -> Request:
         given.refuse(of_a_made_one, f"makes a guest; leave this out, or {option_of(meant[0])}")
     if not given.has("libvirt"):
         given.refuse(("connect",), "is for --libvirt")
-        if not given.has("qmp"):
-            given.refuse(("max_bandwidth",), "is QEMU's own, for --qmp and --libvirt; leave this out")
+        if not given.has("qmp") and not given.has("dirty_curve"):
+            given.refuse(("max_bandwidth",), "is QEMU's own, for --qmp, --libvirt and --dirty-curve")
     score = given.text("score")
     published = given.flag("published")
     if score is not None or published:

@@ -61,6 +61,35 @@ def test_shares_are_max_min_fair(rows: list[tuple[float, int, set[int]]]) -> Non
             )
 
 
+def test_many_that_end_at_once_leave_their_share_to_the_others() -> None:
+    clock = simpy.Environment()
+    network = Network(clock, [100.0])
+    flows = [Flow(1) for _ in range(80)]
+    for at, flow in enumerate(flows):
+        flow_done = network.carry(flow, Demand(1.0 if at < 75 else 1e6, 100.0, ((0, 1.0),)))
+        assert flow_done.callbacks is not None
+        if at < 75:
+            flow_done.callbacks.append(lambda _, flow=flow: network.leave(flow))  # type: ignore[misc]
+    clock.run(until=10)
+    assert [flow.rate for flow in flows[75:]] == pytest.approx([20.0] * 5)
+
+
+def test_who_waits_for_a_crowd_gets_what_one_of_it_leaves_elsewhere() -> None:
+    clock = simpy.Environment()
+    network = Network(clock, [100.0, 30.0])
+    crowd = [Flow(1) for _ in range(80)]
+    for flow in crowd:
+        network.carry(flow, Demand(1e6, 100.0, ((0, 1.0),)))
+    crossing, other = Flow(20), Flow(20)
+    network.carry(crossing, Demand(1e6, 100.0, ((0, 1.0), (1, 1.0))))
+    network.carry(other, Demand(1e6, 25.0, ((1, 1.0),)))
+    clock.run(until=1)
+    assert other.rate < 25
+    network.leave(crossing)
+    clock.run(until=2)
+    assert other.rate == pytest.approx(25.0)
+
+
 @settings(max_examples=30, deadline=None)
 @given(some.integers(0, 1 << 40), some.integers(1, 80), some.integers(2, 20), some.integers(1, 6))
 def test_every_plan_of_the_generator_can_be_placed(seed: int, vms: int, hosts: int, uplinks: int) -> None:

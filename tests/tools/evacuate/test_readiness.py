@@ -14,8 +14,9 @@ OPEN = Trust(insecure=True)
 MOVABLE = vm("x", "attach = 'x'")
 
 
-def test_what_can_be_carried_out_is_let_through() -> None:
-    check_ready(plan(MOVABLE), OPEN, has_cluster=False)
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "[::1]"])
+def test_what_can_be_carried_out_is_let_through(address: str) -> None:
+    check_ready(plan(MOVABLE, head=HEAD.replace("127.0.0.1", address)), OPEN, has_cluster=False)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,9 @@ def test_what_can_be_carried_out_is_let_through() -> None:
         (HEAD + 'worker = "b1"\n', MOVABLE, "host b: has a worker, so --execute needs --cluster"),
         (HEAD + 'netns = "no-such"\n', MOVABLE, "host b: netns no-such: no such namespace here"),
         (HEAD.replace("127.0.0.1", "192.0.2.7"), MOVABLE, "192.0.2.7 is none of this machine's"),
-        (HEAD.replace("127.0.0.1", "host.invalid"), MOVABLE, "address host.invalid: "),
+        (HEAD.replace("127.0.0.1", "host.invalid"), MOVABLE, "host b: address host.invalid: "),
+        (HEAD.replace("127.0.0.1", "a..b"), MOVABLE, "host b: address a..b: "),
+        (HEAD.replace("127.0.0.1", "fd00::2"), MOVABLE, "host b: address fd00::2: "),
     ],
 )
 def test_what_a_plan_lacks_is_said(head: str, machines: str, said: str) -> None:
@@ -38,6 +41,11 @@ def test_what_a_plan_lacks_is_said(head: str, machines: str, said: str) -> None:
 def test_certificates_and_secrets_are_read_where_an_end_is_here(trust: Trust) -> None:
     with pytest.raises(UsageError, match="/no/such"):
         check_ready(plan(MOVABLE), trust, has_cluster=False)
+
+
+def test_a_host_that_is_empty_by_now_is_not_looked_at() -> None:
+    gone = '[[host]]\nname = "c"\nlinks = []\ncpus = 8\nempty = true\nnetns = "no-such"\n'
+    check_ready(plan(MOVABLE, head=HEAD + gone), OPEN, has_cluster=False)
 
 
 def test_what_is_at_workers_is_not_looked_at(tmp_path: Path) -> None:
