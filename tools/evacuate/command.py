@@ -174,16 +174,23 @@ def _check_apart(files: dict[str, str | None]) -> None:
 
 
 def _planned(request: Request, command: list[str], say: Any) -> int:
+    from tools.evacuate.plan_file import read_plan
+    from tools.evacuate.state import only_one
+
+    plan = read_plan(request.path)
+    with only_one(request.path) if request.execute else nullcontext():
+        return _of_plan(request, plan, command, say)
+
+
+def _of_plan(request: Request, plan: Plan, command: list[str], say: Any) -> int:
     from tools.evacuate.document import document_of
     from tools.evacuate.draws import chances_of
     from tools.evacuate.exact import exact_seconds
-    from tools.evacuate.plan_file import read_plan
     from tools.evacuate.planner import make_plan
     from tools.evacuate.spreading import spread_over
     from tools.evacuate.state import read_state
     from tools.evacuate.timeline import timeline
 
-    plan = read_plan(request.path)
     state = read_state(request.state, request.path, plan) if request.execute else None
     rest = plan if state is None else state.rest_of(plan)
     if not rest.vms:

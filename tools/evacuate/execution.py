@@ -7,7 +7,9 @@ throttled, or at another host. A guest whose migration failed or was cancelled r
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from tools.evacuate.state import State
 from tools.evacuate.work import Job
 
 LOOK_SECONDS = 0.02
+PORT_IS_TAKEN = os.strerror(errno.EADDRINUSE)
 NO_ROOM = "its host failed before, and no other has room for it"
 CLOSING_SECONDS = 15.0
 """So long a destination may take after its source is through, and the other way round."""
@@ -56,8 +59,14 @@ class _Running:
     send: End
     recv: End
     port: int
-    second: bool
+    limit: float | None
+    before: Carried | None
     closing_at: float | None = None
+
+    @property
+    def second(self) -> bool:
+        """Whether it was tried before."""
+        return self.before is not None
 
 
 class Execution:
@@ -127,7 +136,8 @@ class Execution:
         row = Carried(job.vm.name, job.source.name, "" if host is None else host.name, self._now())
         row.attempts = 1 if before is None else before.attempts + 1
         if host is None:
-            row.status, row.why, row.end_seconds = "failed", NO_ROOM, row.start_seconds
+            why = NO_ROOM if before is None else f"{before.why}; no other host has room for it"
+            row.status, row.why, row.end_seconds = "failed", why, row.start_seconds
             self.rows.append(row)
             self._start(self._admission.release(number) if before is None else [])
             return
@@ -137,7 +147,7 @@ class Execution:
         self._say(f"{row.start_seconds:7.1f} s  {row.vm}: {row.source} -> {row.destination}")
         receiving = self._starter.start(host, recv)
         sending = self._starter.start(job.source, send)
-        self._running.append(_Running(number, row, host, sending, receiving, port, before is not None))
+        self._running.append(_Running(number, row, host, sending, receiving, port, limit, before))
 
     def _port(self, host: Host) -> int:
         taken = self._ports.setdefault(host.address or host.name, set())
@@ -196,7 +206,16 @@ class Execution:
         row = one.row
         row.end_seconds = self._now()
         row.result = _result_of(sent.output)
-        self._ports[one.destination.address or one.destination.name].discard(one.port)
+        ports = self._ports[one.destination.address or one.destination.name]
+        if sent.code != 0 and PORT_IS_TAKEN in received.said and len(ports) < _port_count(one.destination):
+            self._say(
+                f"{row.end_seconds:7.1f} s  {row.vm}: port {one.port} is taken there, another one is tried"
+            )
+            self._launch(
+                one.number, one.destination, one.limit, one.before
+            )  # the port stays marked as in use
+            return
+        ports.discard(one.port)
         if sent.code == 0:
             row.status, row.why = "moved", self._not_as_planned(one.number, row)
             self._say(f"{row.end_seconds:7.1f} s  {row.vm}: moved")
@@ -267,6 +286,11 @@ class Execution:
             self._state.save()
         except UsageError as error:
             self._say(str(error))
+
+
+def _port_count(host: Host) -> int:
+    first, last = host.ports
+    return last - first + 1
 
 
 def _result_of(output: str) -> dict[str, Any]:

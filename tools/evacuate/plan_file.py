@@ -129,6 +129,8 @@ class Plan:
 
 def read_plan(path: Path) -> Plan:
     """Raises UsageError, in one line with what is wrong."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"plan {path}: is no regular file")
     try:
         raw = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guestmem.guest import NoSuchGuest, visit
 from pipeline.errors import UsageError
 from pipeline.net.address import parse_address
 from pipeline.net.secret import read_secret
 from pipeline.net.tls import CLIENT, SERVER, Tls
 
 if TYPE_CHECKING:
-    from tools.evacuate.plan_file import Host, Plan
+    from tools.evacuate.plan_file import Host, Plan, Vm
 
 NAMESPACES = Path("/run/netns")
 """Where `ip netns add` puts them (ip-netns(8))."""
@@ -63,6 +64,8 @@ def check_ready(plan: Plan, trust: Trust, *, has_cluster: bool) -> None:
     for host in filter(_is_here, takers):
         if host.netns is None:
             _check_address(host)
+    for vm in plan.vms:
+        _check_vm(vm, plan.hosts[vm.host], all_takers_here=all(map(_is_here, takers)))
 
 
 def _in_use(plan: Plan) -> tuple[list[Host], list[Host]]:
@@ -76,6 +79,21 @@ def _is_here(host: Host) -> bool:
     return host.worker is None
 
 
+def _check_vm(vm: Vm, source: Host, *, all_takers_here: bool) -> None:
+    """A guest and the monitors of a VM that are here answer."""
+    if vm.relayed is not None:
+        sockets = {"qmp": vm.relayed.qmp} if _is_here(source) else {}
+        sockets |= {"incoming_qmp": vm.relayed.incoming_qmp} if all_takers_here else {}
+        for key, path in sockets.items():
+            if not Path(path).is_socket():
+                raise UsageError(f"vm {vm.name}: {key} {path}: no such socket; start that QEMU first")
+    elif vm.attach is not None and _is_here(source) and source.netns is None:
+        try:
+            visit(vm.attach).close()
+        except NoSuchGuest as error:
+            raise UsageError(f"vm {vm.name}: {error}") from error
+
+
 def _check_namespace(host: Host) -> None:
     if not (NAMESPACES / str(host.netns)).exists():
         raise UsageError(f"host {host.name}: netns {host.netns}: no such namespace here (ip netns list)")
@@ -84,6 +102,8 @@ def _check_namespace(host: Host) -> None:
 def _check_address(host: Host) -> None:
     """A receiver can listen there."""
     said = f"host {host.name}: address {host.address}"
+    if ":" in str(host.address) and not str(host.address).startswith("["):
+        raise UsageError(f'{said}: an IPv6 address stands in brackets, as "[{host.address}]"')
     try:
         parse_address(f"{host.address}:0").listen().close()
     except (ValueError, UnicodeError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,22 @@ from pipeline.report.files import save_text
 from tools.evacuate.plan_file import Plan
 
 SCHEMA_VERSION = 1
+
+
+@contextmanager
+def only_one(plan_path: Path) -> Iterator[None]:
+    """Nobody else carries this plan out meanwhile (flock(2): gone with the process, however it ends). Raises
+    UsageError where somebody does."""
+    with plan_path.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"plan {plan_path}: another evacuation carries it out; wait for its end, or stop it"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"plan {plan_path}: cannot be locked ({error.strerror})") from error
+        yield
 
 
 def digest_of(path: Path) -> str:

@@ -65,6 +65,15 @@ def _baselines(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _once_more(one: dict[str, Any]) -> str:
+    """Of a VM whose first try comes before: it does not converge."""
+    return (
+        "; the second try, alone and throttled: the first one does not converge"
+        if one["attempts"] > 1
+        else ""
+    )
+
+
 def _rows(document: dict[str, Any]) -> str:
     total = document["total_seconds"] or 1.0
     migrations = document["migrations"]
@@ -81,7 +90,7 @@ def _rows(document: dict[str, Any]) -> str:
         lines.append(
             f"{one['start_seconds']:8.1f} {one['end_seconds']:8.1f} s |{picture}| {one['vm']:{width}} "
             f"{one['from']} -> {one['to']}  {one['method']}{level}, {one['channels']} channels{limited}; "
-            f"downtime {one['downtime_ms']:.0f} ms"
+            f"downtime {one['downtime_ms']:.0f} ms{_once_more(one)}"
         )
     if len(migrations) > MOST_ROWS:
         lines.append(f"... and {len(migrations) - MOST_ROWS} more; --json and --html have them all")

@@ -141,6 +141,8 @@ def read(given: Given) -> Request:
         given.refuse((*OF_A_LOOK, *HOST_OPTIONS), f"belongs to a look; leave out {option_of(meant[0])}")
     if score is not None and not Path(score).is_dir():
         raise UsageError(f"--score {score}: no such folder")
+    if given.has("json") and given.text("json") == given.text("html"):
+        raise UsageError(f"--html {given.text('html')}: is --json too; name another file")
     limit = given.above_zero("downtime_limit", MAX_DOWNTIME_LIMIT_MS, "ms", DEFAULT_DOWNTIME_LIMIT_MS)
     channels = _channels(given.text("channels"))
     plan = Plan(

@@ -13,7 +13,7 @@ from tools.evacuate.ends import Ended
 from tools.evacuate.execution import Execution
 from tools.evacuate.plan_file import Host, Plan
 from tools.evacuate.planner import make_plan
-from tools.evacuate.state import State, read_state
+from tools.evacuate.state import State, only_one, read_state
 
 TWO = HEAD + '[[host]]\nname = "c"\nlinks = []\ncpus = 8\nmemory = "64G"\naddress = "127.0.0.2"\n'
 DONE, WILD, GONE = Ended(0, "{}", ""), Ended(3, "{}", "error: no end"), Ended(1, "", "error: no connection")
@@ -143,3 +143,36 @@ def test_a_state_goes_on_where_it_stood(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="is no state"):
         read_state(path, file, asked)
+
+
+def test_a_port_that_is_taken_is_passed_over(tmp_path: Path) -> None:
+    taken = Ended(2, "", "error: --listen 127.0.0.1:7100: Address already in use")
+
+    class Busy(Hosts):
+        def start(self, host: Host, words: Sequence[str]) -> Fake:
+            end = super().start(host, words)
+            if words[0] == "pipeline.recv" and "127.0.0.1:7100" in words:
+                end = self.ends[-1] = Fake(taken)
+            return end
+
+    hosts = Busy(lambda words: GONE if "127.0.0.1:7100" in words else DONE)
+    carried = execution(guests(3, HEAD), hosts, tmp_path)
+    carried.run()
+    assert [row.status for row in carried.rows] == ["moved"] * 3
+    assert sum("127.0.0.1:7100" in words for _, words in hosts.started) == 2  # both ends, once
+
+
+def test_the_first_reason_stays_in_the_table(tmp_path: Path) -> None:
+    carried = execution(guests(2, HEAD), Hosts(lambda _: GONE), tmp_path)
+    with pytest.raises(RunFailed, match="failed, no connection"):
+        carried.run()
+    assert any(row.why.startswith("no connection") for row in carried.rows)
+
+
+def test_a_plan_is_carried_out_by_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text("x")
+    with only_one(path), pytest.raises(UsageError, match="another evacuation carries it out"), only_one(path):
+        pass
+    with only_one(path):
+        pass

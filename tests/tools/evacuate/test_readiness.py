@@ -6,11 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from guestmem.guest import NoSuchGuest
 from pipeline.errors import UsageError
 from tests.tools.evacuate.plans import HEAD, plan, vm
 from tools.evacuate.readiness import Trust, check_ready
 
 OPEN = Trust(insecure=True)
+SOCKETS = "qmp = '/no/q'\nsocket = '/no/s'\nincoming = '/no/i'\nincoming_qmp = '/no/iq'"
+
+
+class Visit:
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def guests_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def visit(name: str) -> Visit:
+        if name == "nobody":
+            raise NoSuchGuest(f"no guest named {name} answers")
+        return Visit()
+
+    monkeypatch.setattr("tools.evacuate.readiness.visit", visit)
+
+
 MOVABLE = vm("x", "attach = 'x'")
 
 
@@ -23,13 +42,15 @@ def test_what_can_be_carried_out_is_let_through(address: str) -> None:
     ("head", "machines", "said"),
     [
         (HEAD, vm("x"), "vm x: names neither attach nor qmp"),
+        (HEAD, vm("x", "attach = 'nobody'"), "vm x: no guest named nobody answers"),
+        (HEAD, vm("x", SOCKETS), "vm x: qmp /no/q: no such socket; start that QEMU first"),
         (HEAD.replace('address = "127.0.0.1"', ""), MOVABLE, "host b: address is missing"),
         (HEAD + 'worker = "b1"\n', MOVABLE, "host b: has a worker, so --execute needs --cluster"),
         (HEAD + 'netns = "no-such"\n', MOVABLE, "host b: netns no-such: no such namespace here"),
         (HEAD.replace("127.0.0.1", "192.0.2.7"), MOVABLE, "192.0.2.7 is none of this machine's"),
         (HEAD.replace("127.0.0.1", "host.invalid"), MOVABLE, "host b: address host.invalid: "),
         (HEAD.replace("127.0.0.1", "a..b"), MOVABLE, "host b: address a..b: "),
-        (HEAD.replace("127.0.0.1", "fd00::2"), MOVABLE, "host b: address fd00::2: "),
+        (HEAD.replace("127.0.0.1", "fd00::2"), MOVABLE, "an IPv6 address stands in brackets"),
     ],
 )
 def test_what_a_plan_lacks_is_said(head: str, machines: str, said: str) -> None:

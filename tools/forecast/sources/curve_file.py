@@ -79,6 +79,10 @@ def _parsed(text: str) -> CurveFile:
 
 def _of_document(found: Any) -> CurveFile:
     """Whichever of our documents it is, or the plain form. Raises KeyError, TypeError, CurveError."""
+    if len(found.get("runs", ())) > 1:
+        raise CurveError("holds several runs: keep one of them, or give it as --result")
+    if "runs" in found:
+        (found,) = found["runs"]
     if "forecasts" in found:
         guest = found["guest"]
         return _plain(
