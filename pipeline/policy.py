@@ -16,7 +16,7 @@ from guestmem.page import PAGE_BYTES
 from pipeline.delta_figures import DeltaFigures
 from pipeline.dirty_curve import DirtyCurve
 
-OWN_POLICY = "guest-rate"
+OWN_POLICY, QEMU_POLICY = "guest-rate", "qemu"
 CONVERGE = ("none", "throttle", "downtime-ramp")
 
 RATE_WINDOW_BYTES = 64 << 20
@@ -272,5 +272,5 @@ def _decide_as_qemu(settings: PolicySettings, now: Situation) -> Verdict:
 
 POLICIES: dict[str, Callable[[PolicySettings, Situation], Verdict]] = {
     OWN_POLICY: _decide_by_guest_rate,
-    "qemu": _decide_as_qemu,
+    QEMU_POLICY: _decide_as_qemu,
 }

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.auto.chooser import RECEIVE_NS, SEND_NS
+from pipeline.forecast.packet_size import PACKET_PAGES
 from pipeline.packets.checksums import block_crcs
 
 SCAN_NS = 0.12
 """CPU a byte to find zero pages (numpy, about 8 to 12 GB/s)."""
-
-PACKET_PAGES = 128
-"""Of a packet of ours."""
 
 SEND_WAITING, RECV_WAITING = 0.035, 0.014
 """CPUs that are busy while a side waits for the wire: it wakes for every packet, with cold caches (25 MB/s,

@@ -15,10 +15,10 @@ from guestmem.ram import GuestRam, PageNumbers
 from guestmem.zero import normal_mask
 from pipeline.forecast.activity import Step, activity_of
 from pipeline.forecast.cost import Changes
+from pipeline.forecast.packet_size import PACKET_PAGES
 from pipeline.forecast.sample import (
     MOST_BATCHES,
     NO_PAGES,
-    PACKET_PAGES,
     Gauges,
     Words,
     gauge_share,

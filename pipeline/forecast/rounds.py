@@ -13,6 +13,7 @@ from pipeline.dirty_curve import DirtyCurve
 from pipeline.forecast.activity import Activity
 from pipeline.forecast.beside import Beside
 from pipeline.forecast.cost import Cost, Deltas
+from pipeline.forecast.packet_size import PACKET_BYTES
 from pipeline.forecast.qemu_limit import passed_bytes_per_second
 from pipeline.policy import Decision, PolicySettings, RoundFigures, Situation, Verdict, decide
 
@@ -24,9 +25,6 @@ SHARPNESS = 10
 where one is half as full."""
 
 MOST_ROUNDS = 400
-
-PACKET_BYTES = 128 * PAGE_BYTES
-"""Of guest memory in a packet of QEMU's multifd (`MULTIFD_PACKET_SIZE`), as in one of ours."""
 
 
 @dataclass(frozen=True)

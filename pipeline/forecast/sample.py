@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
+from guestmem.page import WORDS_PER_PAGE
 from guestmem.zero import normal_mask
 from pipeline.codecs import METHODS
 from pipeline.codecs.method import CodecSettings
+from pipeline.forecast.packet_size import PACKET_BYTES, PACKET_PAGES
 from pipeline.forecast.situation import Batches, Candidate
-
-PACKET_PAGES = 128
-"""Pages of a packet: what a channel compresses at once."""
 
 MOST_BATCHES = 192
 """96 MiB. Of 32 MiB the ratio of Python's files was off by 5 % (256 MiB of them)."""
@@ -57,7 +55,7 @@ def gauge_share(read: Callable[[int], Words], packets: list[int], threads: int) 
 
     def work(share: list[int]) -> tuple[int, int]:
         encoder = METHODS[GAUGE].open_encoder(CodecSettings(level=GAUGE_LEVEL))
-        room = memoryview(bytearray(2 * PACKET_PAGES * PAGE_BYTES))
+        room = memoryview(bytearray(2 * PACKET_BYTES))
         plain = payload = 0
         try:
             for packet in share:
@@ -125,12 +123,11 @@ def _measure(name: str, level: int, packets: list[Words]) -> list[tuple[int, int
     method = METHODS[name]
     settings = CodecSettings(level=level)
     encoder, decoder = method.open_encoder(settings), method.open_decoder(settings)
-    packet = PACKET_PAGES * PAGE_BYTES
-    room = memoryview(bytearray(max(packet, method.bound_bytes(packet, settings)) + ROOM_BYTES))
+    room_bytes = max(PACKET_BYTES, method.bound_bytes(PACKET_BYTES, settings)) + ROOM_BYTES
+    room, snapshot = memoryview(bytearray(room_bytes)), memoryview(bytearray(PACKET_BYTES))
     try:
         plains = [memoryview(pages.tobytes()) for pages in packets]
         payloads, compress_ns = [], []
-        snapshot = memoryview(bytearray(packet))
         for taken in (*plains[:1], *plains):
             plain = snapshot[: len(taken)]
             plain[:] = taken

@@ -22,7 +22,7 @@ from pipeline.errors import FerryError, HostError, RunFailed, UsageError
 from pipeline.progress import open_progress
 from pipeline.report.files import save_json, save_text
 from tools.cluster.connect import CONNECT_SECONDS, ClusterAddress, check_dask, connected, read_cluster
-from tools.evacuate.readiness import Trust, check_ready
+from tools.evacuate.trust import Trust
 from tools.fleet.generator import MOST_HOSTS, MOST_VMS, Shape, generate
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def _of_plan(request: Request, plan: Plan, command: list[str], say: Any) -> int:
     from tools.evacuate.draws import chances_of
     from tools.evacuate.exact import exact_seconds
     from tools.evacuate.planner import make_plan
+    from tools.evacuate.readiness import check_ready
     from tools.evacuate.spreading import spread_over
     from tools.evacuate.state import read_state
     from tools.evacuate.timeline import timeline

@@ -211,9 +211,8 @@ class Execution:
             self._say(
                 f"{row.end_seconds:7.1f} s  {row.vm}: port {one.port} is taken there, another one is tried"
             )
-            self._launch(
-                one.number, one.destination, one.limit, one.before
-            )  # the port stays marked as in use
+            # The port stays marked as in use.
+            self._launch(one.number, one.destination, one.limit, one.before)
             return
         ports.discard(one.port)
         if sent.code == 0:

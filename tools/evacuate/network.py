@@ -69,7 +69,6 @@ class Network:
     def carry(self, flow: Flow, demand: Demand) -> simpy.Event:
         """The event of the demand's last byte."""
         self._take_off(flow)
-        self._changes_left -= 1
         flow.rate_before, flow.rate = flow.rate, 0.0
         flow.demand, flow.left, flow.since = demand, demand.wire_bytes, self._clock.now
         flow.resources = frozenset(resource for resource, _ in demand.uses)
@@ -84,11 +83,11 @@ class Network:
     def leave(self, flow: Flow) -> None:
         """It needs nothing any more."""
         self._take_off(flow)
-        self._changes_left -= 1
         self._settle_soon()
 
     def _take_off(self, flow: Flow) -> None:
         flow.version += 1
+        self._changes_left -= 1
         for resource, amount in flow.demand.uses:
             if self._on[resource].pop(flow, None) is None:
                 continue

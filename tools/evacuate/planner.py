@@ -72,16 +72,19 @@ def _length(played: Played) -> tuple[float, float]:
 
 def _shorter(question: Question, best: Played, strategy: Strategy) -> Played:
     """Without a look at the sum of the migrations."""
-    tried = play(question, strategy) if best.left else play_until(question, strategy, best.total_seconds)
-    return best if tried is None else min(best, tried, key=_length)
+    return min(best, _tried(question, best, strategy, best.total_seconds), key=_length)
+
+
+def _tried(question: Question, best: Played, strategy: Strategy, until: float) -> Played:
+    """Played, or the best so far where it takes longer than that; where VMs were left time says nothing."""
+    return (play(question, strategy) if best.left else play_until(question, strategy, until)) or best
 
 
 def _better(question: Question, best: Played, strategy: Strategy) -> Played:
-    """The better one of both; where the best so far left VMs behind, time says nothing."""
+    """The better one of both."""
     least_sum = sum(job.alone_seconds for job in question.jobs if job.converges)
     until = best.total_seconds * max(1.0, best.sum_seconds / max(least_sum, 1e-9)) ** SUM_WEIGHT
-    tried = play(question, strategy) if best.left else play_until(question, strategy, until)
-    return best if tried is None else min(best, tried, key=_worth)
+    return min(best, _tried(question, best, strategy, until), key=_worth)
 
 
 def question_of(plan: Plan) -> Question:

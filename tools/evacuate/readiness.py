@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from guestmem.guest import NoSuchGuest, visit
 from pipeline.errors import UsageError
 from pipeline.net.address import parse_address
 from pipeline.net.secret import read_secret
 from pipeline.net.tls import CLIENT, SERVER, Tls
-
-if TYPE_CHECKING:
-    from tools.evacuate.plan_file import Host, Plan, Vm
+from tools.evacuate.plan_file import Host, Plan, Vm
+from tools.evacuate.trust import Trust
 
 NAMESPACES = Path("/run/netns")
 """Where `ip netns add` puts them (ip-netns(8))."""
 
 NOT_OURS = (errno.EADDRNOTAVAIL, errno.ENETUNREACH)
-
-
-@dataclass(frozen=True)
-class Trust:
-    """How both ends trust each other, as `send` and `recv` take it."""
-
-    tls_dir: str | None = None
-    secret: str | None = None
-    insecure: bool = False
-
-    @property
-    def options(self) -> list[str]:
-        found = [] if self.tls_dir is None else ["--tls-dir", self.tls_dir]
-        found += [] if self.secret is None else ["--secret", self.secret]
-        return [*found, *(["--insecure"] if self.insecure else [])]
-
-    def check(self, *, source: bool, taker: bool) -> None:
-        """That it can be read, for a source and a destination that are here. Raises UsageError."""
-        if self.tls_dir is not None:
-            for role, is_here in ((CLIENT, source), (SERVER, taker)):
-                if is_here:
-                    Tls(self.tls_dir, ()).context(role)
-        if self.secret is not None and (source or taker):
-            read_secret("--secret", self.secret)
 
 
 def check_ready(plan: Plan, trust: Trust, *, has_cluster: bool) -> None:
@@ -57,7 +30,7 @@ def check_ready(plan: Plan, trust: Trust, *, has_cluster: bool) -> None:
         if host.worker is not None and not has_cluster:
             raise UsageError(f"host {host.name}: has a worker, so --execute needs --cluster")
     sources, takers = _in_use(plan)
-    trust.check(source=any(map(_is_here, sources)), taker=any(map(_is_here, takers)))
+    _check_trust(trust, source=any(map(_is_here, sources)), taker=any(map(_is_here, takers)))
     for host in filter(_is_here, (*sources, *takers)):
         if host.netns is not None:
             _check_namespace(host)
@@ -66,6 +39,16 @@ def check_ready(plan: Plan, trust: Trust, *, has_cluster: bool) -> None:
             _check_address(host)
     for vm in plan.vms:
         _check_vm(vm, plan.hosts[vm.host], all_takers_here=all(map(_is_here, takers)))
+
+
+def _check_trust(trust: Trust, *, source: bool, taker: bool) -> None:
+    """What it names can be read, for a source and a destination that are here."""
+    if trust.tls_dir is not None:
+        for role, is_here in ((CLIENT, source), (SERVER, taker)):
+            if is_here:
+                Tls(trust.tls_dir, ()).context(role)
+    if trust.secret is not None and (source or taker):
+        read_secret("--secret", trust.secret)
 
 
 def _in_use(plan: Plan) -> tuple[list[Host], list[Host]]:

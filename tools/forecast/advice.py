@@ -9,6 +9,8 @@ from typing import Any
 
 from pipeline.forecast.bands import Band, Forecast, best, forecast
 from pipeline.forecast.by_qemu import plan_of_vm
+from pipeline.forecast.packet_size import PACKET_BYTES
+from pipeline.forecast.qemu_limit import passed_bytes_per_second
 from pipeline.forecast.situation import Candidate, Guest, Host, Plan
 from pipeline.report.markdown import table
 
@@ -204,6 +206,18 @@ def _winner(row: list[Forecast], before: str | None) -> str:
         if one.label == before and as_sure and longer < TIE:
             return one.label
     return first.label
+
+
+def limit_notes(question: Question) -> list[str]:
+    """That QEMU exceeds its own limit, where one is set."""
+    limit, channels = question.plan.qemu_limit_bytes_per_second, max(question.channels)
+    if not limit:
+        return []
+    passed = passed_bytes_per_second(limit, channels, PACKET_BYTES)
+    return [
+        f"QEMU exceeds its max-bandwidth: with {channels_words(channels)} method none sends up to "
+        f"{link_words(passed)} where the link carries it; the relay keeps to {link_words(limit)}"
+    ]
 
 
 def link_words(bytes_per_second: float, digits: int = 3) -> str:

@@ -20,7 +20,7 @@ from pipeline.forecast.situation import Candidate, Plan
 from pipeline.progress import Progress, open_progress
 from pipeline.report.files import save_json, save_text
 from pipeline.source.delta_budget import RAM_PART
-from tools.forecast.advice import Question, answers, by_link
+from tools.forecast.advice import Question, answers, by_link, limit_notes
 from tools.forecast.commands import commands
 from tools.forecast.findings import SCHEMA_VERSION, Findings
 from tools.forecast.host import Method
@@ -53,7 +53,7 @@ def _find(request: Request, source: Source, progress: Progress) -> Findings:
     )
     found = answers(question)
     blocks = commands(found, source.typed, question.plan)
-    seen = replace(seen, notes=(*seen.notes, *other.notes(), *saved))
+    seen = replace(seen, notes=(*seen.notes, *limit_notes(question), *other.notes(), *saved))
     return Findings(
         *(question, seen, found, by_link(question), blocks, rate, source.typed.by_libvirt, other.record())
     )

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from pipeline.forecast.bands import Forecast, best
-from pipeline.forecast.by_qemu import OF_QEMU
+from pipeline.forecast.by_qemu import OF_QEMU, kept_bytes_per_second
 from pipeline.forecast.situation import Plan
 from tools.forecast.advice import channels_words
 from tools.forecast.sources.seen import Typed
@@ -62,14 +62,8 @@ def _two_hosts(one: Forecast, typed: Typed, plan: Plan) -> Block:
     ]
 
 
-def _vm_limit(plan: Plan) -> int:
-    """What a VM's migration is told not to exceed: its limit, or what the link carries; 0 is neither."""
-    known = [rate for rate in (plan.qemu_limit_bytes_per_second, plan.link_bytes_per_second) if rate]
-    return int(min(known, default=0))
-
-
 def _relay(one: Forecast, plan: Plan) -> Block:
-    link = _vm_limit(plan)
+    link = int(kept_bytes_per_second(plan))
     bandwidth = f" --max-bandwidth {link}" if link else ""
     return f"Through the relay, with {_words(one)} (docs/relay.md; the destination first)", [
         "python -m pipeline.relay --accept DESTINATION:7000 --tls-dir certs --deliver unix:in.sock "
@@ -86,7 +80,7 @@ def _qmp(one: Forecast, plan: Plan) -> Block:
     if one.level is not None:
         parameters[f"multifd-{one.method}-level"] = one.level
     of_source = {
-        "max-bandwidth": _vm_limit(plan) or NO_LIMIT_BYTES,
+        "max-bandwidth": int(kept_bytes_per_second(plan)) or NO_LIMIT_BYTES,
         "downtime-limit": round(plan.policy.downtime_limit_ms),
     }
     return f"QEMU by itself, with {_words(one)}: QMP, at both sides and then at the source", [
@@ -111,7 +105,7 @@ def _libvirt(one: Forecast, typed: Typed, plan: Plan) -> Block:
     level = "" if one.level is None else f" --comp-{one.method}-level {one.level}"
     compressed = "" if one.method == "none" else f" --compressed --comp-methods {one.method}{level}"
     throttle = "" if one.chance_to_converge else " --auto-converge"
-    mib = -(-(_vm_limit(plan) or NO_LIMIT_BYTES) // (1 << 20))
+    mib = -(-(int(kept_bytes_per_second(plan)) or NO_LIMIT_BYTES) // (1 << 20))
     needs = "" if one.method == "none" else "; multifd compression needs libvirt 9.4"
     return f"libvirt, with {_words(one)}{needs}", [
         f"{virsh} migrate --live --parallel --parallel-connections {one.channels}{compressed}{throttle} "

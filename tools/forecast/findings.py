@@ -8,8 +8,6 @@ from typing import Any
 from guestmem.page import PAGE_BYTES
 from guestmem.units import show_size
 from pipeline.forecast.bands import Forecast, best
-from pipeline.forecast.qemu_limit import passed_bytes_per_second
-from pipeline.forecast.rounds import PACKET_BYTES
 from pipeline.forecast.seen import Seen
 from pipeline.transports.tcp.client.probe_client import LinkRate
 from tools.forecast.advice import Question, break_evens, link_words, recommendation, render
@@ -113,7 +111,7 @@ class Findings:
                 "max_bandwidth_bytes_per_second": plan.qemu_limit_bytes_per_second,
                 "downtime_limit_ms": plan.policy.downtime_limit_ms,
             },
-            "notes": [*self.seen.notes, *self._limit_note()],
+            "notes": list(self.seen.notes),
             "host_profile": self.host_profile,
             "forecast": self.chosen.record(),
             "forecasts": [one.record() for one in self.found],
@@ -123,20 +121,9 @@ class Findings:
             "commands": [{"title": title, "lines": lines} for title, lines in self.blocks],
         }
 
-    def _limit_note(self) -> list[str]:
-        plan, channels = self.question.plan, max(self.question.channels)
-        limit = plan.qemu_limit_bytes_per_second
-        if not limit:
-            return []
-        passed = passed_bytes_per_second(limit, channels, PACKET_BYTES)
-        return [
-            f"QEMU exceeds its max-bandwidth: with {channels} channels method none sends up to "
-            f"{link_words(passed)} where the link carries it; the relay keeps to {link_words(limit)}"
-        ]
-
     def text(self) -> str:
         """For a terminal."""
-        notes = [f"note: {note}" for note in (*self.seen.notes, *self._limit_note())]
+        notes = [f"note: {note}" for note in self.seen.notes]
         typed = [f"{title}:\n" + "\n".join(f"  {line}" for line in lines) for title, lines in self.blocks]
         said = [one for one in (self.probed, self.cost) if one]
         parts = [render(self.found), *notes, *said, self.recommendation, self.break_evens, *typed]

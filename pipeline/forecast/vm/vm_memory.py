@@ -14,14 +14,15 @@ from typing import Protocol
 
 import numpy as np
 
-from guestmem.page import PAGE_BYTES, WORDS_PER_PAGE
-from pipeline.forecast.sample import PACKET_PAGES, Words
+from guestmem.page import WORDS_PER_PAGE
+from pipeline.forecast.packet_size import PACKET_BYTES
+from pipeline.forecast.sample import Words
 from pipeline.processes.signals import raise_if_cancelled
 from pipeline.qemu.commands import Commands
 from pipeline.qemu.monitor import MonitorError
 
 PIECES_BY_PMEMSAVE, PIECES_OF_FILE = 128, 192
-PIECE_BYTES = PACKET_PAGES * PAGE_BYTES
+PIECE_BYTES = PACKET_BYTES
 FIRST_ADDRESS, LOW_END, HIGH_BEGIN = 1 << 20, 2 << 30, 4 << 30
 """Of RAM that lies the same on all x86 machines: below 1 MiB are ROMs, and a large RAM goes on at 4 GiB."""
 

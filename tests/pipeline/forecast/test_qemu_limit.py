@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.forecast.by_qemu import OF_QEMU, plan_of_vm
+from pipeline.forecast.packet_size import PACKET_BYTES
 from pipeline.forecast.qemu_limit import WINDOW_SECONDS, passed_bytes_per_second
-from pipeline.forecast.rounds import PACKET_BYTES, walk
+from pipeline.forecast.rounds import walk
 from pipeline.forecast.situation import Plan
 from pipeline.policy import PolicySettings
 from tests.pipeline.forecast.test_forecast import case

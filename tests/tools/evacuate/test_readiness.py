@@ -9,7 +9,8 @@ import pytest
 from guestmem.guest import NoSuchGuest
 from pipeline.errors import UsageError
 from tests.tools.evacuate.plans import HEAD, plan, vm
-from tools.evacuate.readiness import Trust, check_ready
+from tools.evacuate.readiness import check_ready
+from tools.evacuate.trust import Trust
 
 OPEN = Trust(insecure=True)
 SOCKETS = "qmp = '/no/q'\nsocket = '/no/s'\nincoming = '/no/i'\nincoming_qmp = '/no/iq'"
